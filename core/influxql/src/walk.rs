@@ -1,0 +1,71 @@
+//! Walking and rewriting expressions, and what planners ask about them.
+
+use crate::expression::{Call, Expr, VarRef};
+
+impl Expr {
+    /// Calls `visitor` on this node and then on everything below it, left to right.
+    pub fn visit<'a>(&'a self, visitor: &mut impl FnMut(&'a Expr)) {
+        visitor(self);
+        match self {
+            Self::Binary { left, right, .. } => {
+                left.visit(visitor);
+                right.visit(visitor);
+            }
+            Self::Paren(inner) => inner.visit(visitor),
+            Self::Call(call) => call.arguments.iter().for_each(|argument| argument.visit(visitor)),
+            _ => {}
+        }
+    }
+
+    /// Rebuilds the expression from its leaves up: `rewriter` gets each node with its children already rewritten.
+    pub fn rewrite(self, rewriter: &mut impl FnMut(Expr) -> Expr) -> Expr {
+        let rebuilt = match self {
+            Self::Binary { operator, left, right } => {
+                let left = left.rewrite(rewriter);
+                let right = right.rewrite(rewriter);
+                Self::binary(operator, left, right)
+            }
+            Self::Paren(inner) => Self::paren(inner.rewrite(rewriter)),
+            Self::Call(Call { name, arguments }) => {
+                let arguments = arguments.into_iter().map(|argument| argument.rewrite(rewriter)).collect();
+                Self::Call(Call { name, arguments })
+            }
+            leaf => leaf,
+        };
+        rewriter(rebuilt)
+    }
+
+    /// Whether any node satisfies the predicate.
+    pub fn any(&self, predicate: &mut impl FnMut(&Expr) -> bool) -> bool {
+        let mut found = false;
+        self.visit(&mut |expr| found = found || predicate(expr));
+        found
+    }
+
+    /// Every field or tag reference, left to right, `DISTINCT name` not included, duplicates included.
+    pub fn var_refs(&self) -> Vec<&VarRef> {
+        let mut references = Vec::new();
+        self.visit(&mut |expr| {
+            if let Self::VarRef(reference) = expr {
+                references.push(reference);
+            }
+        });
+        references
+    }
+
+    /// Every call, outermost first, left to right.
+    pub fn calls(&self) -> Vec<&Call> {
+        let mut calls = Vec::new();
+        self.visit(&mut |expr| {
+            if let Self::Call(call) = expr {
+                calls.push(call);
+            }
+        });
+        calls
+    }
+
+    /// Whether the time column is mentioned.
+    pub fn has_time_expr(&self) -> bool {
+        self.any(&mut |expr| matches!(expr, Self::VarRef(reference) if reference.is_time()))
+    }
+}
