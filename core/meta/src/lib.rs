@@ -1,1 +1,26 @@
-//! tidemill-meta
+//! Metadata of the database: databases, retention policies, shard groups and the types of fields, as a deterministic
+//! state machine.
+//!
+//! Owns: [`Meta`] (the state), [`Command`] (what may change it) and their byte form for the log and the snapshot.
+//! Invariants: the same commands in the same order make the same state, byte for byte; a clock value travels inside the
+//! command that needs it; ids are never used twice; a field's type is fixed once per shard group by its first writer.
+//! Knows nothing of partitions' contents, of disks and of who proposes.
+
+mod apply;
+mod command;
+mod field_types;
+mod id;
+mod policy;
+mod state;
+
+pub use apply::MetaError;
+pub use command::{Applied, Command, FieldDefinition, PolicyChange, PolicySpec};
+pub use field_types::TypeConflict;
+pub use id::{DatabaseId, PolicyId, ShardGroupId};
+pub use policy::{DEFAULT_POLICY_NAME, default_shard_group_duration_ns};
+pub use state::{Database, Meta, RetentionPolicy, ShardGroup};
+
+/// A stored command or snapshot that does not decode.
+#[derive(Debug, thiserror::Error)]
+#[error("metadata bytes do not decode: {0}")]
+pub struct DecodeError(String);

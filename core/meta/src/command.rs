@@ -1,0 +1,112 @@
+//! What may change the metadata. Commands are entries of the metadata's log.
+
+use crate::{DatabaseId, DecodeError, PolicyId, ShardGroupId};
+use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
+use tidemill_column::FieldType;
+
+/// One change. Values of a clock are the proposer's.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Command {
+    /// The first command of a new server: fixes what can never change.
+    Found {
+        cluster: u64,
+        partitions: u32,
+    },
+    CreateDatabase {
+        name: String,
+        policy: Option<PolicySpec>,
+        autocreate_policy: bool,
+    },
+    DropDatabase {
+        name: String,
+    },
+    CreatePolicy {
+        database: String,
+        policy: PolicySpec,
+        default: bool,
+    },
+    AlterPolicy {
+        database: String,
+        name: String,
+        change: PolicyChange,
+    },
+    DropPolicy {
+        database: String,
+        name: String,
+    },
+    /// Makes the groups that hold these times, where they are missing.
+    CreateShardGroups {
+        database: DatabaseId,
+        policy: PolicyId,
+        times_ns: Vec<i64>,
+    },
+    DropShardGroup {
+        group: ShardGroupId,
+    },
+    /// Fixes the types of fields that have none yet in this group.
+    DefineFields {
+        group: ShardGroupId,
+        measurement: Vec<u8>,
+        fields: Vec<FieldDefinition>,
+    },
+    /// No series of the measurement is left: its fields may get other types.
+    ForgetMeasurement {
+        database: DatabaseId,
+        measurement: Vec<u8>,
+    },
+}
+
+/// A retention policy as it is asked for. Zero durations: for ever, and the default shard group duration.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct PolicySpec {
+    pub name: String,
+    pub duration_ns: i64,
+    pub shard_group_duration_ns: i64,
+    pub replicas: u32,
+}
+
+/// What ALTER RETENTION POLICY changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct PolicyChange {
+    pub duration_ns: Option<i64>,
+    pub shard_group_duration_ns: Option<i64>,
+    pub replicas: Option<u32>,
+    pub default: bool,
+}
+
+/// A field's name and the code of its type.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct FieldDefinition {
+    pub name: Vec<u8>,
+    pub type_code: u8,
+}
+
+impl FieldDefinition {
+    pub fn new(name: &[u8], field_type: FieldType) -> FieldDefinition {
+        FieldDefinition { name: name.to_vec(), type_code: field_type.code() }
+    }
+}
+
+/// What a command did, for whoever must act on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Groups that are gone: their files may be removed.
+    pub dropped_groups: Vec<ShardGroupId>,
+    /// The database that is gone, with all of its series.
+    pub dropped_database: Option<DatabaseId>,
+}
+
+impl Command {
+    /// Byte form for the log.
+    pub fn encode(&self) -> Vec<u8> {
+        let bytes = rkyv::to_bytes::<Error>(self).expect("a command has no part that can fail to serialize");
+        bytes.into_vec()
+    }
+
+    /// Reads [`Command::encode`]'s form back, checked.
+    pub fn decode(bytes: &[u8]) -> Result<Command, DecodeError> {
+        let mut aligned = AlignedVec::<16>::with_capacity(bytes.len());
+        aligned.extend_from_slice(bytes);
+        rkyv::from_bytes::<Command, Error>(&aligned).map_err(|error| DecodeError(error.to_string()))
+    }
+}

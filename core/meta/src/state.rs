@@ -1,0 +1,129 @@
+//! The state, and what may be asked of it.
+
+use crate::{DatabaseId, DecodeError, PolicyId, ShardGroupId, field_types::FieldTypes, policy::window_start_ns};
+use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
+use tidemill_column::{TIME_MAX, TIME_MIN};
+
+/// All metadata.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Meta {
+    /// Set once by the first command; zero before.
+    pub(crate) cluster: u64,
+    pub(crate) partitions: u32,
+    /// In the order of creation.
+    pub(crate) databases: Vec<Database>,
+    pub(crate) databases_made: u32,
+    pub(crate) policies_made: u32,
+    pub(crate) groups_made: u64,
+    pub(crate) field_types: FieldTypes,
+}
+
+/// A database and its retention policies.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Database {
+    pub id: DatabaseId,
+    pub name: String,
+    /// May name a policy that was dropped since.
+    pub default_policy: String,
+    /// In the order of creation.
+    pub policies: Vec<RetentionPolicy>,
+}
+
+/// How long points are kept, and in which pieces.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct RetentionPolicy {
+    pub id: PolicyId,
+    pub name: String,
+    /// Zero: for ever.
+    pub duration_ns: i64,
+    pub shard_group_duration_ns: i64,
+    pub replicas: u32,
+    /// By start, not overlapping.
+    pub groups: Vec<ShardGroup>,
+}
+
+/// A time range of a retention policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct ShardGroup {
+    pub id: ShardGroupId,
+    pub start_ns: i64,
+    /// Exclusive.
+    pub end_ns: i64,
+}
+
+impl Meta {
+    /// The id of the cluster that these metadata belong to; zero before [`crate::Command::Found`].
+    pub fn cluster(&self) -> u64 {
+        self.cluster
+    }
+
+    /// Partitions of the data group: a power of two; zero before [`crate::Command::Found`].
+    pub fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    /// In the order of creation.
+    pub fn databases(&self) -> &[Database] {
+        &self.databases
+    }
+
+    pub fn database(&self, name: &str) -> Option<&Database> {
+        self.databases.iter().find(|database| database.name == name)
+    }
+
+    pub fn database_by_id(&self, id: DatabaseId) -> Option<&Database> {
+        self.databases.iter().find(|database| database.id == id)
+    }
+
+    /// Types of fields, by shard group.
+    pub fn field_types(&self) -> &FieldTypes {
+        &self.field_types
+    }
+
+    /// Byte form for a snapshot.
+    pub fn encode(&self) -> Vec<u8> {
+        let bytes = rkyv::to_bytes::<Error>(self).expect("metadata have no part that can fail to serialize");
+        bytes.into_vec()
+    }
+
+    /// Reads [`Meta::encode`]'s form back, checked.
+    pub fn decode(bytes: &[u8]) -> Result<Meta, DecodeError> {
+        let mut aligned = AlignedVec::<16>::with_capacity(bytes.len());
+        aligned.extend_from_slice(bytes);
+        rkyv::from_bytes::<Meta, Error>(&aligned).map_err(|error| DecodeError(error.to_string()))
+    }
+}
+
+impl Database {
+    /// The policy of this name; `None` asks for the default one.
+    pub fn policy(&self, name: Option<&str>) -> Option<&RetentionPolicy> {
+        let name = name.unwrap_or(&self.default_policy);
+        self.policies.iter().find(|policy| policy.name == name)
+    }
+}
+
+impl RetentionPolicy {
+    /// The group that holds `time_ns`.
+    pub fn group_at(&self, time_ns: i64) -> Option<&ShardGroup> {
+        let after = self.groups.partition_point(|group| group.start_ns <= time_ns);
+        self.groups[..after].last().filter(|group| time_ns < group.end_ns)
+    }
+
+    /// Groups that touch the inclusive range.
+    pub fn groups_in(&self, min_ns: i64, max_ns: i64) -> impl Iterator<Item = &ShardGroup> {
+        self.groups.iter().filter(move |group| group.start_ns <= max_ns && group.end_ns > min_ns)
+    }
+
+    /// Start and exclusive end of the group that would be made for `time_ns`: the window of the policy's shard group
+    /// duration, clipped so that it overlaps no existing group.
+    pub(crate) fn range_for(&self, time_ns: i64) -> (i64, i64) {
+        let start = window_start_ns(time_ns, self.shard_group_duration_ns).max(TIME_MIN);
+        let end = window_start_ns(time_ns, self.shard_group_duration_ns)
+            .checked_add(self.shard_group_duration_ns)
+            .map_or(TIME_MAX + 1, |end| end.min(TIME_MAX + 1));
+        let after = self.groups.partition_point(|group| group.start_ns <= time_ns);
+        let start = self.groups[..after].last().map_or(start, |before| start.max(before.end_ns));
+        let end = self.groups.get(after).map_or(end, |next| end.min(next.start_ns));
+        (start, end)
+    }
+}
