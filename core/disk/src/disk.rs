@@ -48,6 +48,7 @@ pub trait Disk: Clone + 'static {
 /// An open file under direct I/O.
 ///
 /// A failed write or sync leaves the range unknown; the caller stops using the file (no retry of a sync on it).
+#[expect(clippy::len_without_is_empty, reason = "the length costs a call; nobody asks whether a file is empty")]
 pub trait DiskFile: 'static {
     /// An owned, block-aligned buffer.
     type Buf: AsRef<[u8]> + AsMut<[u8]> + 'static;
@@ -60,6 +61,35 @@ pub trait DiskFile: 'static {
     fn write_at(&self, buf: Self::Buf, offset: u64) -> impl Future<Output = io::Result<Self::Buf>>;
     /// As `write_at`, durable when it returns (`RWF_DSYNC`, or write and fdatasync).
     fn write_durable(&self, buf: Self::Buf, offset: u64) -> impl Future<Output = io::Result<Self::Buf>>;
+    /// As `write_at` for the first `len` bytes (a multiple of the block) of a larger buffer, so that a buffer can be
+    /// filled before its final length is known. An implementation that can submit a part of a buffer overrides this
+    /// and [`DiskFile::write_prefix_durable`]; these copy.
+    fn write_prefix_at(&self, buf: Self::Buf, len: usize, offset: u64) -> impl Future<Output = io::Result<Self::Buf>> {
+        async move {
+            if buf.as_ref().len() == len {
+                return self.write_at(buf, offset).await;
+            }
+            let mut part = self.alloc(len);
+            part.as_mut().copy_from_slice(&buf.as_ref()[..len]);
+            self.write_at(part, offset).await.map(|_| buf)
+        }
+    }
+    /// As `write_prefix_at`, durable when it returns.
+    fn write_prefix_durable(
+        &self,
+        buf: Self::Buf,
+        len: usize,
+        offset: u64,
+    ) -> impl Future<Output = io::Result<Self::Buf>> {
+        async move {
+            if buf.as_ref().len() == len {
+                return self.write_durable(buf, offset).await;
+            }
+            let mut part = self.alloc(len);
+            part.as_mut().copy_from_slice(&buf.as_ref()[..len]);
+            self.write_durable(part, offset).await.map(|_| buf)
+        }
+    }
     /// fdatasync.
     fn sync_data(&self) -> impl Future<Output = io::Result<()>>;
     /// Sets the length; used to cut the padding of the last block.

@@ -1,16 +1,26 @@
 //! The seam between storage code and the disk.
 //!
-//! Owns: the [`Disk`] and [`DiskFile`] traits that the log and the store are written against, the aligned buffer, and
-//! the simulated disk that tests put behind them.
+//! Owns: the [`Disk`] and [`DiskFile`] traits that the log and the store are written against, the aligned buffer, the
+//! few waiting primitives that such code needs on any executor ([`Notify`], [`Watermark`], [`LocalQueue`]), and the
+//! simulated disk and executor that tests put behind them ([`sim`]).
 //! Invariants: paths are relative to one data folder and never leave it; offsets, lengths and buffers of direct I/O are
-//! multiples of [`BLOCK_BYTES`]; nothing is durable before a `sync_*` (or a durable write) has returned `Ok`.
-//! Knows nothing of executors, rings, frames or TSM.
+//! multiples of [`BLOCK_BYTES`]; nothing is durable before a `sync_*` (or a durable write) has returned `Ok`. The waiting
+//! primitives use nothing but the task's waker, so code behind the seam runs on the pinned cores and in the simulator
+//! alike.
+//! Knows nothing of rings, frames or TSM.
 
 mod aligned;
 mod disk;
+mod notify;
+mod queue;
+pub mod sim;
+mod watermark;
 
 pub use aligned::AlignedBuf;
 pub use disk::{Disk, DiskFile, Purpose};
+pub use notify::{Notified, Notify};
+pub use queue::LocalQueue;
+pub use watermark::Watermark;
 
 /// Unit of direct I/O: covers 512-byte and 4-KiB devices, and is the page size.
 pub const BLOCK_BYTES: usize = 4096;
