@@ -1,0 +1,31 @@
+//! Load, queries and measurements for Tidemill and the servers it is compared with.
+//!
+//! Owns the reference workload (`devices`) with its oracle, the other workloads of the performance goals, a blocking
+//! keep-alive HTTP client, a reader that walks an InfluxQL answer without holding it, and the drivers behind the
+//! `perf` command. The integration tests use the same parts.
+//!
+//! Invariants: every row is a pure function of (seed, device, row number), so that any part of a data set can be made
+//! again alone; the load generator does no rendering between two requests unless asked to.
+//!
+//! Knows nothing of the server's crates: whatever it learns of a server comes over HTTP or from `/proc`.
+
+pub mod acknowledgement;
+pub mod answer;
+pub mod cardinality;
+pub mod check;
+pub mod compare;
+pub mod crash;
+pub mod devices;
+pub mod emission;
+pub mod hosts;
+pub mod http;
+pub mod json;
+pub mod load;
+pub mod oracle;
+pub mod process;
+pub mod random;
+pub mod report;
+pub mod server;
+pub mod statements;
+pub mod verify;
+pub mod workload;
