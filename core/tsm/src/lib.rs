@@ -14,6 +14,7 @@ pub mod block;
 pub mod booleans;
 mod cursor;
 mod error;
+pub mod fields_idx;
 pub mod file;
 pub mod floats;
 pub mod index;
@@ -23,6 +24,8 @@ pub mod simple8b;
 pub mod statistics;
 pub mod strings;
 pub mod timestamps;
+pub mod tombstone;
 pub mod unsigned;
+pub mod wal;
 
 pub use error::{BLOCK_POINTS_DEFAULT, BLOCK_POINTS_MAX, DecodeError, EncodeError};
