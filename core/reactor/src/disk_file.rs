@@ -1,0 +1,203 @@
+//! One open file.
+//!
+//! Owns: [`RingFile`]. Data files are read and written through the executor (registered buffers, its scheduling), log
+//! files through the side ring (one completion for a durable write), and so is everything where direct I/O is missing.
+//! Invariants: a failed write or sync poisons the file: every later one fails with the first reason, because what the
+//! kernel did with the range is unknown and a second fsync may lie. Knows nothing of what is in the file.
+
+use crate::{
+    disk_buf::DiskBuf,
+    ring_disk::{DiskInner, IoReason, explain},
+};
+use glommio::io::DmaFile;
+use std::{
+    cell::RefCell,
+    io,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    rc::Rc,
+};
+use tidemill_disk::{BLOCK_BYTES, DiskFile};
+
+/// Reads above this go in pieces: the executor's registered memory should not be taken by one of them.
+pub(crate) const READ_BYTES_MAX: usize = 1 << 20;
+
+/// A descriptor that an operation can keep alive.
+#[derive(Clone)]
+pub(crate) enum FileHandle {
+    Executor(Rc<DmaFile>),
+    Side(Rc<OwnedFd>),
+}
+
+impl AsRawFd for FileHandle {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            FileHandle::Executor(file) => file.as_raw_fd(),
+            FileHandle::Side(fd) => fd.as_raw_fd(),
+        }
+    }
+}
+
+/// An open file of a [`crate::RingDisk`].
+pub struct RingFile {
+    disk: Rc<DiskInner>,
+    handle: FileHandle,
+    path: Rc<str>,
+    poison: RefCell<Option<(io::ErrorKind, String)>>,
+}
+
+impl RingFile {
+    pub(crate) fn new(disk: Rc<DiskInner>, handle: FileHandle, path: &str) -> RingFile {
+        RingFile { disk, handle, path: path.into(), poison: RefCell::default() }
+    }
+
+    pub(crate) fn handle(&self) -> &FileHandle {
+        &self.handle
+    }
+
+    pub(crate) fn usable(&self) -> io::Result<()> {
+        match &*self.poison.borrow() {
+            None => Ok(()),
+            Some((kind, reason)) => Err(io::Error::new(*kind, format!("not tried, as before: {reason}"))),
+        }
+    }
+
+    pub(crate) fn poisoned_by<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result {
+            self.poison.borrow_mut().get_or_insert_with(|| (error.kind(), error.to_string()));
+        }
+        result
+    }
+
+    async fn read_piece(&self, offset: u64, len: usize) -> io::Result<DiskBuf> {
+        if let FileHandle::Executor(file) = &self.handle {
+            let result = file.read_at_aligned(offset, len).await;
+            return result.map(DiskBuf::of_read).map_err(|error| explain("read", &self.path, Some(offset), error));
+        }
+        self.read_in_pieces(offset, len).await
+    }
+
+    async fn read_in_pieces(&self, offset: u64, len: usize) -> io::Result<DiskBuf> {
+        let mut buf = DiskBuf::plain(len);
+        let mut filled = 0;
+        while filled < len {
+            let piece = (len - filled).min(READ_BYTES_MAX);
+            let at = offset + filled as u64;
+            let (read, returned) = self.disk.ring.read(&self.handle, buf, filled, piece, at).await;
+            buf = returned;
+            filled += read.map_err(|error| explain("read", &self.path, Some(at), error))?;
+            // A read that ends inside a block has reached the end of the file; direct I/O could not go on from there.
+            if !filled.is_multiple_of(BLOCK_BYTES) || filled as u64 + offset >= self.byte_len()? {
+                break;
+            }
+        }
+        buf.shorten(filled);
+        Ok(buf)
+    }
+
+    fn byte_len(&self) -> io::Result<u64> {
+        crate::syscall::file_len(self.handle.as_raw_fd()).map_err(|error| explain("stat", &self.path, None, error))
+    }
+
+    async fn write_plain(&self, buf: DiskBuf, offset: u64) -> io::Result<DiskBuf> {
+        let len = buf.as_ref().len();
+        let (written, buf) = match (&self.handle, buf.registered()) {
+            (FileHandle::Executor(file), Some(memory)) => {
+                (file.write_rc_at(memory, offset).await.map_err(|error| IoReason::from(error).0), buf)
+            }
+            _ => self.disk.ring.write(&self.handle, buf, offset, 0).await,
+        };
+        self.written(written, len, offset)?;
+        Ok(buf)
+    }
+
+    fn written(&self, written: io::Result<usize>, len: usize, offset: u64) -> io::Result<()> {
+        let written = written.map_err(|error| explain("write", &self.path, Some(offset), error))?;
+        if written != len {
+            // Direct writes are cut short by a device or a quota that is full, and by nothing else here.
+            let reason = format!("write of {len} bytes stopped after {written}");
+            return Err(explain("write", &self.path, Some(offset), io::Error::new(io::ErrorKind::StorageFull, reason)));
+        }
+        self.disk.metrics.disk_writes.add(1);
+        self.disk.metrics.disk_write_bytes.add(len as u64);
+        Ok(())
+    }
+}
+
+fn assert_aligned(offset: u64, len: usize) {
+    assert!(
+        offset.is_multiple_of(BLOCK_BYTES as u64) && len > 0 && len.is_multiple_of(BLOCK_BYTES),
+        "direct I/O of {len} bytes at {offset}"
+    );
+}
+
+impl DiskFile for RingFile {
+    type Buf = DiskBuf;
+
+    fn alloc(&self, len: usize) -> DiskBuf {
+        assert_aligned(0, len);
+        match &self.handle {
+            FileHandle::Executor(_) => self.disk.pool.take(len),
+            FileHandle::Side(_) => DiskBuf::plain(len),
+        }
+    }
+
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<DiskBuf> {
+        assert_aligned(offset, len);
+        let buf = if len <= READ_BYTES_MAX {
+            self.read_piece(offset, len).await?
+        } else {
+            self.read_in_pieces(offset, len).await?
+        };
+        self.disk.metrics.disk_reads.add(1);
+        self.disk.metrics.disk_read_bytes.add(buf.as_ref().len() as u64);
+        Ok(buf)
+    }
+
+    async fn write_at(&self, buf: DiskBuf, offset: u64) -> io::Result<DiskBuf> {
+        assert_aligned(offset, buf.as_ref().len());
+        self.usable()?;
+        self.poisoned_by(self.write_plain(buf, offset).await)
+    }
+
+    async fn write_durable(&self, buf: DiskBuf, offset: u64) -> io::Result<DiskBuf> {
+        let len = buf.as_ref().len();
+        assert_aligned(offset, len);
+        self.usable()?;
+        let (written, buf) = if self.disk.dsync {
+            self.disk.ring.write(&self.handle, buf, offset, libc::RWF_DSYNC).await
+        } else {
+            self.disk.ring.write_and_sync(&self.handle, buf, offset).await
+        };
+        self.poisoned_by(self.written(written, len, offset))?;
+        self.disk.metrics.disk_syncs.add(1);
+        Ok(buf)
+    }
+
+    async fn sync_data(&self) -> io::Result<()> {
+        self.usable()?;
+        let synced = self.disk.ring.sync_data(&self.handle).await;
+        self.poisoned_by(synced.map_err(|error| explain("fdatasync", &self.path, None, error)))?;
+        self.disk.metrics.disk_syncs.add(1);
+        Ok(())
+    }
+
+    async fn set_len(&self, len: u64) -> io::Result<()> {
+        self.usable()?;
+        let set = self.disk.ring.set_len(&self.handle, len).await;
+        self.poisoned_by(set.map_err(|error| explain("truncate", &self.path, Some(len), error)))
+    }
+
+    async fn len(&self) -> io::Result<u64> {
+        self.byte_len()
+    }
+
+    /// Waits for the kernel where this is the last owner; operations in flight keep the descriptor open until they end.
+    async fn close(self) -> io::Result<()> {
+        if let FileHandle::Executor(file) = self.handle
+            && let Ok(file) = Rc::try_unwrap(file)
+        {
+            return file.close().await.map_err(|error| explain("close", &self.path, None, error));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! Listening sockets, one per core on one port.
+//!
+//! Owns: [`Listeners`]. The kernel spreads new connections over the sockets of the group by a hash of the addresses.
+//! Invariant: the group is ours alone. SO_REUSEPORT would let a second server of the same user join it silently and take
+//! half of the connections, so the first socket binds without the flag, which fails while anybody else listens there, and
+//! gets the flag only then, for the others to join. Knows nothing of HTTP.
+
+use crate::{core_id::CoreId, metrics::CoreMetrics};
+use glommio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{FromRawFd, IntoRawFd},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Connections that wait for `accept` per core; the kernel cuts it to net.core.somaxconn.
+const BACKLOG: i32 = 1_024;
+
+/// The sockets of one address until the cores take them. Made before the cores start, so that an address in use is an
+/// error of the start.
+#[derive(Clone, Debug)]
+pub struct Listeners {
+    addr: SocketAddr,
+    sockets: Arc<Mutex<Vec<Option<Socket>>>>,
+}
+
+impl Listeners {
+    /// Binds one socket per core; port 0 takes a free one. `AddrInUse` also when another server of this user, which would
+    /// share the port, listens there.
+    pub fn bind(addr: SocketAddr, cores: usize) -> io::Result<Listeners> {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("listen on {addr}: {error}"));
+        let first = socket(addr).and_then(|socket| {
+            socket.bind(&addr.into())?;
+            socket.set_reuse_port(true)?;
+            Ok(socket)
+        });
+        let first = first.map_err(named)?;
+        let addr =
+            first.local_addr().map_err(named)?.as_socket().ok_or_else(|| io::Error::other("not an IP socket"))?;
+        let mut sockets = vec![first];
+        for _ in 1..cores {
+            let joined = socket(addr).and_then(|socket| {
+                socket.set_reuse_port(true)?;
+                socket.bind(&addr.into())?;
+                Ok(socket)
+            });
+            sockets.push(joined.map_err(named)?);
+        }
+        for socket in &sockets {
+            socket.listen(BACKLOG).map_err(named)?;
+        }
+        Ok(Listeners { addr, sockets: Arc::new(Mutex::new(sockets.into_iter().map(Some).collect())) })
+    }
+
+    /// The address with the port that was taken.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// A core's socket, once, on the core's own thread. It stops listening when the listener is dropped.
+    pub fn take(&self, core: CoreId, metrics: &Arc<CoreMetrics>) -> io::Result<CoreListener> {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = sockets.get_mut(core.index()).and_then(Option::take);
+        let socket = socket.ok_or_else(|| io::Error::other(format!("the socket of {core} was taken before")))?;
+        // SAFETY: the descriptor of a bound, listening socket is handed over whole.
+        let listener = unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) };
+        Ok(CoreListener { listener, metrics: metrics.clone() })
+    }
+}
+
+fn socket(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of the last run in TIME_WAIT must not keep a restarted server from its port; a socket that listens
+    // still does.
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    Ok(socket)
+}
+
+/// One core's listener.
+pub struct CoreListener {
+    listener: TcpListener,
+    metrics: Arc<CoreMetrics>,
+}
+
+impl CoreListener {
+    /// The next connection. Errors of a single connection and lack of descriptors come back as they are: the caller waits
+    /// a little and goes on.
+    pub async fn accept(&self) -> io::Result<TcpStream> {
+        let stream = self.listener.accept().await.map_err(io::Error::from)?;
+        self.metrics.connections_accepted.add(1);
+        Ok(stream)
+    }
+}

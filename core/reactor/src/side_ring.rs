@@ -1,0 +1,314 @@
+//! The raw ring beside the executor's own.
+//!
+//! Owns: one `io_uring` per core, the table of operations in flight, and what they point into.
+//! Invariants:
+//! - What an operation points into (buffer, path, descriptor) is owned by the table until the kernel has answered, also
+//!   when the future is dropped: a future that is gone leaves its entry, and the answer frees it.
+//! - The operations of a chain go to the kernel in one submission, or their links would be cut.
+//! - At most [`IN_FLIGHT_MAX`] operations are in flight, which the completion queue always holds.
+//! - The ring is dropped only after the last answer: the kernel writes into pages until then.
+//!
+//! Completions are learned through an event descriptor that the executor reads on its main ring.
+//! Knows nothing of files, logs or durability: `side_ops.rs` makes the operations.
+
+use crate::{metrics::CoreMetrics, syscall};
+use glommio::io::BufferedFile;
+use io_uring::{IoUring, squeue};
+use slab::Slab;
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+/// Entries of the submission queue; the completion queue has twice as many.
+const ENTRIES: u32 = 256;
+/// Operations in flight. Not above the completion queue, so that no completion overflows.
+pub(crate) const IN_FLIGHT_MAX: usize = 256;
+/// Links of a chain; three bits of the user data tell them apart.
+pub(crate) const CHAIN_MAX: usize = 4;
+
+const _: () = assert!(IN_FLIGHT_MAX <= 2 * ENTRIES as usize && CHAIN_MAX <= 8 && CHAIN_MAX <= IN_FLIGHT_MAX);
+
+/// Results of a chain in order; a negative one is an errno.
+pub(crate) type Results = [i32; CHAIN_MAX];
+
+struct Group {
+    remaining: usize,
+    results: Results,
+    waker: Option<Waker>,
+    /// Owns what the operations point into.
+    held: Option<Box<dyn Any>>,
+    forgotten: bool,
+    /// The first operation makes a descriptor, which nobody owns until the result is taken.
+    opens: bool,
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if self.opens && self.remaining == 0 && self.results[0] >= 0 {
+            // SAFETY: the kernel made this descriptor for this operation and its future has not taken it.
+            drop(unsafe { OwnedFd::from_raw_fd(self.results[0]) });
+        }
+    }
+}
+
+struct Inner {
+    ring: RefCell<IoUring>,
+    groups: RefCell<Slab<Group>>,
+    in_flight: Cell<usize>,
+    waiting: RefCell<VecDeque<Waker>>,
+    completions: OwnedFd,
+    ended: Cell<bool>,
+    metrics: Arc<CoreMetrics>,
+}
+
+/// A core's side ring. Clones share it.
+#[derive(Clone)]
+pub(crate) struct SideRing(Rc<Inner>);
+
+impl SideRing {
+    /// Must be called on the core's own thread: the ring accepts submissions from its maker alone.
+    pub(crate) fn new(worker_cpus: &[usize], metrics: Arc<CoreMetrics>) -> io::Result<SideRing> {
+        let ring = IoUring::builder().setup_single_issuer().setup_coop_taskrun().build(ENTRIES)?;
+        // Workers of the ring inherit the pin of the thread and would wait behind the executor for its only CPU; they may
+        // run on any CPU of the process. A kernel that refuses this serves us slower, not wrongly.
+        if let Err(error) = ring.submitter().register_iowq_aff(&syscall::cpu_set(worker_cpus)) {
+            tracing::debug!(%error, "the workers of the side ring stay on the core's CPU");
+        }
+        let completions = syscall::event_fd()?;
+        ring.submitter().register_eventfd(completions.as_raw_fd())?;
+        Ok(SideRing(Rc::new(Inner {
+            ring: RefCell::new(ring),
+            groups: RefCell::default(),
+            in_flight: Cell::new(0),
+            waiting: RefCell::default(),
+            completions,
+            ended: Cell::new(false),
+            metrics,
+        })))
+    }
+
+    /// Takes completions in until `end` is called; one task of the core.
+    pub(crate) async fn drive(self) -> io::Result<()> {
+        let copy = self.0.completions.try_clone()?;
+        // SAFETY: the copied descriptor is handed over whole; the file closes it.
+        let reader = unsafe { BufferedFile::from_raw_fd(std::os::fd::IntoRawFd::into_raw_fd(copy)) };
+        while !self.0.ended.get() {
+            reader.read_at(0, 8).await.map_err(io::Error::from)?;
+            self.reap();
+        }
+        reader.close().await.map_err(io::Error::from)
+    }
+
+    /// Ends `drive`.
+    pub(crate) fn end(&self) {
+        self.0.ended.set(true);
+        syscall::signal_event(self.0.completions.as_fd());
+    }
+
+    /// Operations whose answer is still to come.
+    #[cfg(test)]
+    pub(crate) fn in_flight(&self) -> usize {
+        self.0.in_flight.get()
+    }
+
+    /// Waits for a place among the operations in flight. It holds until the caller yields.
+    async fn room(&self, operations: usize) {
+        let mut waited = false;
+        poll_fn(|context| {
+            if self.0.in_flight.get() + operations <= IN_FLIGHT_MAX {
+                return Poll::Ready(());
+            }
+            if !waited {
+                waited = true;
+                self.0.metrics.side_ring_waits.add(1);
+            }
+            self.0.waiting.borrow_mut().push_back(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Runs a chain of operations, each linked to the one before by the flags it carries; gives back the results and what
+    /// was held.
+    ///
+    /// # Safety
+    /// Everything that the entries point into is owned by `held`, at addresses that do not change when `held` is moved,
+    /// and is neither read (if the kernel writes it) nor written by anyone else until `held` comes back or is dropped.
+    pub(crate) async unsafe fn run<H: 'static>(&self, entries: impl AsRef<[squeue::Entry]>, held: H) -> (Results, H) {
+        let entries = entries.as_ref();
+        self.room(entries.len()).await;
+        // SAFETY: passed on.
+        unsafe { self.start(entries, held, false) }.await
+    }
+
+    /// Runs one operation that makes a descriptor; a dropped future closes it.
+    ///
+    /// # Safety
+    /// As `run`.
+    pub(crate) async unsafe fn run_open<H: 'static>(&self, entry: squeue::Entry, held: H) -> io::Result<OwnedFd> {
+        self.room(1).await;
+        // SAFETY: passed on.
+        let (results, _) = unsafe { self.start(&[entry], held, true) }.await;
+        if results[0] < 0 {
+            return Err(io::Error::from_raw_os_error(-results[0]));
+        }
+        // SAFETY: the kernel made this descriptor for this operation; taking the result has passed it on.
+        Ok(unsafe { OwnedFd::from_raw_fd(results[0]) })
+    }
+
+    /// # Safety
+    /// As `run`.
+    unsafe fn start<H: 'static>(&self, entries: &[squeue::Entry], held: H, opens: bool) -> Operation<H> {
+        assert!(!entries.is_empty() && entries.len() <= CHAIN_MAX, "a chain of {} operations", entries.len());
+        let key = self.0.groups.borrow_mut().insert(Group {
+            remaining: entries.len(),
+            results: [0; CHAIN_MAX],
+            waker: None,
+            held: Some(Box::new(held)),
+            forgotten: false,
+            opens,
+        });
+        self.0.in_flight.set(self.0.in_flight.get() + entries.len());
+        self.0.metrics.side_ring_ops.add(entries.len() as u64);
+        {
+            let mut ring = self.0.ring.borrow_mut();
+            for (link, entry) in entries.iter().enumerate() {
+                let entry = entry.clone().user_data((key << 3 | link) as u64);
+                // SAFETY: the table owns what the entry points into until its completion (see `run`).
+                unsafe { ring.submission().push(&entry) }.expect("each submission empties the queue");
+            }
+            submit(&ring);
+        }
+        // Operations that the kernel could do at once are complete already; no need to wait for the event.
+        self.reap();
+        Operation { ring: self.clone(), key, taken: false, held: PhantomData }
+    }
+
+    fn reap(&self) {
+        let mut done = Vec::new();
+        {
+            let mut ring = self.0.ring.borrow_mut();
+            let mut groups = self.0.groups.borrow_mut();
+            for completion in ring.completion() {
+                let (key, link) = ((completion.user_data() >> 3) as usize, (completion.user_data() & 7) as usize);
+                let group = groups.get_mut(key).expect("a group lives until its last completion");
+                group.results[link] = completion.result();
+                group.remaining -= 1;
+                self.0.in_flight.set(self.0.in_flight.get() - 1);
+                if group.remaining == 0 {
+                    if group.forgotten {
+                        done.push((None, Some(groups.remove(key))));
+                    } else {
+                        done.push((group.waker.take(), None));
+                    }
+                }
+            }
+        }
+        // Wakers and the things held run foreign code when woken or dropped, so this comes after the borrows.
+        for (waker, forgotten) in done {
+            drop(forgotten);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+        if self.0.in_flight.get() < IN_FLIGHT_MAX {
+            let waiting = std::mem::take(&mut *self.0.waiting.borrow_mut());
+            waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+/// # Panics
+/// If the kernel refuses the submission for good: the ring is unusable and the core with it.
+fn submit(ring: &IoUring) {
+    const ATTEMPTS_MAX: usize = 1_000;
+    for _ in 0..ATTEMPTS_MAX {
+        match ring.submit() {
+            Ok(_) => return,
+            // Interrupted, or short of memory for a moment: the entries are still queued.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {
+                std::thread::yield_now();
+            }
+            Err(error) => panic!("the side ring refused a submission: {error}"),
+        }
+    }
+    panic!("the side ring refused {ATTEMPTS_MAX} submissions in a row");
+}
+
+/// A chain in flight.
+struct Operation<H> {
+    ring: SideRing,
+    key: usize,
+    taken: bool,
+    held: PhantomData<H>,
+}
+
+impl<H: 'static> Future for Operation<H> {
+    type Output = (Results, H);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let inner = self.ring.0.clone();
+        let mut groups = inner.groups.borrow_mut();
+        let group = &mut groups[self.key];
+        if group.remaining > 0 {
+            group.waker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        let mut group = groups.remove(self.key);
+        drop(groups);
+        self.taken = true;
+        group.opens = false;
+        let held = group.held.take().expect("held until taken").downcast().expect("made with this type");
+        Poll::Ready((group.results, *held))
+    }
+}
+
+impl<H> Unpin for Operation<H> {}
+
+impl<H> Drop for Operation<H> {
+    fn drop(&mut self) {
+        if self.taken {
+            return;
+        }
+        let mut groups = self.ring.0.groups.borrow_mut();
+        let group = &mut groups[self.key];
+        if group.remaining == 0 {
+            let group = groups.remove(self.key);
+            drop(groups);
+            drop(group);
+        } else {
+            group.forgotten = true;
+            group.waker = None;
+            self.ring.0.metrics.side_ring_forgotten.add(1);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let ring = self.ring.get_mut();
+        let groups = self.groups.get_mut();
+        let mut remaining = self.in_flight.get();
+        while remaining > 0 {
+            if let Err(error) = ring.submit_and_wait(1)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                // The kernel may still write into what is held: it is given up, not freed.
+                tracing::error!(%error, "the side ring could not be drained");
+                std::mem::forget(std::mem::take(groups));
+                return;
+            }
+            remaining = remaining.saturating_sub(ring.completion().count());
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The real disk, as storage code uses it.
+
+use std::io;
+use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
+use tidemill_reactor::{CoreContext, CoreError, ReactorOptions, StartError, run};
+
+/// Runs one core on a fresh folder.
+fn on_one_core<F, Fut>(change: impl FnOnce(&mut ReactorOptions), main: F) -> Result<(), StartError>
+where
+    F: Fn(CoreContext<()>) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<(), CoreError>> + 'static,
+{
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = ReactorOptions::new(1, folder.path());
+    change(&mut options);
+    run(options, main)
+}
+
+async fn write_and_read_back(context: &CoreContext<()>, name: &str, purpose: Purpose) -> Result<(), CoreError> {
+    let disk = &context.disk;
+    let file = disk.create(name, purpose).await?;
+    assert_eq!(file.len().await?, 0);
+    for block in 0..4u8 {
+        let mut buf = file.alloc(2 * BLOCK_BYTES);
+        buf.as_mut().fill(block + 1);
+        let offset = u64::from(block) * 2 * BLOCK_BYTES as u64;
+        let back =
+            if block % 2 == 0 { file.write_at(buf, offset).await? } else { file.write_durable(buf, offset).await? };
+        assert_eq!(back.as_ref(), vec![block + 1; 2 * BLOCK_BYTES], "the buffer comes back as it was written");
+    }
+    file.sync_data().await?;
+    file.set_len(7 * BLOCK_BYTES as u64 + 100).await?;
+    assert_eq!(file.len().await?, 7 * BLOCK_BYTES as u64 + 100);
+    file.close().await?;
+
+    let file = disk.open(name, purpose).await?;
+    let mut middle = file.read_at(BLOCK_BYTES as u64, 2 * BLOCK_BYTES).await?;
+    let expected = [vec![1; BLOCK_BYTES], vec![2; BLOCK_BYTES]].concat();
+    assert_eq!(middle.as_ref(), expected);
+    middle.as_mut()[0] = 99;
+    assert_eq!((middle.as_ref()[0], middle.as_ref()[1]), (99, 1), "a read buffer can be written");
+    let end = file.read_at(6 * BLOCK_BYTES as u64, 8 * BLOCK_BYTES).await?;
+    assert_eq!(end.as_ref(), vec![4; BLOCK_BYTES + 100], "the end of the file cuts the read");
+    assert!(file.read_at(64 * BLOCK_BYTES as u64, BLOCK_BYTES).await?.as_ref().is_empty());
+    // What was read can be written as it is, which is how blocks are copied between files.
+    let copy = disk.create(&format!("{name}.copy"), purpose).await?;
+    let block = file.read_at(2 * BLOCK_BYTES as u64, BLOCK_BYTES).await?;
+    copy.write_at(block, 0).await?;
+    assert_eq!(copy.read_at(0, BLOCK_BYTES).await?.as_ref(), vec![2; BLOCK_BYTES]);
+    copy.close().await?;
+    file.close().await?;
+    Ok(())
+}
+
+async fn exercise(context: CoreContext<()>) -> Result<(), CoreError> {
+    write_and_read_back(&context, "log", Purpose::Log).await?;
+    write_and_read_back(&context, "data", Purpose::Data).await
+}
+
+#[test]
+fn files_keep_what_is_written() {
+    on_one_core(|_| {}, exercise).unwrap();
+}
+
+#[test]
+fn files_keep_what_is_written_with_dsync() {
+    on_one_core(|options| options.dsync = true, exercise).unwrap();
+}
+
+#[test]
+fn long_reads_and_writes_beyond_the_registered_memory() {
+    on_one_core(
+        |options| options.io_memory_bytes = 64 << 10,
+        |context| async move {
+            for purpose in [Purpose::Data, Purpose::Log] {
+                let name = format!("{purpose:?}");
+                let file = context.disk.create(&name, purpose).await?;
+                let mut buf = file.alloc(5 << 20);
+                assert!(buf.as_ref().iter().all(|byte| *byte == 0), "a buffer shows no bytes of others");
+                for (index, block) in buf.as_mut().chunks_mut(BLOCK_BYTES).enumerate() {
+                    block.fill(index as u8);
+                }
+                file.write_at(buf, 0).await?;
+                let back = file.read_at(0, 8 << 20).await?;
+                assert_eq!(back.as_ref().len(), 5 << 20);
+                assert!(
+                    back.as_ref().chunks(BLOCK_BYTES).enumerate().all(|(i, block)| block.iter().all(|b| *b == i as u8))
+                );
+                file.close().await?;
+            }
+            Ok(())
+        },
+    )
+    .unwrap();
+}
+
+#[test]
+fn folders_names_and_publishing() {
+    on_one_core(
+        |_| {},
+        |context| async move {
+            let disk = &context.disk;
+            assert!(disk.list("").await?.is_empty(), "the start's own files are not shown");
+            assert!(disk.list("nowhere/at/all").await?.is_empty());
+            disk.create_dir("a/b/c").await?;
+            disk.create_dir("a/b/c").await?;
+            let file = disk.create("a/b/c/x.tmp", Purpose::Data).await?;
+            file.write_at(file.alloc(BLOCK_BYTES), 0).await?;
+            disk.publish(file, "a/b/c/x.tmp", "a/x").await?;
+            assert_eq!(disk.list("a").await?, ["b", "x"]);
+            assert!(disk.list("a/b/c").await?.is_empty());
+            let again = disk.create("a/x", Purpose::Data).await.err().unwrap();
+            assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+            assert!(again.to_string().contains("create a/x"), "{again}");
+            disk.rename("a/x", "a/y").await?;
+            disk.sync_dir("a").await?;
+            disk.remove("a/y").await?;
+            let absent = disk.open("a/y", Purpose::Log).await.err().unwrap();
+            assert_eq!(absent.kind(), io::ErrorKind::NotFound);
+            assert_eq!(disk.remove("a/y").await.unwrap_err().kind(), io::ErrorKind::NotFound);
+            Ok(())
+        },
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_publish_that_cannot_rename_says_so_and_poisons() {
+    on_one_core(
+        |_| {},
+        |context| async move {
+            let disk = &context.disk;
+            let file = disk.create("x.tmp", Purpose::Data).await?;
+            file.write_at(file.alloc(BLOCK_BYTES), 0).await?;
+            let failed = disk.publish(file, "not-the-name", "x").await.unwrap_err();
+            assert_eq!(failed.kind(), io::ErrorKind::NotFound, "{failed}");
+            assert_eq!(disk.list("").await?, ["x.tmp"]);
+            Ok(())
+        },
+    )
+    .unwrap();
+}
+
+#[test]
+fn paths_cannot_leave_the_folder() {
+    on_one_core(
+        |_| {},
+        |context| async move {
+            for path in ["../x", "a/../../x", "/etc/passwd", "", ".", "a/./..", "nul\0name"] {
+                let error = context.disk.open(path, Purpose::Data).await.err().unwrap();
+                assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{path:?}");
+                assert_eq!(context.disk.create_dir(path).await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+                assert_eq!(context.disk.rename("x", path).await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+            }
+            assert_eq!(context.disk.list("..").await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+            Ok(())
+        },
+    )
+    .unwrap();
+}
