@@ -27,9 +27,14 @@ impl RegexLiteral {
     /// # Errors
     /// The text is not RE2 syntax, or its program is too large.
     pub fn new(text: &str) -> Result<Self, RegexError> {
-        match regex::bytes::RegexBuilder::new(text).size_limit(PROGRAM_BYTES_MAX).build() {
+        let translated = crate::re2::translate(text).map_err(|reason| RegexError { reason })?;
+        let built = regex::bytes::RegexBuilder::new(&translated).size_limit(PROGRAM_BYTES_MAX).build();
+        match built {
             Ok(program) => Ok(Self { text: text.to_owned(), program }),
-            Err(error) => Err(RegexError { reason: error.to_string() }),
+            Err(regex::Error::CompiledTooBig(_)) => {
+                Err(RegexError { reason: format!("expression too large: `{text}`") })
+            }
+            Err(_) => Err(RegexError { reason: format!("invalid or unsupported regular expression: `{text}`") }),
         }
     }
 

@@ -171,14 +171,14 @@ impl std::fmt::Display for Password {
     }
 }
 
-/// At least one of source and condition is set. The source has neither database nor retention policy.
+/// At least one of sources and condition is set. The sources have neither database nor retention policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delete {
-    pub source: Option<Measurement>,
+    pub sources: Vec<Measurement>,
     pub condition: Option<Expr>,
 }
 
-/// At least one of sources and condition is set.
+/// At least one of sources and condition is set. The sources have neither database nor retention policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DropSeries {
     pub sources: Vec<Measurement>,

@@ -1,6 +1,7 @@
 //! Walking and rewriting expressions, and what planners ask about them.
 
 use crate::expression::{Call, Expr, VarRef};
+use crate::select::Field;
 
 impl Expr {
     /// Calls `visitor` on this node and then on everything below it, left to right.
@@ -67,5 +68,48 @@ impl Expr {
     /// Whether the time column is mentioned.
     pub fn has_time_expr(&self) -> bool {
         self.any(&mut |expr| matches!(expr, Self::VarRef(reference) if reference.is_time()))
+    }
+}
+
+impl Field {
+    /// The column that the field makes, before duplicates are renamed: its alias, or the name of its expression.
+    pub fn column_name(&self) -> String {
+        match &self.alias {
+            Some(alias) => alias.clone(),
+            None => self.expr.column_name(),
+        }
+    }
+}
+
+impl Expr {
+    /// The name of a reference or call; for operators the names inside, left to right, joined by `_`. Empty for
+    /// literals and for wildcards, whose names depend on the schema.
+    pub fn column_name(&self) -> String {
+        match self {
+            Self::VarRef(reference) => reference.name.clone(),
+            Self::Call(call) => call.name.clone(),
+            Self::Distinct(_) => "distinct".to_owned(),
+            Self::Paren(inner) => inner.column_name(),
+            Self::Binary { .. } => {
+                let mut names = Vec::new();
+                self.push_names(&mut names);
+                names.join("_")
+            }
+            _ => String::new(),
+        }
+    }
+
+    fn push_names<'a>(&'a self, names: &mut Vec<&'a str>) {
+        match self {
+            Self::VarRef(reference) => names.push(&reference.name),
+            Self::Call(call) => names.push(&call.name),
+            Self::Distinct(_) => names.push("distinct"),
+            Self::Paren(inner) => inner.push_names(names),
+            Self::Binary { left, right, .. } => {
+                left.push_names(names);
+                right.push_names(names);
+            }
+            _ => {}
+        }
     }
 }

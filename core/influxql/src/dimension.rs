@@ -1,0 +1,98 @@
+//! What `GROUP BY time(..)` says.
+
+use crate::expression::{Call, Expr};
+use crate::select::SelectStatement;
+
+/// `GROUP BY time(interval, offset)`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeDimension {
+    /// Nanoseconds. Zero or less means no windows.
+    pub interval_ns: i64,
+    pub offset: TimeOffset,
+}
+
+/// Where windows start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeOffset {
+    /// Nanoseconds after the epoch-aligned start; 0 when not written.
+    Duration(i64),
+    /// `now()`: windows start at the time of planning, modulo the interval.
+    Now,
+}
+
+/// A dimension that upstream refuses, with its text. Statement level, except in `CREATE CONTINUOUS QUERY`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DimensionError {
+    #[error("only time() calls allowed in dimensions")]
+    OtherCall,
+    #[error("time dimension expected 1 or 2 arguments")]
+    ArgumentCount,
+    #[error("time dimension must have duration argument")]
+    IntervalNotDuration,
+    #[error("multiple time dimensions not allowed")]
+    Multiple,
+    #[error("time dimension offset must be duration or now()")]
+    OffsetNotDuration,
+    #[error("time dimension offset function must be now()")]
+    OffsetOtherCall,
+    #[error("time dimension offset now() function requires no arguments")]
+    OffsetNowArguments,
+    #[error("time() is a function and expects at least one argument")]
+    TimeWithoutCall,
+    #[error("only time and tag dimensions allowed")]
+    NotATag,
+}
+
+impl SelectStatement {
+    /// The `time(..)` dimension, all dimensions checked.
+    ///
+    /// # Errors
+    /// The first dimension that upstream refuses.
+    pub fn time_dimension(&self) -> Result<Option<TimeDimension>, DimensionError> {
+        let mut found = None;
+        for dimension in &self.dimensions {
+            match dimension.without_parens() {
+                Expr::Call(call) => {
+                    let time = time_dimension_of(call)?;
+                    if found.replace(time).is_some() {
+                        return Err(DimensionError::Multiple);
+                    }
+                }
+                Expr::VarRef(name) if name.is_time() => return Err(DimensionError::TimeWithoutCall),
+                Expr::VarRef(_) | Expr::Wildcard(_) | Expr::Regex(_) => {}
+                _ => return Err(DimensionError::NotATag),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The first `time(..)` of the dimensions; the others are not looked at.
+pub(crate) fn group_by_time(dimensions: &[Expr]) -> Result<Option<TimeDimension>, DimensionError> {
+    let mut calls = dimensions.iter().filter_map(|dimension| match dimension {
+        Expr::Call(call) if call.name == "time" => Some(call),
+        _ => None,
+    });
+    calls.next().map(time_dimension_of).transpose()
+}
+
+fn time_dimension_of(call: &Call) -> Result<TimeDimension, DimensionError> {
+    if call.name != "time" {
+        return Err(DimensionError::OtherCall);
+    }
+    let (interval, offset) = match call.arguments.as_slice() {
+        [interval] => (interval, None),
+        [interval, offset] => (interval, Some(offset)),
+        _ => return Err(DimensionError::ArgumentCount),
+    };
+    let Expr::Duration(interval_ns) = *interval else { return Err(DimensionError::IntervalNotDuration) };
+    let offset = match offset {
+        None => TimeOffset::Duration(0),
+        Some(Expr::Duration(nanoseconds)) => TimeOffset::Duration(*nanoseconds),
+        Some(Expr::Call(call)) if call.name != "now" => return Err(DimensionError::OffsetOtherCall),
+        Some(Expr::Call(call)) if !call.arguments.is_empty() => return Err(DimensionError::OffsetNowArguments),
+        Some(Expr::Call(_)) => TimeOffset::Now,
+        Some(_) => return Err(DimensionError::OffsetNotDuration),
+    };
+    Ok(TimeDimension { interval_ns, offset })
+}
