@@ -1,1 +1,40 @@
-//! tidemill-http
+//! The HTTP surface of InfluxDB 1.x on one core: bytes to requests, results to bytes.
+//!
+//! Owns: connections and their limits, routing, parameters, compression, and the spelling of answers.
+//! Invariants: everything runs on the executor of one core and nothing is shared between cores; memory of a request
+//! is bounded by [`Options`], memory of an answer by a few buffers, however long it is.
+//! Knows nothing of storage: whatever answers is behind [`Service`].
+//!
+//! ```text
+//! server ── socket, connection       one task a connection, one sweep for all deadlines
+//!    └── router                      path and method, headers that all answers share
+//!          ├── write ── body, gunzip
+//!          └── query ── answer ── encode ── (indent, gzip) ── body
+//! ```
+
+mod accept;
+mod answer;
+mod body;
+mod connection;
+pub mod encode;
+mod gunzip;
+mod indent;
+pub mod metrics;
+mod options;
+mod parameters;
+mod query;
+mod reply;
+mod request_id;
+mod router;
+mod server;
+mod service;
+mod socket;
+mod write;
+
+pub use options::{HEAD_BYTES_MAX_FLOOR, Options};
+pub use request_id::RequestIds;
+pub use server::Server;
+pub use service::{
+    Consistency, Credentials, Piece, Pieces, Precision, QueryRequest, Refusal, Service, WriteOutcome, WriteRequest,
+    WriteTarget, Zone,
+};

@@ -1,0 +1,246 @@
+//! From a request's head to its endpoint, and the headers that all answers share.
+
+use crate::accept;
+use crate::body::{RequestRecord, ResponseBody};
+use crate::connection::Connection;
+use crate::encode::Format;
+use crate::metrics::{Endpoint, HttpMetrics};
+use crate::options::Options;
+use crate::parameters::Parameters;
+use crate::query::{QueryCall, query};
+use crate::reply::{Reply, Spelling, TEXT_PLAIN, header_text};
+use crate::request_id::RequestIds;
+use crate::service::Service;
+use crate::write::{Dialect, WriteCall, write};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::http::request;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Instant;
+
+const X_INFLUXDB_VERSION: HeaderName = HeaderName::from_static("x-influxdb-version");
+const X_INFLUXDB_BUILD: HeaderName = HeaderName::from_static("x-influxdb-build");
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const FLUX_DISABLED: &str =
+    "Flux query service disabled. Verify flux-enabled=true in the [http] section of the InfluxDB config.\n";
+
+/// What all requests of a core need.
+pub(crate) struct Core<S> {
+    pub(crate) service: Rc<S>,
+    pub(crate) options: Options,
+    pub(crate) metrics: Rc<HttpMetrics>,
+    pub(crate) request_ids: RequestIds,
+    /// Headers that every answer, or every routed answer, carries.
+    fixed_headers: HeaderMap,
+    routed_headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Query,
+    Write(Dialect),
+    Flux,
+    Ping,
+    Status,
+    Health,
+    Metrics,
+    DebugVars,
+}
+
+impl Route {
+    fn of(path: &str) -> Option<Route> {
+        Some(match path {
+            "/query" => Route::Query,
+            "/write" => Route::Write(Dialect::V1),
+            "/api/v2/write" => Route::Write(Dialect::V2),
+            "/api/v2/query" => Route::Flux,
+            "/ping" => Route::Ping,
+            "/status" => Route::Status,
+            "/health" => Route::Health,
+            "/metrics" => Route::Metrics,
+            "/debug/vars" => Route::DebugVars,
+            _ => return None,
+        })
+    }
+
+    /// Methods, as the `Allow` header lists them.
+    const fn methods(self) -> &'static str {
+        match self {
+            Route::Query => "GET, POST, OPTIONS",
+            Route::Write(_) | Route::Flux => "POST, OPTIONS",
+            Route::Ping | Route::Status => "GET, HEAD, OPTIONS",
+            Route::Health | Route::Metrics | Route::DebugVars => "GET, OPTIONS",
+        }
+    }
+
+    fn allows(self, method: &Method) -> bool {
+        self.methods().split(", ").any(|allowed| allowed == method.as_str())
+    }
+
+    const fn endpoint(self) -> Endpoint {
+        match self {
+            Route::Query | Route::Flux => Endpoint::Query,
+            Route::Write(_) => Endpoint::Write,
+            Route::Ping | Route::Status => Endpoint::Ping,
+            Route::Health => Endpoint::Health,
+            Route::Metrics => Endpoint::Metrics,
+            Route::DebugVars => Endpoint::DebugVars,
+        }
+    }
+}
+
+impl<S: Service> Core<S> {
+    pub(crate) fn new(service: Rc<S>, options: Options, metrics: Rc<HttpMetrics>, request_ids: RequestIds) -> Core<S> {
+        let mut fixed_headers = HeaderMap::new();
+        fixed_headers.insert(X_INFLUXDB_VERSION, header_text(options.version.as_bytes()));
+        fixed_headers.insert(X_INFLUXDB_BUILD, header_text(options.build.as_bytes()));
+        let routed_headers = options
+            .headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.parse().ok()?, header_text(value.as_bytes()))))
+            .collect();
+        Core { service, options, metrics, request_ids, fixed_headers, routed_headers }
+    }
+
+    /// Answers one request.
+    pub(crate) async fn handle(
+        &self,
+        connection: Rc<Connection>,
+        request: Request<Incoming>,
+    ) -> Response<ResponseBody> {
+        connection.begin_request();
+        let (head, incoming) = request.into_parts();
+        let route = Route::of(head.uri.path());
+        let received = Rc::new(Cell::new(0));
+        let mut record = RequestRecord {
+            connection: connection.clone(),
+            metrics: self.metrics.clone(),
+            endpoint: route.map_or(Endpoint::Other, Route::endpoint),
+            started: Instant::now(),
+            status: 0,
+            request_bytes: received.clone(),
+            response_bytes: 0,
+        };
+        let mut headers = self.fixed_headers.clone();
+        let reply = match route {
+            None => not_found(),
+            Some(route) if !route.allows(&head.method) => method_not_allowed(route),
+            Some(route) => {
+                let format = accept::format(&head.headers);
+                self.add_routed_headers(&mut headers, &head.headers);
+                if head.method == Method::OPTIONS {
+                    Reply::empty(StatusCode::OK)
+                } else {
+                    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+                    self.dispatch(route, format, &head, incoming, &received).await
+                }
+            }
+        };
+        if let Some(content_type) = reply.content_type {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
+        headers.extend(reply.headers);
+        if reply.is_last {
+            connection.linger();
+        }
+        record.status = reply.status.as_u16();
+        let mut response = Response::new(ResponseBody::new(reply.payload, record));
+        *response.status_mut() = reply.status;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    fn add_routed_headers(&self, headers: &mut HeaderMap, request: &HeaderMap) {
+        let given =
+            [X_REQUEST_ID, REQUEST_ID].into_iter().find_map(|name| request.get(name).filter(|id| !id.is_empty()));
+        let id = given.cloned().unwrap_or_else(|| header_text(self.request_ids.next_id().as_bytes()));
+        headers.insert(REQUEST_ID, id.clone());
+        headers.insert(X_REQUEST_ID, id);
+        if let Some(origin) = request.get(header::ORIGIN) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            let fixed = |text| HeaderValue::from_static(text);
+            headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, fixed("DELETE, GET, OPTIONS, POST, PUT"));
+            let allowed = "Accept, Accept-Encoding, Authorization, Content-Length, Content-Type, X-CSRF-Token, \
+                           X-HTTP-Method-Override";
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, fixed(allowed));
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, fixed("Date, X-InfluxDB-Version, X-InfluxDB-Build"));
+        }
+        for (name, value) in &self.routed_headers {
+            headers.insert(name, value.clone());
+        }
+    }
+
+    async fn dispatch(
+        &self,
+        route: Route,
+        format: Format,
+        head: &request::Parts,
+        incoming: Incoming,
+        received: &Cell<u64>,
+    ) -> Reply {
+        let url = Parameters::from_urlencoded(head.uri.query().unwrap_or_default().as_bytes());
+        let spelling = Spelling { format, is_pretty: url.is_true("pretty"), realm: &self.options.realm };
+        let (service, options) = (&*self.service, &self.options);
+        match route {
+            Route::Query => {
+                let takes_gzip = accept::takes_gzip(&head.headers);
+                query(QueryCall { service, options, spelling, takes_gzip, received }, head, &url, incoming).await
+            }
+            Route::Write(dialect) => {
+                write(WriteCall { service, options, spelling, received }, dialect, head, &url, incoming).await
+            }
+            Route::Flux => Reply::of_type(StatusCode::FORBIDDEN, TEXT_PLAIN, FLUX_DISABLED),
+            Route::Ping => self.ping(&head.method, &url),
+            Route::Status => Reply::empty(StatusCode::NO_CONTENT),
+            Route::Health => Reply::of_type(StatusCode::OK, "application/json", self.health()),
+            Route::Metrics => {
+                let text = service.metrics_text().await;
+                Reply::of_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
+            }
+            Route::DebugVars => {
+                Reply::of_type(StatusCode::OK, "application/json; charset=utf-8", service.debug_vars().await)
+            }
+        }
+    }
+
+    fn ping(&self, method: &Method, url: &Parameters) -> Reply {
+        if matches!(url.value("verbose"), "" | "0" | "false") {
+            return Reply::empty(StatusCode::NO_CONTENT);
+        }
+        if method == Method::HEAD {
+            return Reply::empty(StatusCode::OK);
+        }
+        let body = format!("{{\"version\":{}}}", Value::from(self.options.version.as_str()));
+        Reply::of_type(StatusCode::OK, "application/json", body)
+    }
+
+    fn health(&self) -> String {
+        let version = Value::from(self.options.version.as_str());
+        format!(
+            "{{\"checks\":[],\"message\":\"ready for queries and writes\",\"name\":\"influxdb\",\"status\":\"pass\",\
+             \"version\":{version}}}"
+        )
+    }
+}
+
+use serde_json::Value;
+
+fn not_found() -> Reply {
+    unrouted(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+fn method_not_allowed(route: Route) -> Reply {
+    let mut reply = unrouted(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+    reply.headers.push((header::ALLOW, HeaderValue::from_static(route.methods())));
+    reply
+}
+
+fn unrouted(status: StatusCode, text: &'static str) -> Reply {
+    let mut reply = Reply::of_type(status, TEXT_PLAIN, text);
+    reply.headers.push((header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")));
+    reply
+}

@@ -1,0 +1,203 @@
+//! The seam to whatever answers requests: what a [`Service`] is asked and what it answers.
+//!
+//! Owns: the request values with everything that the URL and the headers said, already checked for form, and the
+//! outcomes with everything that decides a status code.
+//! Invariants: one service per core, shared through `Rc`; nothing here crosses a core.
+//! Knows nothing of sockets, nor of how an outcome is spelled in JSON or CSV.
+
+use std::future::Future;
+use std::rc::Rc;
+use tidemill_influxql::Query;
+use tidemill_query::ResultSeries;
+
+/// Answers the requests of one core.
+pub trait Service: 'static {
+    /// The pieces of one query's answer. Dropped before its end when the client went away.
+    type Pieces: Pieces;
+
+    /// Says whether a write to this target may go on; asked before the body is read, so that an unknown database or
+    /// an overload costs no transfer and is reported before a fault of the body.
+    ///
+    /// # Errors
+    /// The outcome that the client gets instead.
+    fn admit_write(&self, target: &WriteTarget) -> Result<(), WriteOutcome> {
+        let _ = target;
+        Ok(())
+    }
+
+    /// Stores a body of line protocol.
+    fn write(&self, request: WriteRequest) -> impl Future<Output = WriteOutcome>;
+
+    /// Starts a query. An `Err` answers the whole request; errors of single statements come as [`Piece::Error`].
+    fn query(&self, request: QueryRequest) -> impl Future<Output = Result<Self::Pieces, Refusal>>;
+
+    /// The body of `/metrics`, in the Prometheus text format (see [`crate::metrics::TextWriter`]).
+    fn metrics_text(&self) -> impl Future<Output = String>;
+
+    /// The body of `/debug/vars`, a JSON object.
+    fn debug_vars(&self) -> impl Future<Output = String>;
+}
+
+/// A pull stream of pieces: [`Pieces::next`] is called only when the client has taken enough of the last ones.
+pub trait Pieces: 'static {
+    /// The next piece, or `None` behind the last one. Cancel-safe: the future may be dropped together with the
+    /// stream, never alone.
+    fn next(&mut self) -> impl Future<Output = Option<Piece>>;
+}
+
+/// Where a write goes and who sends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteTarget {
+    pub database: String,
+    /// `None` for the database's default.
+    pub retention_policy: Option<String>,
+    pub precision: Precision,
+    pub consistency: Consistency,
+    pub credentials: Option<Credentials>,
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteRequest {
+    pub target: WriteTarget,
+    /// Line protocol, decompressed.
+    pub body: Vec<u8>,
+}
+
+/// Unit of the timestamps in a write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    #[default]
+    Nanosecond,
+    Microsecond,
+    Millisecond,
+    Second,
+    Minute,
+    Hour,
+}
+
+impl Precision {
+    /// ns in one unit.
+    pub const fn nanoseconds(self) -> i64 {
+        match self {
+            Precision::Nanosecond => 1,
+            Precision::Microsecond => 1_000,
+            Precision::Millisecond => 1_000_000,
+            Precision::Second => 1_000_000_000,
+            Precision::Minute => 60_000_000_000,
+            Precision::Hour => 3_600_000_000_000,
+        }
+    }
+}
+
+/// How many replicas must have a write before it is answered. One replica ignores it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    Any,
+    #[default]
+    One,
+    Quorum,
+    All,
+}
+
+/// What a request brought to prove who sends it; not yet verified.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credentials {
+    Password {
+        user: String,
+        password: String,
+    },
+    /// A signed token (`Authorization: Bearer`).
+    Bearer(String),
+}
+
+impl std::fmt::Debug for Credentials {
+    /// Secrets stay out of logs.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Credentials::Password { user, .. } => {
+                write!(formatter, "Password {{ user: {user:?}, password: [REDACTED] }}")
+            }
+            Credentials::Bearer(_) => formatter.write_str("Bearer([REDACTED])"),
+        }
+    }
+}
+
+/// What became of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// All points are durable: 204.
+    Written,
+    /// Some points are durable, the text says which are not and why: 400.
+    PartialWrite(String),
+    /// Nothing was stored, and sending it again is of no use: the status of the refusal.
+    Rejected(Refusal),
+    /// 404.
+    DatabaseNotFound(String),
+    /// Nothing was stored; come back in so many seconds: 503 with `Retry-After`.
+    Overloaded { retry_after_s: u32 },
+    /// Nothing was stored, the disk is full: 507.
+    DiskFull,
+    /// Nobody knows whether the points are durable (a lost leader, a timeout): 500. Never mapped to success.
+    Unknown(String),
+}
+
+/// An answer that is an error as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// 400 to 599.
+    pub status: u16,
+    pub text: String,
+}
+
+impl Refusal {
+    pub fn new(status: u16, text: impl Into<String>) -> Refusal {
+        Refusal { status, text: text.into() }
+    }
+}
+
+/// One `/query` request.
+#[derive(Clone, Debug)]
+pub struct QueryRequest {
+    /// Parsed, with bound parameters in place.
+    pub query: Query,
+    /// Default database; empty when the request named none.
+    pub database: String,
+    /// Default retention policy for unqualified measurements.
+    pub retention_policy: Option<String>,
+    /// The request asked for one document a piece.
+    pub chunked: bool,
+    /// Rows that a piece should have; pieces of other sizes are cut and joined on the way out.
+    pub chunk_size: usize,
+    /// A GET: the answer warns of statements that change something. They are executed all the same.
+    pub read_only: bool,
+    pub credentials: Option<Credentials>,
+}
+
+/// A part of an answer. Statements come in ascending order, each ends with `StatementDone` or `Error`.
+pub enum Piece {
+    /// Rows. Rows of the same (name, tags) behind each other belong to one series of the answer.
+    Series {
+        /// Index among the request's statements.
+        statement: u32,
+        series: ResultSeries,
+        /// Another series piece of this statement follows. Only chunked answers look at it; when it is not known,
+        /// `false` is right, and the piece is held back until the next one tells.
+        more: bool,
+    },
+    /// The offsets in which this statement's `time` columns are printed (`tz()`); before its first series.
+    Zone { statement: u32, zone: Rc<dyn Zone> },
+    /// A note to the client.
+    Message { statement: u32, level: String, text: String },
+    /// The statement failed. It ends the answer: later statements are reported as not executed and
+    /// [`Pieces::next`] is not called again.
+    Error { statement: u32, text: String },
+    /// The statement is answered.
+    StatementDone(u32),
+}
+
+/// Offsets of a time zone.
+pub trait Zone {
+    /// Seconds east of UTC at this instant (ns since the epoch).
+    fn offset_seconds(&self, time_ns: i64) -> i32;
+}

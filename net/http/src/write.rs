@@ -1,0 +1,128 @@
+//! `/write` and `/api/v2/write`.
+//!
+//! Owns: the order of the checks (precision, database given, the service's admission, size and compression of the
+//! body, consistency, the service) and their texts. An unknown precision or consistency stores nothing; upstream 1.8
+//! reports the first and stores the points all the same.
+
+use crate::body::{BodyError, read_body};
+use crate::options::Options;
+use crate::parameters::{Parameters, consistency, credentials, precision, precision_v2};
+use crate::reply::{Reply, Spelling};
+use crate::service::{Consistency, Refusal, Service, WriteOutcome, WriteRequest, WriteTarget};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_ENCODING, EXPECT};
+use hyper::http::request;
+use hyper::{HeaderMap, StatusCode};
+use std::cell::Cell;
+
+/// Which parameters name the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// `db`, `rp`, `precision`, `consistency`
+    V1,
+    /// `bucket`, `precision`
+    V2,
+}
+
+pub(crate) struct WriteCall<'a, S> {
+    pub(crate) service: &'a S,
+    pub(crate) options: &'a Options,
+    pub(crate) spelling: Spelling<'a>,
+    pub(crate) received: &'a Cell<u64>,
+}
+
+/// A body up to this size is read although nobody wants it, so that the connection can be used again.
+const DRAINED_BYTES_MAX: u64 = 256 << 10;
+
+pub(crate) async fn write<S: Service>(
+    call: WriteCall<'_, S>,
+    dialect: Dialect,
+    head: &request::Parts,
+    url: &Parameters,
+    incoming: Incoming,
+) -> Reply {
+    let spelling = call.spelling;
+    let target = match dialect {
+        Dialect::V1 => target_v1(url, &head.headers),
+        Dialect::V2 => target_v2(url, &head.headers),
+    };
+    let admitted = match target {
+        Ok(target) => call.service.admit_write(&target).map(|()| target),
+        Err(refusal) => Err(WriteOutcome::Rejected(refusal)),
+    };
+    let mut target = match admitted {
+        Ok(target) => target,
+        Err(outcome) => return drain(&call, head, incoming, Reply::write_outcome(spelling, &outcome)).await,
+    };
+    let is_gzip = head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
+    let body = match read_body(incoming, is_gzip, call.options, call.received).await {
+        Ok(body) => body,
+        Err(error) => return body_error(spelling, &error),
+    };
+    match consistency(url.value("consistency")) {
+        Some(consistency) => target.consistency = consistency,
+        None => return Reply::error(spelling, StatusCode::BAD_REQUEST, "invalid consistency level"),
+    }
+    let outcome = call.service.write(WriteRequest { target, body }).await;
+    Reply::write_outcome(spelling, &outcome)
+}
+
+fn target_v1(url: &Parameters, headers: &HeaderMap) -> Result<WriteTarget, Refusal> {
+    let word = url.value("precision");
+    let precision = precision(word)
+        .ok_or_else(|| Refusal::new(400, format!("invalid precision {word:?} (use n, u, ms, s, m or h)")))?;
+    let database = url.text("db").ok_or_else(|| Refusal::new(400, "database is required"))?;
+    Ok(WriteTarget {
+        database,
+        retention_policy: url.text("rp"),
+        precision,
+        consistency: Consistency::default(),
+        credentials: credentials(url, headers),
+    })
+}
+
+fn target_v2(url: &Parameters, headers: &HeaderMap) -> Result<WriteTarget, Refusal> {
+    let word = url.value("precision");
+    let precision = precision_v2(word)
+        .ok_or_else(|| Refusal::new(400, format!("invalid precision {word:?} (use ns, us, ms or s)")))?;
+    let bucket = url.value("bucket");
+    let (database, retention_policy) = bucket.split_once('/').unwrap_or((bucket, ""));
+    if bucket.is_empty() {
+        let text = "bucket name \"\" is missing a slash; not in \"database/retention-policy\" format";
+        return Err(Refusal::new(404, text));
+    }
+    if database.is_empty() {
+        let text = format!("bucket name {bucket:?} is in db/rp form but has an empty database");
+        return Err(Refusal::new(404, text));
+    }
+    Ok(WriteTarget {
+        database: database.to_owned(),
+        retention_policy: Some(retention_policy.to_owned()).filter(|name| !name.is_empty()),
+        precision,
+        consistency: Consistency::default(),
+        credentials: credentials(url, headers),
+    })
+}
+
+/// Sends a refusal that was found before the body was read. A client that is still sending would not see the answer
+/// if the connection were just closed, and one that waits for "100 Continue" will not send.
+async fn drain<S>(call: &WriteCall<'_, S>, head: &request::Parts, incoming: Incoming, reply: Reply) -> Reply {
+    let is_small = incoming.size_hint().exact().is_some_and(|size| size <= DRAINED_BYTES_MAX);
+    if !is_small || head.headers.contains_key(EXPECT) {
+        return reply.last();
+    }
+    match read_body(incoming, false, call.options, call.received).await {
+        Ok(_) => reply,
+        Err(_) => reply.last(),
+    }
+}
+
+pub(crate) fn body_error(spelling: Spelling<'_>, error: &BodyError) -> Reply {
+    match error {
+        BodyError::TooLarge => Reply::too_large(spelling),
+        BodyError::Late => Reply::error(spelling, StatusCode::REQUEST_TIMEOUT, &error.to_string()).last(),
+        BodyError::Gunzip(_) | BodyError::Broken(_) => {
+            Reply::error(spelling, StatusCode::BAD_REQUEST, &error.to_string()).last()
+        }
+    }
+}
