@@ -220,6 +220,9 @@ impl Layout {
 
     /// Where the statistics section lies, from the bytes of [`Layout::statistics_trailer`]; `None` in a file without.
     ///
+    /// Every file of [`FileWriter`] has one, and with it the only CRC of its index: whoever opens a file known to be our
+    /// own treats `None` as damage.
+    ///
     /// # Errors
     /// If the trailer is damaged.
     pub fn statistics(

@@ -1,9 +1,9 @@
 //! Upstream's write-ahead log, for taking over its data (`tsm-format`, section 3).
 //!
 //! Owns: reading the entries of a segment. Nothing here writes: our own log is another one.
-//! Invariants: an entry allocates at most 22 times its compressed bytes for the payload and about twice that for the
-//! values. A damaged entry ends a segment: [`WalError`] says at which offset, and all before it is good, as upstream
-//! itself cuts a segment there. The format carries no checksum.
+//! Invariants: an entry allocates at most 22 times its compressed bytes for the payload, and at most 32 times the payload
+//! for keys and values (that many when it is all keys of one byte). A damaged entry ends a segment: [`WalError`] says at
+//! which offset, and all before it is good, as upstream itself cuts a segment there. The format carries no checksum.
 //! Knows nothing of series keys.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
