@@ -1,1 +1,37 @@
-//! tidemill-store
+//! The store: what a partition's log makes of its entries.
+//!
+//! Owns: series index, memtables, flush to TSM files, manifest, deletes, and the reading of points from all of them.
+//! Invariants: see [`Partition`]; a byte that was read is verified before it is believed (I5); files follow from the
+//! log alone (I7); a reader pins what it reads, so that no move between memory and files loses or doubles a row (I8).
+//! Knows nothing of raft, HTTP, InfluxQL and the clock.
+
+mod apply;
+mod block_lane;
+mod cache;
+mod cells;
+mod cursor;
+mod entry;
+mod flush;
+mod id;
+mod index;
+mod manifest;
+mod memtable;
+mod pace;
+mod partition;
+mod read_error;
+mod shard_group;
+mod sorted;
+mod tsm_file;
+
+pub use apply::{Applied, ApplyError};
+pub use cache::{CacheFigures, ReadCache};
+pub use cursor::SeriesCursor;
+pub use entry::{Command, Entry, EntryError, Measurements, TagCondition, write_prefix};
+pub use flush::FlushError;
+pub use id::{DatabaseId, FieldId, SeriesId, ShardGroupId};
+pub use index::{SeriesIndex, TagPredicate};
+pub use manifest::{FileRecord, Manifest, ManifestError, Tombstone, TombstoneScope};
+pub use pace::breathe;
+pub use partition::{MaintainError, OpenError, Partition, PartitionFigures, PartitionView};
+pub use read_error::ReadError;
+pub use shard_group::ScanField;

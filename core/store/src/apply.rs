@@ -1,0 +1,166 @@
+//! What each kind of entry does to a partition.
+
+use crate::{
+    cells::StringHeap,
+    entry::{EntryError, Measurements, TagCondition},
+    id::{DatabaseId, FieldId, ShardGroupId},
+    index::{SeriesIndex, TagPredicate},
+    manifest::{Tombstone, TombstoneScope},
+    memtable::IncomingRows,
+    partition::{Job, State},
+    shard_group::ShardGroup,
+};
+use roaring::RoaringBitmap;
+use std::rc::Rc;
+use tidemill_column::FieldType;
+use tidemill_disk::Disk;
+use tidemill_line::{FieldDefinition, FormatError, PartitionBatch, RowGroup};
+use tidemill_raft::{LogIndex, Term};
+
+/// What an entry did.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Applied {
+    Nothing,
+    /// Rows went into the memtable; zero for a batch that was there before.
+    Written {
+        rows: u64,
+    },
+    /// Memtables were frozen; [`crate::Partition::maintain`] writes them.
+    Flush,
+    /// These series lost points; [`crate::Partition::settle`] takes the empty ones out of the index.
+    Deleted {
+        database: DatabaseId,
+        series: Rc<RoaringBitmap>,
+    },
+    Dropped,
+}
+
+/// An entry that cannot be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    #[error(transparent)]
+    Batch(#[from] FormatError),
+}
+
+/// Sessions that are remembered at most; the one with the smallest id goes first. A session is one run of one sender,
+/// and ids rise with time.
+const SESSIONS_MAX: usize = 4096;
+
+impl<D: Disk> State<D> {
+    pub(crate) fn apply_write(&mut self, batch: &[u8]) -> Result<Applied, ApplyError> {
+        let batch = PartitionBatch::parse(batch)?;
+        let header = batch.header();
+        // Session zero has no identity: its sender does not retry.
+        if header.session != 0 {
+            let newest = self.sessions.get(&header.session).copied().unwrap_or(0);
+            if header.sequence <= newest {
+                return Ok(Applied::Written { rows: 0 });
+            }
+            self.sessions.insert(header.session, header.sequence);
+            if self.sessions.len() > SESSIONS_MAX {
+                self.sessions.pop_first();
+            }
+        }
+        let database = DatabaseId(header.database);
+        let index = self.databases.entry(database).or_default();
+        let group = self.groups.entry(ShardGroupId(header.shard_group));
+        let group = group.or_insert_with(|| ShardGroup::new(database, header.retention_policy));
+        let schemas: Vec<Vec<FieldId>> = batch
+            .schemas()
+            .map(|schema| {
+                let define =
+                    |field: FieldDefinition<'_>| index.insert_field(schema.measurement, field.name, field.field_type);
+                schema.fields().map(define).collect()
+            })
+            .collect();
+        let mut memtable = group.active.borrow_mut();
+        let mut rows = 0;
+        for series in batch.series() {
+            let id = index.insert(series.hash, series.key);
+            for row_group in series.groups() {
+                self.scratch.clear();
+                words(&row_group, memtable.strings_mut(), &mut self.scratch);
+                memtable.append(&IncomingRows {
+                    series: id,
+                    fields: &schemas[row_group.schema_index],
+                    rows: row_group.row_count,
+                    cells: &self.scratch,
+                });
+                rows += row_group.row_count as u64;
+            }
+        }
+        Ok(Applied::Written { rows })
+    }
+
+    pub(crate) fn apply_flush(&mut self, term: Term, index: LogIndex) -> Applied {
+        for group in self.groups.values_mut() {
+            group.freeze(index.0);
+        }
+        self.jobs.push_back(Job::Flush { index, term, sessions: self.sessions.clone() });
+        Applied::Flush
+    }
+
+    pub(crate) fn apply_delete(
+        &mut self,
+        database: DatabaseId,
+        measurements: &Measurements,
+        condition: &TagCondition,
+        range: (i64, i64),
+    ) -> Result<Applied, ApplyError> {
+        let predicate = condition.compile()?;
+        let nothing = Applied::Deleted { database, series: Rc::default() };
+        let Some(index) = self.databases.get(&database) else { return Ok(nothing) };
+        let mut all = RoaringBitmap::new();
+        for name in named(index, measurements)? {
+            let series = Rc::new(index.select(&name, &predicate));
+            if series.is_empty() {
+                continue;
+            }
+            let scope = match predicate {
+                TagPredicate::All => TombstoneScope::Measurement(name),
+                _ => {
+                    let mut keys: Vec<Vec<u8>> =
+                        series.iter().map(|id| index.key(crate::id::SeriesId(id)).to_vec()).collect();
+                    keys.sort_unstable();
+                    TombstoneScope::Series(keys)
+                }
+            };
+            let tombstone = Tombstone { scope, min_time: range.0, max_time: range.1 };
+            for group in self.groups.values_mut().filter(|group| group.database == database) {
+                group.delete(&series, &tombstone, index);
+            }
+            all |= series.as_ref();
+        }
+        Ok(Applied::Deleted { database, series: Rc::new(all) })
+    }
+}
+
+/// Names of the measurements that are there, of those that are meant.
+fn named(index: &SeriesIndex, measurements: &Measurements) -> Result<Vec<Vec<u8>>, EntryError> {
+    let regex = match measurements {
+        Measurements::Matching(text) => Some(regex::bytes::Regex::new(text)?),
+        _ => None,
+    };
+    let meant = |name: &&[u8]| match measurements {
+        Measurements::All => true,
+        Measurements::Named(names) => names.iter().any(|known| known == name),
+        Measurements::Matching(_) => regex.as_ref().is_some_and(|regex| regex.is_match(name)),
+    };
+    Ok(index.measurement_names().filter(meant).map(<[u8]>::to_vec).collect())
+}
+
+/// The row group as the memtable's words: times, then one column after the other.
+fn words(rows: &RowGroup<'_>, strings: &mut StringHeap, words: &mut Vec<u64>) {
+    words.extend(rows.times().map(|time| time as u64));
+    for (_, column) in rows.columns() {
+        match column.field_type() {
+            FieldType::Float => words.extend(column.floats().map(f64::to_bits)),
+            FieldType::Integer => words.extend(column.integers().map(|value| value as u64)),
+            FieldType::Unsigned => words.extend(column.unsigneds()),
+            FieldType::Boolean => words.extend(column.booleans().map(u64::from)),
+            FieldType::String => words.extend(column.strings().map(|value| strings.push(value))),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What the entries of a partition's log say.
+//!
+//! An entry is one byte of kind and a body: a partition batch as `core/line` sealed it, or a command. Commands carry
+//! everything that decides their effect; values of clocks and chance are the proposer's.
+
+use crate::index::TagPredicate;
+use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
+
+const KIND_WRITE: u8 = 1;
+const KIND_COMMAND: u8 = 2;
+
+/// An entry, its body still in place.
+#[derive(Debug)]
+pub enum Entry<'a> {
+    Write(&'a [u8]),
+    Command(Command),
+}
+
+/// A change other than a write.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub enum Command {
+    /// Everything in the memtables at this index goes to files.
+    Flush,
+    /// Points of the selected series in the inclusive range are gone.
+    Delete { database: u32, measurements: Measurements, condition: TagCondition, min_time: i64, max_time: i64 },
+    /// These shard groups are gone, with their points.
+    DropShardGroups { groups: Vec<u64> },
+    /// The database is gone, with its series and these shard groups.
+    DropDatabase { database: u32, groups: Vec<u64> },
+}
+
+/// Which measurements a DELETE or DROP names.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub enum Measurements {
+    All,
+    Named(Vec<Vec<u8>>),
+    /// Unanchored regular expression.
+    Matching(String),
+}
+
+/// A condition on tags as it travels; [`TagPredicate`] is its form for evaluation.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+#[rkyv(serialize_bounds(__S: rkyv::ser::Writer + rkyv::ser::Allocator, __S::Error: rkyv::rancor::Source))]
+#[rkyv(deserialize_bounds(__D::Error: rkyv::rancor::Source))]
+#[rkyv(bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rkyv::rancor::Source)))]
+pub enum TagCondition {
+    All,
+    And(#[rkyv(omit_bounds)] Vec<TagCondition>),
+    Or(#[rkyv(omit_bounds)] Vec<TagCondition>),
+    Equal { key: Vec<u8>, value: Vec<u8> },
+    NotEqual { key: Vec<u8>, value: Vec<u8> },
+    Matches { key: Vec<u8>, regex: String },
+    NotMatches { key: Vec<u8>, regex: String },
+}
+
+/// An entry that does not say anything.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    #[error("an empty entry")]
+    Empty,
+    #[error("an entry of unknown kind {0}")]
+    UnknownKind(u8),
+    #[error("a command that does not decode: {0}")]
+    Command(String),
+    #[error("a regular expression that does not compile: {0}")]
+    Regex(#[from] regex::Error),
+}
+
+impl<'a> Entry<'a> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Entry<'a>, EntryError> {
+        let (kind, body) = bytes.split_first().ok_or(EntryError::Empty)?;
+        match *kind {
+            KIND_WRITE => Ok(Entry::Write(body)),
+            KIND_COMMAND => {
+                let mut aligned = AlignedVec::<16>::with_capacity(body.len());
+                aligned.extend_from_slice(body);
+                let command = rkyv::from_bytes::<Command, Error>(&aligned);
+                command.map(Entry::Command).map_err(|error| EntryError::Command(error.to_string()))
+            }
+            kind => Err(EntryError::UnknownKind(kind)),
+        }
+    }
+}
+
+/// First byte of a write entry; the sealed partition batch follows.
+pub const fn write_prefix() -> u8 {
+    KIND_WRITE
+}
+
+impl Command {
+    /// The entry's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let body = rkyv::to_bytes::<Error>(self).expect("a command has no part that can fail to serialize");
+        let mut bytes = Vec::with_capacity(1 + body.len());
+        bytes.push(KIND_COMMAND);
+        bytes.extend_from_slice(&body);
+        bytes
+    }
+}
+
+impl TagCondition {
+    /// The form that the index evaluates.
+    pub fn compile(&self) -> Result<TagPredicate, EntryError> {
+        let all = |parts: &[TagCondition]| parts.iter().map(TagCondition::compile).collect::<Result<Vec<_>, _>>();
+        Ok(match self {
+            TagCondition::All => TagPredicate::All,
+            TagCondition::And(parts) => TagPredicate::And(all(parts)?),
+            TagCondition::Or(parts) => TagPredicate::Or(all(parts)?),
+            TagCondition::Equal { key, value } => {
+                TagPredicate::Equal { key: key.as_slice().into(), value: value.as_slice().into() }
+            }
+            TagCondition::NotEqual { key, value } => {
+                TagPredicate::NotEqual { key: key.as_slice().into(), value: value.as_slice().into() }
+            }
+            TagCondition::Matches { key, regex } => {
+                TagPredicate::Matches { key: key.as_slice().into(), regex: regex::bytes::Regex::new(regex)? }
+            }
+            TagCondition::NotMatches { key, regex } => {
+                TagPredicate::NotMatches { key: key.as_slice().into(), regex: regex::bytes::Regex::new(regex)? }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_come_back_and_damage_is_an_error() {
+        let command = Command::Delete {
+            database: 3,
+            measurements: Measurements::Matching("^cpu".into()),
+            condition: TagCondition::And(vec![
+                TagCondition::Equal { key: b"host".to_vec(), value: b"a".to_vec() },
+                TagCondition::Or(vec![TagCondition::Matches { key: b"dc".to_vec(), regex: "x|y".into() }]),
+            ]),
+            min_time: i64::MIN,
+            max_time: 7,
+        };
+        let bytes = command.encode();
+        let Entry::Command(decoded) = Entry::parse(&bytes).unwrap() else { panic!("a write") };
+        assert_eq!(decoded, command);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let _ = Entry::parse(&damaged);
+        }
+        assert!(matches!(Entry::parse(&[]), Err(EntryError::Empty)));
+        assert!(matches!(Entry::parse(&[9]), Err(EntryError::UnknownKind(9))));
+        assert!(TagCondition::Matches { key: vec![], regex: "(".into() }.compile().is_err());
+    }
+}

@@ -1,0 +1,373 @@
+//! From a memtable to TSM files.
+//!
+//! The bytes of the files depend on the memtable alone, and so on the log: series in the order of their keys, fields in
+//! the order of their names, blocks of a fixed number of points (I7).
+
+use crate::{
+    id::{FieldId, SeriesId},
+    index::SeriesIndex,
+    manifest::FileRecord,
+    memtable::{Memtable, RunKind},
+    pace::breathe,
+};
+use std::{cell::RefCell, cmp::Ordering, io};
+use tidemill_column::{Column, Values};
+use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
+use tidemill_tsm::{BLOCK_POINTS_DEFAULT, block, file::FileWriter, key, statistics::BlockStatistics};
+
+/// Bytes that are written with one call: large enough for the device, small enough for a pooled buffer.
+const WRITE_BYTES: usize = 512 * 1024;
+/// Points and series that are encoded before other tasks of the core get a turn; either is about 300 us of work.
+const POINTS_PER_TURN: u64 = 16 * 1024;
+const SERIES_PER_TURN: usize = 256;
+/// Keys that are sorted in one go.
+const SORT_RUN: usize = 2048;
+
+/// What a flush is of: the parts of [`FileRecord`] that the memtable does not know.
+#[derive(Clone, Copy, Debug)]
+pub struct FlushTarget {
+    pub database: u32,
+    pub policy: u32,
+    pub shard_group: u64,
+    /// Index of the flush entry.
+    pub generation: u64,
+}
+
+/// Why a flush did not produce its files. The memtable is as it was; the flush can be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum FlushError {
+    #[error("{path}: {error}")]
+    Io { path: String, error: io::Error },
+    #[error("{path}: {what}")]
+    Format { path: String, what: String },
+}
+
+/// Writes the ordered rows and, if there are any, the late rows of a memtable into a file each, durable and under
+/// their final names. `lend_index` gives the dictionary for the time of one call.
+pub async fn write_files<D: Disk>(
+    disk: &D,
+    folder: &str,
+    target: FlushTarget,
+    memtable: &RefCell<Memtable>,
+    lend_index: &dyn Fn(&mut dyn FnMut(&SeriesIndex)),
+) -> Result<Vec<FileRecord>, FlushError> {
+    let mut records = Vec::new();
+    for kind in [RunKind::Ordered, RunKind::Late] {
+        let series: Vec<SeriesId> = memtable.borrow().series(kind).collect();
+        if series.is_empty() {
+            continue;
+        }
+        let series = sort_by_key(series, lend_index).await;
+        // A key can hold one type a file. A field that changed its type inside this memtable (its points were deleted
+        // in between) puts the other type into a file of its own.
+        let mut round = 0;
+        loop {
+            let sequence = records.len() as u32 + 1;
+            let late = kind == RunKind::Late;
+            let mut run = FileRun::create(disk, folder, target, sequence, late).await?;
+            let more = run.write(memtable, kind, round, &series, lend_index).await?;
+            if let Some(record) = run.finish(disk, folder).await? {
+                records.push(record);
+            }
+            if !more {
+                break;
+            }
+            round += 1;
+        }
+    }
+    Ok(records)
+}
+
+/// One file being written.
+struct FileRun<F: DiskFile> {
+    record: FileRecord,
+    temporary: String,
+    file: F,
+    writer: FileWriter,
+    pending: Vec<u8>,
+    written: u64,
+}
+
+impl<F: DiskFile> FileRun<F> {
+    async fn create<D: Disk<File = F>>(
+        disk: &D,
+        folder: &str,
+        target: FlushTarget,
+        sequence: u32,
+        late: bool,
+    ) -> Result<FileRun<F>, FlushError> {
+        let record = FileRecord {
+            database: target.database,
+            policy: target.policy,
+            shard_group: target.shard_group,
+            generation: target.generation,
+            sequence,
+            late,
+            size: 0,
+            blocks_end: 0,
+            index_offset: 0,
+            tail_crc: 0,
+            min_time: i64::MAX,
+            max_time: i64::MIN,
+            points: 0,
+            tombstones: Vec::new(),
+        };
+        let temporary = format!("{folder}/{}.tmp", record.name());
+        let io_error = |error| FlushError::Io { path: temporary.clone(), error };
+        let name = format!("{}.tmp", record.name());
+        if disk.list(folder).await.map_err(io_error)?.contains(&name) {
+            // Left by a try that failed or by a crash.
+            disk.remove(&temporary).await.map_err(io_error)?;
+        }
+        let file = disk.create(&temporary, Purpose::Data).await.map_err(io_error)?;
+        let mut pending = Vec::with_capacity(WRITE_BYTES * 2);
+        let writer = FileWriter::begin(&mut pending);
+        Ok(FileRun { record, temporary, file, writer, pending, written: 0 })
+    }
+
+    /// Encodes all series; `round` counts the types of a field name that went into files before. Returns whether
+    /// another round is needed.
+    async fn write(
+        &mut self,
+        memtable: &RefCell<Memtable>,
+        kind: RunKind,
+        round: usize,
+        series: &[SeriesId],
+        lend_index: &dyn Fn(&mut dyn FnMut(&SeriesIndex)),
+    ) -> Result<bool, FlushError> {
+        let mut more = false;
+        let mut next = 0;
+        while next < series.len() {
+            let mut result = Ok(());
+            lend_index(&mut |index| {
+                let memtable = memtable.borrow();
+                let points_before = self.record.points;
+                for id in series[next..].iter().take(SERIES_PER_TURN) {
+                    next += 1;
+                    match self.encode_series(&memtable, kind, round, *id, index) {
+                        Ok(another) => more |= another,
+                        Err(error) => result = Err(error),
+                    }
+                    if result.is_err() || self.record.points - points_before > POINTS_PER_TURN {
+                        break;
+                    }
+                }
+            });
+            result?;
+            self.write_out(false).await?;
+            breathe().await;
+        }
+        Ok(more)
+    }
+
+    fn encode_series(
+        &mut self,
+        memtable: &Memtable,
+        kind: RunKind,
+        round: usize,
+        series: SeriesId,
+        index: &SeriesIndex,
+    ) -> Result<bool, FlushError> {
+        let Some(rows) = memtable.sorted(kind, series, i64::MIN, i64::MAX) else { return Ok(false) };
+        let format_error =
+            |what: &dyn std::fmt::Display| FlushError::Format { path: self.temporary.clone(), what: what.to_string() };
+        let mut fields: Vec<FieldId> = rows.fields().to_vec();
+        fields.sort_by(|a, b| index.field(*a).name.cmp(&index.field(*b).name));
+        let mut more = false;
+        let mut shared = SharedTimes::default();
+        let mut key_bytes = Vec::new();
+        for same_name in fields.chunk_by(|a, b| index.field(*a).name == index.field(*b).name) {
+            let Some(id) = same_name.get(round) else { continue };
+            more |= same_name.len() > round + 1;
+            let field = index.field(*id);
+            let Some(column) = rows.column(*id, field.field_type) else { continue };
+            key_bytes.clear();
+            key::join(index.key(series), &field.name, &mut key_bytes).map_err(|error| format_error(&error))?;
+            let (times, values) = dense(rows.times(), column);
+            let is_shared = times.is_none();
+            let times = times.as_deref().unwrap_or(rows.times());
+            for (number, start) in (0..times.len()).step_by(BLOCK_POINTS_DEFAULT).enumerate() {
+                let end = (start + BLOCK_POINTS_DEFAULT).min(times.len());
+                let mut own = Vec::new();
+                let encoded = if is_shared {
+                    shared.block(number, &times[start..end])
+                } else {
+                    block::encode_times(&times[start..end], &mut own);
+                    &own
+                };
+                let mut bytes = Vec::with_capacity(encoded.len() + (end - start) * 4);
+                block::encode_with_times(encoded, &values, start..end, &mut bytes)
+                    .map_err(|error| format_error(&error))?;
+                let statistics = BlockStatistics::of(times, &values, start..end);
+                self.writer
+                    .push_block(
+                        &key_bytes,
+                        field.field_type,
+                        times[start],
+                        times[end - 1],
+                        &bytes,
+                        Some(&statistics),
+                        &mut self.pending,
+                    )
+                    .map_err(|error| format_error(&error))?;
+                self.record.points += (end - start) as u64;
+            }
+        }
+        Ok(more)
+    }
+
+    /// Writes whole blocks of the device; with `all` also the rest, padded.
+    async fn write_out(&mut self, all: bool) -> Result<(), FlushError> {
+        while self.pending.len() >= WRITE_BYTES || (all && !self.pending.is_empty()) {
+            let len = self.pending.len().min(WRITE_BYTES);
+            let mut buf = self.file.alloc(len.next_multiple_of(BLOCK_BYTES));
+            buf.as_mut()[..len].copy_from_slice(&self.pending[..len]);
+            buf.as_mut()[len..].fill(0);
+            let written = self.file.write_at(buf, self.written).await;
+            written.map_err(|error| FlushError::Io { path: self.temporary.clone(), error })?;
+            self.written += len as u64;
+            self.pending.drain(..len);
+        }
+        Ok(())
+    }
+
+    /// Completes the file and makes it visible; a file without blocks is not kept.
+    async fn finish<D: Disk<File = F>>(mut self, disk: &D, folder: &str) -> Result<Option<FileRecord>, FlushError> {
+        let path = self.temporary.clone();
+        let io_error = |error| FlushError::Io { path: path.clone(), error };
+        if self.writer.is_empty() {
+            self.file.close().await.map_err(io_error)?;
+            disk.remove(&path).await.map_err(io_error)?;
+            return Ok(None);
+        }
+        let blocks_end = self.written + self.pending.len() as u64;
+        let tail_start = self.pending.len();
+        let writer = std::mem::replace(&mut self.writer, FileWriter::begin(&mut Vec::new()));
+        let summary = writer.finish(&mut self.pending);
+        self.record.tail_crc = crc32c::crc32c(&self.pending[tail_start..]);
+        self.record.blocks_end = blocks_end;
+        self.record.index_offset = summary.index_offset;
+        self.record.size = summary.byte_count;
+        (self.record.min_time, self.record.max_time) = (summary.min_time, summary.max_time);
+        assert_eq!(self.written + self.pending.len() as u64, summary.byte_count, "{path}: bytes written");
+        self.write_out(true).await?;
+        self.file.set_len(summary.byte_count).await.map_err(io_error)?;
+        disk.publish(self.file, &path, &format!("{folder}/{}", self.record.name())).await.map_err(io_error)?;
+        Ok(Some(self.record))
+    }
+}
+
+/// Encoded times of blocks that several fields of a series share.
+#[derive(Default)]
+struct SharedTimes {
+    blocks: Vec<Vec<u8>>,
+}
+
+impl SharedTimes {
+    fn block(&mut self, number: usize, times: &[i64]) -> &[u8] {
+        if number == self.blocks.len() {
+            let mut encoded = Vec::new();
+            block::encode_times(times, &mut encoded);
+            self.blocks.push(encoded);
+        }
+        &self.blocks[number]
+    }
+}
+
+/// The rows that hold a value; own times only where some do not.
+fn dense(times: &[i64], column: Column) -> (Option<Vec<i64>>, Values) {
+    let Some(valid) = &column.valid else { return (None, column.values) };
+    let mut values = Values::new(column.values.field_type());
+    let mut kept = Vec::with_capacity(column.valid_count());
+    for (row, time) in times.iter().enumerate().filter(|(row, _)| valid.bit(*row)) {
+        kept.push(*time);
+        values.push_from(&column.values, row);
+    }
+    (Some(kept), values)
+}
+
+/// Series in the order of their keys in a TSM index. Sorts runs and merges them, with a breath in between.
+async fn sort_by_key(series: Vec<SeriesId>, lend_index: &dyn Fn(&mut dyn FnMut(&SeriesIndex))) -> Vec<SeriesId> {
+    let mut runs: Vec<Vec<SeriesId>> = Vec::new();
+    for part in series.chunks(SORT_RUN) {
+        let mut run = part.to_vec();
+        lend_index(&mut |index| run.sort_by(|a, b| compare_tsm_keys(index.key(*a), index.key(*b))));
+        runs.push(run);
+        breathe().await;
+    }
+    while runs.len() > 1 {
+        let mut merged = Vec::with_capacity(runs.len().div_ceil(2));
+        let mut pairs = runs.into_iter();
+        while let Some(first) = pairs.next() {
+            match pairs.next() {
+                Some(second) => merged.push(merge_runs(first, second, lend_index).await),
+                None => merged.push(first),
+            }
+        }
+        runs = merged;
+    }
+    runs.pop().unwrap_or_default()
+}
+
+async fn merge_runs(
+    first: Vec<SeriesId>,
+    second: Vec<SeriesId>,
+    lend_index: &dyn Fn(&mut dyn FnMut(&SeriesIndex)),
+) -> Vec<SeriesId> {
+    let mut merged = Vec::with_capacity(first.len() + second.len());
+    let (mut a, mut b) = (first.into_iter().peekable(), second.into_iter().peekable());
+    loop {
+        let mut left = false;
+        lend_index(&mut |index| {
+            for _ in 0..SORT_RUN {
+                let next = match (a.peek(), b.peek()) {
+                    (Some(x), Some(y)) if compare_tsm_keys(index.key(*x), index.key(*y)) == Ordering::Greater => {
+                        b.next()
+                    }
+                    (Some(_), _) => a.next(),
+                    (None, _) => b.next(),
+                };
+                left = next.is_some();
+                merged.extend(next);
+                if !left {
+                    break;
+                }
+            }
+        });
+        if !left {
+            return merged;
+        }
+        breathe().await;
+    }
+}
+
+/// Order of two series in a TSM index: as their keys with the separator of the field behind them.
+fn compare_tsm_keys(a: &[u8], b: &[u8]) -> Ordering {
+    let shared = a.len().min(b.len());
+    a[..shared].cmp(&b[..shared]).then_with(|| {
+        let rest = |key: &[u8]| -> [u8; 5] {
+            // Where the shorter key ends its separator begins; four bytes and an end decide.
+            let mut bytes = [0; 5];
+            let tail = key[shared..].iter().chain(key::SEPARATOR).take(5);
+            bytes.iter_mut().zip(tail).for_each(|(to, from)| *to = *from);
+            bytes
+        };
+        rest(a).cmp(&rest(b)).then_with(|| a.len().cmp(&b.len()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn series_order_is_the_order_of_joined_keys(a in "[a#!~,]{1,6}", b in "[a#!~,]{1,6}") {
+            let (mut joined_a, mut joined_b) = (Vec::new(), Vec::new());
+            let ok = key::join(a.as_bytes(), b"f", &mut joined_a).is_ok() && key::join(b.as_bytes(), b"f", &mut joined_b).is_ok();
+            prop_assume!(ok);
+            prop_assert_eq!(compare_tsm_keys(a.as_bytes(), b.as_bytes()), joined_a.cmp(&joined_b));
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The manifest of a partition: which files hold which points, as of one index of its log.
+//!
+//! Owns: the record of each file, its tombstones, and the identities of batches that retries are recognised by.
+//! Invariants: the manifest names only complete files (S5), because it is published after they are; it is replaced as a
+//! whole by write, fsync, rename, fsync of the folder, so that a crash leaves the old or the new one; its bytes are
+//! covered by a checksum.
+//! Knows nothing of memtables and of how files are read.
+
+use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
+use std::{collections::BTreeMap, io};
+use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
+
+const MAGIC: [u8; 8] = *b"TMILLMAN";
+const VERSION: u32 = 1;
+/// Magic, version, crc32c of the body, length of the body.
+const HEADER_BYTES: usize = 8 + 4 + 4 + 8;
+/// A manifest of a million files is below this; a length above it is damage.
+const BODY_BYTES_MAX: u64 = 1 << 30;
+
+/// State of a partition's files at one log index.
+#[derive(Clone, Debug, Default, PartialEq, Archive, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Every entry up to this one is in the files. Replay starts behind it.
+    pub flushed_index: u64,
+    /// Term of that entry.
+    pub flushed_term: u64,
+    /// By shard group, then in the order in which they were made: of equal times the later file wins.
+    pub files: Vec<FileRecord>,
+    /// Newest sequence applied, by session (I6).
+    pub sessions: BTreeMap<u64, u64>,
+}
+
+/// One TSM file.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct FileRecord {
+    pub database: u32,
+    pub policy: u32,
+    pub shard_group: u64,
+    /// Index of the entry that made the file: the generation in its name.
+    pub generation: u64,
+    /// Counts the files of one generation from 1.
+    pub sequence: u32,
+    /// Holds late points, which may lie inside the time ranges of other files.
+    pub late: bool,
+    pub size: u64,
+    /// Where the blocks end; statistics, index and footer follow.
+    pub blocks_end: u64,
+    /// Where the TSM index starts.
+    pub index_offset: u64,
+    /// crc32c of everything behind the blocks, which the TSM format leaves uncovered.
+    pub tail_crc: u32,
+    pub min_time: i64,
+    pub max_time: i64,
+    pub points: u64,
+    pub tombstones: Vec<Tombstone>,
+}
+
+/// Points of a file that are gone.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct Tombstone {
+    pub scope: TombstoneScope,
+    /// Inclusive.
+    pub min_time: i64,
+    pub max_time: i64,
+}
+
+/// What a tombstone covers.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub enum TombstoneScope {
+    Measurement(Vec<u8>),
+    /// Canonical keys, sorted.
+    Series(Vec<Vec<u8>>),
+}
+
+/// Why a manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    #[error("{path}: {error}")]
+    Io { path: String, error: io::Error },
+    #[error("{path}: damaged manifest: {what}")]
+    Damaged { path: String, what: String },
+    #[error("{path}: manifest version {found}, this program reads version {VERSION}")]
+    Version { path: String, found: u32 },
+}
+
+impl FileRecord {
+    /// Name inside the partition's folder of its shard group, as upstream names TSM files.
+    pub fn name(&self) -> String {
+        format!("{:09}-{:09}.tsm", self.generation, self.sequence)
+    }
+}
+
+impl Manifest {
+    /// Reads a partition's manifest; a partition that never flushed has none and starts empty.
+    pub async fn load<D: Disk>(disk: &D, folder: &str) -> Result<Manifest, ManifestError> {
+        let path = format!("{folder}/manifest");
+        let io_error = |error| ManifestError::Io { path: path.clone(), error };
+        if !disk.list(folder).await.map_err(io_error)?.iter().any(|name| name == "manifest") {
+            return Ok(Manifest::default());
+        }
+        let file = disk.open(&path, Purpose::Data).await.map_err(io_error)?;
+        let len = file.len().await.map_err(io_error)? as usize;
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let asked = (len - bytes.len()).next_multiple_of(BLOCK_BYTES).min(READ_BYTES_MAX);
+            let part = file.read_at(bytes.len() as u64, asked).await.map_err(io_error)?;
+            if part.as_ref().is_empty() {
+                break;
+            }
+            bytes.extend_from_slice(part.as_ref());
+        }
+        bytes.truncate(len);
+        file.close().await.map_err(io_error)?;
+        Manifest::decode(&bytes, &path)
+    }
+
+    /// Replaces the partition's manifest, durably.
+    pub async fn publish<D: Disk>(&self, disk: &D, folder: &str) -> Result<(), ManifestError> {
+        let (from, to) = (format!("{folder}/manifest.tmp"), format!("{folder}/manifest"));
+        let io_error = |error| ManifestError::Io { path: from.clone(), error };
+        let bytes = self.encode();
+        if disk.list(folder).await.map_err(io_error)?.iter().any(|name| name == "manifest.tmp") {
+            disk.remove(&from).await.map_err(io_error)?;
+        }
+        let file = disk.create(&from, Purpose::Data).await.map_err(io_error)?;
+        let mut buf = file.alloc(bytes.len().next_multiple_of(BLOCK_BYTES));
+        buf.as_mut()[..bytes.len()].copy_from_slice(&bytes);
+        buf.as_mut()[bytes.len()..].fill(0);
+        file.write_at(buf, 0).await.map_err(io_error)?;
+        file.set_len(bytes.len() as u64).await.map_err(io_error)?;
+        disk.publish(file, &from, &to).await.map_err(io_error)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let body = rkyv::to_bytes::<Error>(self).expect("a manifest has no part that can fail to serialize");
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+        bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        bytes
+    }
+
+    /// The checked inverse of encoding. `path` is for the message.
+    pub fn decode(bytes: &[u8], path: &str) -> Result<Manifest, ManifestError> {
+        let damaged = |what: String| ManifestError::Damaged { path: path.to_string(), what };
+        let Some((header, rest)) = bytes.split_at_checked(HEADER_BYTES) else {
+            return Err(damaged(format!("{} bytes", bytes.len())));
+        };
+        let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        if header[..8] != MAGIC {
+            return Err(damaged("no manifest by its first bytes".into()));
+        }
+        let length = u64::from(word(16)) | u64::from(word(20)) << 32;
+        if length > BODY_BYTES_MAX || length != rest.len() as u64 {
+            return Err(damaged(format!("{} bytes of body, {length} expected", rest.len())));
+        }
+        if crc32c::crc32c(rest) != word(12) {
+            return Err(damaged("checksum mismatch".into()));
+        }
+        if word(8) != VERSION {
+            return Err(ManifestError::Version { path: path.to_string(), found: word(8) });
+        }
+        let mut aligned = AlignedVec::<16>::with_capacity(rest.len());
+        aligned.extend_from_slice(rest);
+        rkyv::from_bytes::<Manifest, Error>(&aligned).map_err(|error| damaged(error.to_string()))
+    }
+}
+
+/// One read of a manifest: the size that direct-I/O buffers are pooled for.
+const READ_BYTES_MAX: usize = 512 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let file = FileRecord {
+            database: 1,
+            policy: 1,
+            shard_group: 7,
+            generation: 12,
+            sequence: 1,
+            late: false,
+            size: 4096,
+            blocks_end: 70,
+            index_offset: 77,
+            tail_crc: 5,
+            min_time: -3,
+            max_time: 9,
+            points: 3,
+            tombstones: vec![Tombstone {
+                scope: TombstoneScope::Series(vec![b"cpu,host=a".to_vec()]),
+                min_time: 0,
+                max_time: 1,
+            }],
+        };
+        Manifest { flushed_index: 12, flushed_term: 2, files: vec![file], sessions: [(9, 4)].into_iter().collect() }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let bytes = manifest().encode();
+        assert_eq!(Manifest::decode(&bytes, "m").unwrap(), manifest());
+        assert_eq!(manifest().files[0].name(), "000000012-000000001.tsm");
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Manifest::decode(&damaged, "m").is_err(), "bit {bit}");
+        }
+        for cut in 0..bytes.len() {
+            assert!(Manifest::decode(&bytes[..cut], "m").is_err(), "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The points of one shard group in one partition: active memtable, frozen ones, files.
+
+use crate::{
+    block_lane::{Lane, Slice},
+    id::{DatabaseId, FieldId, SeriesId},
+    index::SeriesIndex,
+    manifest::{Tombstone, TombstoneScope},
+    memtable::{Memtable, RunKind},
+    tsm_file::TsmFile,
+};
+use roaring::RoaringBitmap;
+use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use tidemill_column::{Bitmap, Column, Values};
+use tidemill_disk::DiskFile;
+
+/// L0 and files of a shard group.
+pub struct ShardGroup<F: DiskFile> {
+    pub database: DatabaseId,
+    pub policy: u32,
+    pub active: Rc<RefCell<Memtable>>,
+    /// On their way to files, oldest first.
+    pub frozen: Vec<Rc<Frozen>>,
+    /// In the order in which they were made.
+    pub files: Rc<Vec<Rc<TsmFile<F>>>>,
+}
+
+/// A memtable that takes no more rows.
+pub struct Frozen {
+    /// Index of the flush entry that froze it.
+    pub generation: u64,
+    pub memtable: Rc<RefCell<Memtable>>,
+    /// What was deleted since: the rows stay as they are, so that the files are the same on every replica.
+    pub tombstones: RefCell<Vec<(Covered, Tombstone)>>,
+}
+
+/// The series that a tombstone covers.
+pub struct Covered(pub Rc<RoaringBitmap>);
+
+/// A shard group at one moment: rows that move to files later are still found here, and no file vanishes.
+pub struct ShardGroupView<F: DiskFile> {
+    active: Rc<RefCell<Memtable>>,
+    frozen: Vec<Rc<Frozen>>,
+    files: Rc<Vec<Rc<TsmFile<F>>>>,
+}
+
+/// One asked field: its name, and its ids in the order of [`tidemill_column::FieldType`]'s codes.
+pub struct ScanField {
+    pub name: Box<[u8]>,
+    pub ids: Vec<FieldId>,
+}
+
+impl<F: DiskFile> ShardGroup<F> {
+    pub fn new(database: DatabaseId, policy: u32) -> ShardGroup<F> {
+        ShardGroup { database, policy, active: Rc::default(), frozen: Vec::new(), files: Rc::default() }
+    }
+
+    /// Freezes the active memtable, if it has rows.
+    pub fn freeze(&mut self, generation: u64) -> bool {
+        if self.active.borrow().row_count() == 0 {
+            return false;
+        }
+        let successor = self.active.borrow_mut().successor();
+        let memtable = std::mem::replace(&mut self.active, Rc::new(RefCell::new(successor)));
+        self.frozen.push(Rc::new(Frozen { generation, memtable, tombstones: RefCell::default() }));
+        true
+    }
+
+    /// The files of a flush take over from the memtable that they were written from. Tombstones that came while it was
+    /// written go along.
+    pub fn thaw(&mut self, generation: u64, files: Vec<TsmFile<F>>, index: &SeriesIndex) {
+        let Some(position) = self.frozen.iter().position(|frozen| frozen.generation == generation) else { return };
+        let frozen = self.frozen.remove(position);
+        let mut all = self.files.as_ref().clone();
+        for file in files {
+            for (_, tombstone) in frozen.tombstones.borrow().iter() {
+                file.add_tombstone(tombstone.clone(), index);
+            }
+            all.push(Rc::new(file));
+        }
+        self.files = Rc::new(all);
+    }
+
+    /// Points of these series in the range are gone: at once from the active memtable, by tombstone elsewhere.
+    pub fn delete(&mut self, series: &Rc<RoaringBitmap>, tombstone: &Tombstone, index: &SeriesIndex) {
+        let (min, max) = (tombstone.min_time, tombstone.max_time);
+        self.active.borrow_mut().delete(&|id| series.contains(id.0), min, max);
+        for frozen in &self.frozen {
+            frozen.tombstones.borrow_mut().push((Covered(series.clone()), tombstone.clone()));
+        }
+        for file in self.files.iter().filter(|file| file.touches(min, max)) {
+            let concerned = match &tombstone.scope {
+                TombstoneScope::Measurement(_) => true,
+                TombstoneScope::Series(_) => file.series().any(|id| series.contains(id.0)),
+            };
+            if concerned {
+                file.add_tombstone(tombstone.clone(), index);
+            }
+        }
+    }
+
+    pub fn view(&self) -> ShardGroupView<F> {
+        ShardGroupView { active: self.active.clone(), frozen: self.frozen.clone(), files: self.files.clone() }
+    }
+
+    /// Bytes of rows in memory.
+    pub fn memtable_bytes(&self) -> (usize, usize) {
+        let frozen = self.frozen.iter().map(|frozen| frozen.memtable.borrow().byte_size()).sum();
+        (self.active.borrow().byte_size(), frozen)
+    }
+}
+
+impl Frozen {
+    /// Inclusive ranges in which points of the series are gone.
+    fn deleted(&self, series: SeriesId) -> Vec<(i64, i64)> {
+        let tombstones = self.tombstones.borrow();
+        let covering = tombstones.iter().filter(|(covered, _)| covered.0.contains(series.0));
+        covering.map(|(_, tombstone)| (tombstone.min_time, tombstone.max_time)).collect()
+    }
+}
+
+impl<F: DiskFile> ShardGroupView<F> {
+    /// Lanes of one series, oldest source first.
+    pub fn lanes(
+        &self,
+        series: SeriesId,
+        measurement: &[u8],
+        fields: &[ScanField],
+        field_type: impl Fn(FieldId) -> tidemill_column::FieldType,
+        range: (i64, i64),
+    ) -> Vec<Lane<F>> {
+        let mut lanes = Vec::new();
+        for file in self.files.iter().filter(|file| file.touches(range.0, range.1)) {
+            let mut deleted = None;
+            for (name, _, entries) in file.keys(series) {
+                let Some(position) = fields.iter().position(|field| field.name.as_ref() == name) else { continue };
+                let blocks: VecDeque<_> =
+                    entries.overlapping(range.0, range.1).filter_map(|block| entries.entry(block)).collect();
+                if !blocks.is_empty() {
+                    let deleted = deleted.get_or_insert_with(|| file.deleted(series, measurement)).clone();
+                    lanes.push(Lane::of_blocks(position, file.clone(), blocks, range, deleted));
+                }
+            }
+        }
+        for frozen in &self.frozen {
+            let deleted = frozen.deleted(series);
+            push_rows(&frozen.memtable.borrow(), series, fields, &field_type, range, &deleted, &mut lanes);
+        }
+        push_rows(&self.active.borrow(), series, fields, &field_type, range, &[], &mut lanes);
+        lanes
+    }
+
+    /// Whether a point of the series may be left: `Some` if it is certain without reading a block.
+    pub fn surely_has_points(&self, series: SeriesId, measurement: &[u8]) -> Option<bool> {
+        if self.active.borrow().has_rows(series) {
+            return Some(true);
+        }
+        for frozen in &self.frozen {
+            let deleted = frozen.deleted(series);
+            let memtable = frozen.memtable.borrow();
+            for kind in [RunKind::Ordered, RunKind::Late] {
+                let Some(rows) = memtable.sorted(kind, series, i64::MIN, i64::MAX) else { continue };
+                if rows.times().iter().any(|time| !covered(&deleted, *time)) {
+                    return Some(true);
+                }
+            }
+        }
+        let mut unsure = false;
+        for file in self.files.iter() {
+            let deleted = file.deleted(series, measurement);
+            for (_, _, entries) in file.keys(series) {
+                for entry in entries.iter() {
+                    if deleted.iter().any(|(min, max)| *min <= entry.min_time && entry.max_time <= *max) {
+                        continue;
+                    }
+                    if !covered(&deleted, entry.min_time) || !covered(&deleted, entry.max_time) {
+                        return Some(true);
+                    }
+                    unsure = true;
+                }
+            }
+        }
+        if unsure { None } else { Some(false) }
+    }
+}
+
+fn covered(deleted: &[(i64, i64)], time: i64) -> bool {
+    deleted.iter().any(|(min, max)| (*min..=*max).contains(&time))
+}
+
+/// The memtable's rows of one series as lanes.
+fn push_rows<F: DiskFile>(
+    memtable: &Memtable,
+    series: SeriesId,
+    fields: &[ScanField],
+    field_type: &impl Fn(FieldId) -> tidemill_column::FieldType,
+    range: (i64, i64),
+    deleted: &[(i64, i64)],
+    lanes: &mut Vec<Lane<F>>,
+) {
+    if !memtable.touches(range.0, range.1) {
+        return;
+    }
+    for kind in [RunKind::Ordered, RunKind::Late] {
+        let Some(rows) = memtable.sorted(kind, series, range.0, range.1) else { continue };
+        for (position, field) in fields.iter().enumerate() {
+            for id in field.ids.iter().filter(|id| rows.fields().contains(id)) {
+                let Some(column) = rows.column(*id, field_type(*id)) else { continue };
+                if let Some(slice) = present_rows(position, rows.times(), column, deleted) {
+                    lanes.push(Lane::of_rows(slice));
+                }
+            }
+        }
+    }
+}
+
+/// The rows that hold a value that was not deleted.
+fn present_rows(field: usize, times: &[i64], column: Column, deleted: &[(i64, i64)]) -> Option<Slice> {
+    if column.valid.is_none() && deleted.is_empty() {
+        return Some(Slice { field, times: times.to_vec(), column });
+    }
+    let valid = column.valid.clone().unwrap_or_else(|| Bitmap::filled(column.len(), true));
+    let mut values = Values::new(column.values.field_type());
+    let mut kept = Vec::new();
+    for (row, time) in times.iter().enumerate() {
+        if valid.bit(row) && !covered(deleted, *time) {
+            kept.push(*time);
+            values.push_from(&column.values, row);
+        }
+    }
+    (!kept.is_empty()).then(|| Slice { field, times: kept, column: Column::dense(values) })
+}

@@ -1,0 +1,166 @@
+//! Rows of one series of a memtable in the order of time.
+
+use crate::{
+    cells::{CellType, Cells, StringHeap},
+    id::FieldId,
+};
+use tidemill_column::{Bitmap, Column, FieldType, Strings, Values};
+
+/// A sorted view: rows of equal time are one, and of each field the last value that arrived wins.
+pub struct SortedRows<'a> {
+    cells: &'a Cells,
+    strings: &'a StringHeap,
+    times: Vec<i64>,
+    order: Order,
+}
+
+enum Order {
+    /// Arrival order is ascending: rows of this range.
+    Plain(std::ops::Range<usize>),
+    /// Rows in stable order of time, and where in `rows` each distinct time ends.
+    Sorted { rows: Vec<u32>, ends: Vec<u32> },
+}
+
+impl<'a> SortedRows<'a> {
+    /// The rows in the inclusive range; `None` if there are none.
+    pub fn new(cells: &'a Cells, strings: &'a StringHeap, min_time: i64, max_time: i64) -> Option<SortedRows<'a>> {
+        let arrived = cells.times();
+        if cells.is_ascending() {
+            let start = arrived.partition_point(|time| (*time as i64) < min_time);
+            let end = arrived.partition_point(|time| *time as i64 <= max_time);
+            let times: Vec<i64> = arrived.get(start..end)?.iter().map(|time| *time as i64).collect();
+            return (!times.is_empty()).then_some(SortedRows {
+                cells,
+                strings,
+                times,
+                order: Order::Plain(start..end),
+            });
+        }
+        let in_range = |row: &u32| (min_time..=max_time).contains(&(arrived[*row as usize] as i64));
+        let mut rows: Vec<u32> = (0..arrived.len() as u32).filter(in_range).collect();
+        // Stable: rows of one time stay in arrival order.
+        rows.sort_by_key(|row| arrived[*row as usize] as i64);
+        let (mut times, mut ends) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+        for (position, row) in rows.iter().enumerate() {
+            let time = arrived[*row as usize] as i64;
+            if times.last() == Some(&time) {
+                *ends.last_mut()? = position as u32 + 1;
+            } else {
+                times.push(time);
+                ends.push(position as u32 + 1);
+            }
+        }
+        (!times.is_empty()).then_some(SortedRows { cells, strings, times, order: Order::Sorted { rows, ends } })
+    }
+
+    /// Strictly ascending.
+    pub fn times(&self) -> &[i64] {
+        &self.times
+    }
+
+    /// Fields that the series' table has.
+    pub fn fields(&self) -> &[FieldId] {
+        self.cells.fields()
+    }
+
+    /// A field's values at [`SortedRows::times`]; `None` if none of the rows has one.
+    pub fn column(&self, field: FieldId, cell_type: CellType) -> Option<Column> {
+        let (words, valid) = self.cells.column(field)?;
+        match &self.order {
+            Order::Plain(range) => {
+                let values = self.values(cell_type, words[range.clone()].iter().copied());
+                let valid = valid.map(|valid| {
+                    let mut part = Bitmap::new();
+                    range.clone().for_each(|row| part.push(valid.bit(row)));
+                    part
+                });
+                present(Column { values, valid })
+            }
+            Order::Sorted { rows, ends } => {
+                let mut chosen = Vec::with_capacity(ends.len());
+                let mut present_rows = valid.map(|_| Bitmap::new());
+                let mut start = 0;
+                for end in ends {
+                    let group = &rows[start..*end as usize];
+                    start = *end as usize;
+                    let newest = group.iter().rev().find(|row| valid.is_none_or(|valid| valid.bit(**row as usize)));
+                    if let Some(present_rows) = &mut present_rows {
+                        present_rows.push(newest.is_some());
+                    }
+                    chosen.push(newest.copied().unwrap_or(group[0]));
+                }
+                let values = self.values(cell_type, chosen.iter().map(|row| words[*row as usize]));
+                present(Column { values, valid: present_rows })
+            }
+        }
+    }
+
+    fn values(&self, cell_type: CellType, words: impl Iterator<Item = u64>) -> Values {
+        match cell_type {
+            FieldType::Float => Values::Float(words.map(f64::from_bits).collect()),
+            FieldType::Integer => Values::Integer(words.map(|word| word as i64).collect()),
+            FieldType::Boolean => Values::Boolean(words.map(|word| word != 0).collect()),
+            FieldType::Unsigned => Values::Unsigned(words.collect()),
+            // A place holder for a missing string is the word zero, which may be no handle of the heap.
+            FieldType::String if self.strings.byte_size() == 0 => {
+                Values::String(words.map(|_| &b""[..]).collect::<Strings>())
+            }
+            FieldType::String => Values::String(words.map(|word| self.strings.value(word)).collect::<Strings>()),
+        }
+    }
+}
+
+/// Drops a bitmap that says nothing, and a column without any value.
+fn present(mut column: Column) -> Option<Column> {
+    let held = column.valid_count();
+    if held == column.len() {
+        column.valid = None;
+    }
+    (held > 0).then_some(column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use tidemill_column::Value;
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_map_of_maps(
+            rows in proptest::collection::vec((0i64..20, 0u8..3, 0u64..100), 1..60),
+            min in 0i64..20,
+            span in 0i64..20,
+        ) {
+            let mut cells = Cells::new(&[]);
+            let mut expected: BTreeMap<i64, BTreeMap<u32, u64>> = BTreeMap::new();
+            for (time, which, value) in &rows {
+                let fields: &[FieldId] = match which {
+                    0 => &[FieldId(0)],
+                    1 => &[FieldId(1)],
+                    _ => &[FieldId(1), FieldId(0)],
+                };
+                let mut words = vec![*time as u64];
+                words.extend(fields.iter().map(|field| value + u64::from(field.0)));
+                cells.append(fields, &words, 1, 0..1);
+                for field in fields {
+                    expected.entry(*time).or_default().insert(field.0, value + u64::from(field.0));
+                }
+            }
+            expected.retain(|time, _| (min..=min + span).contains(time));
+            let heap = StringHeap::default();
+            let sorted = SortedRows::new(&cells, &heap, min, min + span);
+            let times: Vec<i64> = sorted.as_ref().map_or(Vec::new(), |sorted| sorted.times().to_vec());
+            prop_assert_eq!(&times, &expected.keys().copied().collect::<Vec<_>>());
+            let Some(sorted) = sorted else { return Ok(()) };
+            for field in 0..2 {
+                let column = sorted.column(FieldId(field), FieldType::Unsigned);
+                for (row, (_, values)) in expected.iter().enumerate() {
+                    let got = column.as_ref().and_then(|column| column.value(row));
+                    prop_assert_eq!(got, values.get(&field).map(|value| Value::Unsigned(*value)));
+                }
+            }
+        }
+    }
+}
