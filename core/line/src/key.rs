@@ -5,7 +5,7 @@
 use memchr::memchr2;
 
 use crate::line_error::Reason;
-use crate::text::byte_at;
+use crate::text::{byte_at, load};
 
 /// Where one tag lies in the raw series part.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,34 +65,40 @@ pub(crate) fn scan_key(raw: &[u8], complete: bool, tags: &mut Vec<TagSpan>) -> R
     if matches!(raw.first(), None | Some(b',')) {
         return Err(Reason::MissingMeasurement);
     }
-    let measurement_len = find(raw, 1, |byte| byte == b',');
+    let mut separators = Separators::new(raw);
+    // Equals signs in the measurement are ordinary bytes.
+    let comma = separators.by_ref().find(|(_, byte)| *byte == b',');
+    let measurement_len = comma.map_or(raw.len(), |(at, _)| at);
     let mut canonical = true;
     let mut at = measurement_len;
     while at < raw.len() {
         let key_start = at + 1;
-        if matches!(raw.get(key_start), None | Some(b' ' | b',' | b'=')) {
-            return Err(Reason::MissingTagKey);
-        }
-        let key_end = find(raw, key_start + 1, |byte| matches!(byte, b',' | b'='));
-        if raw.get(key_end) != Some(&b'=') {
-            return Err(Reason::MissingTagValue);
-        }
-        // An equals sign as the first byte of a value belongs to the value.
-        canonical &= match raw.get(key_end + 1) {
-            None | Some(b' ' | b',') => return Err(Reason::MissingTagValue),
-            first => first != Some(&b'='),
+        let key_end = match separators.next() {
+            Some((at, b'=')) if at > key_start => at,
+            None if key_start < raw.len() => return Err(Reason::MissingTagValue),
+            Some((at, _)) if at > key_start => return Err(Reason::MissingTagValue),
+            _ => return Err(Reason::MissingTagKey),
         };
-        let value_end = find(raw, key_end + 2, |byte| matches!(byte, b',' | b'='));
-        if raw.get(value_end) == Some(&b'=') {
-            return Err(Reason::InvalidTagFormat);
+        let value_start = key_end + 1;
+        let mut stop = separators.next();
+        if stop == Some((value_start, b'=')) {
+            // An equals sign as the first byte of a value belongs to the value.
+            canonical = false;
+            stop = separators.next();
         }
+        let value_end = match stop {
+            Some((at, b',')) if at > value_start => at,
+            Some((_, b'=')) => return Err(Reason::InvalidTagFormat),
+            None if value_start < raw.len() => raw.len(),
+            _ => return Err(Reason::MissingTagValue),
+        };
         tags.push(TagSpan { key_start: key_start as u32, key_end: key_end as u32, value_end: value_end as u32 });
         at = value_end;
     }
     if !complete {
         return Err(Reason::MissingFields);
     }
-    if !tags.is_sorted_by(|a, b| a.key(raw) < b.key(raw)) {
+    if !tags.is_sorted_by(|a, b| is_before(a.key(raw), b.key(raw))) {
         tags.sort_by(|a, b| a.key(raw).cmp(b.key(raw)));
         canonical = false;
     }
@@ -104,17 +110,59 @@ pub(crate) fn scan_key(raw: &[u8], complete: bool, tags: &mut Vec<TagSpan>) -> R
     Ok(KeyShape { measurement_len, canonical, has_time_tag })
 }
 
-/// The first position from `from` on whose byte is a stop and not escaped, or the end.
+/// `a < b`, most often decided by the first byte.
 #[inline]
-fn find(raw: &[u8], from: usize, is_stop: impl Fn(u8) -> bool) -> usize {
-    let mut previous = byte_at(raw, from.wrapping_sub(1));
-    for (offset, byte) in raw.get(from..).unwrap_or_default().iter().enumerate() {
-        if is_stop(*byte) && previous != b'\\' {
-            return from + offset;
-        }
-        previous = *byte;
+fn is_before(a: &[u8], b: &[u8]) -> bool {
+    match (a.first(), b.first()) {
+        (Some(first), Some(second)) if first != second => first < second,
+        _ => a < b,
     }
-    raw.len()
+}
+
+/// Positions of the commas and equals signs that are not escaped, found eight bytes at a time.
+struct Separators<'a> {
+    raw: &'a [u8],
+    /// Position of the word that `found` is of.
+    word_at: usize,
+    /// The top bit of each byte of the word that is a separator.
+    found: u64,
+}
+
+impl<'a> Separators<'a> {
+    fn new(raw: &'a [u8]) -> Separators<'a> {
+        Separators { raw, word_at: 0, found: separators_in(raw, 0) }
+    }
+}
+
+impl Iterator for Separators<'_> {
+    type Item = (usize, u8);
+
+    #[inline]
+    fn next(&mut self) -> Option<(usize, u8)> {
+        loop {
+            while self.found == 0 {
+                self.word_at += 8;
+                if self.word_at >= self.raw.len() {
+                    return None;
+                }
+                self.found = separators_in(self.raw, self.word_at);
+            }
+            let at = self.word_at + (self.found.trailing_zeros() / 8) as usize;
+            self.found &= self.found - 1;
+            if at == 0 || byte_at(self.raw, at - 1) != b'\\' {
+                return Some((at, byte_at(self.raw, at)));
+            }
+        }
+    }
+}
+
+#[inline]
+fn separators_in(raw: &[u8], at: usize) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let word = load(raw, at);
+    // The top bit of each zero byte, exactly: the sum of the low seven bits carries into it unless they are all zero.
+    let zeros = |word: u64| !(((word & (ONES * 0x7f)) + ONES * 0x7f) | word) & (ONES * 0x80);
+    zeros(word ^ (ONES * u64::from(b','))) | zeros(word ^ (ONES * u64::from(b'=')))
 }
 
 /// Appends the canonical form of a series part that [`scan_key`] accepted: tags in key order, every separator escaped.

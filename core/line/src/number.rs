@@ -7,22 +7,35 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
-use crate::text::byte_at;
+use crate::text::{byte_at, load};
 
 /// Decimal digits that always fit a `u64`.
 const U64_DIGITS: usize = 19;
 /// Largest mantissa that a double holds exactly together with all smaller ones.
 const EXACT_MANTISSA_MAX: u64 = 1 << 53;
 
-const POWERS_U64: [u64; 20] = {
-    let mut powers = [1; 20];
-    let mut index = 1;
-    while index < powers.len() {
-        powers[index] = powers[index - 1] * 10;
-        index += 1;
-    }
-    powers
-};
+const POWERS_U64: [u64; 20] = [
+    1,
+    10,
+    100,
+    1_000,
+    10_000,
+    100_000,
+    1_000_000,
+    10_000_000,
+    100_000_000,
+    1_000_000_000,
+    10_000_000_000,
+    100_000_000_000,
+    1_000_000_000_000,
+    10_000_000_000_000,
+    100_000_000_000_000,
+    1_000_000_000_000_000,
+    10_000_000_000_000_000,
+    100_000_000_000_000_000,
+    1_000_000_000_000_000_000,
+    10_000_000_000_000_000_000,
+];
 
 /// Powers of ten that a double holds exactly: 5^22 < 2^53.
 const POWERS_F64: [f64; 23] = [
@@ -40,20 +53,6 @@ pub(crate) enum Number {
 #[inline(always)]
 fn is_end(byte: u8) -> bool {
     matches!(byte, b',' | b' ' | b'\n')
-}
-
-/// Eight bytes from `at` on; behind the end of the input come line ends.
-#[inline(always)]
-fn load(input: &[u8], at: usize) -> u64 {
-    match input.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()) {
-        Some(bytes) => u64::from_le_bytes(bytes),
-        None => load_at_end(input, at),
-    }
-}
-
-#[cold]
-fn load_at_end(input: &[u8], at: usize) -> u64 {
-    (0..8).fold(0, |word, index| word | u64::from(byte_at(input, at + index)) << (8 * index))
 }
 
 /// The value and the count of the digits that `chunk` starts with.

@@ -244,10 +244,9 @@ impl SeriesTable {
     /// The number of the measurement `name`, which lies at `text`.
     fn measurement(&mut self, text: Text, name: &[u8], input: &[u8], arena: &[u8]) -> u32 {
         let is_name = |measurement: &Measurement| measurement.text.bytes(input, arena) == name;
-        if let Some(newest) = self.series.last() {
-            if self.measurements.get(newest.measurement as usize).is_some_and(is_name) {
-                return newest.measurement;
-            }
+        let newest = self.series.last().map(|newest| newest.measurement);
+        if let Some(number) = newest.filter(|n| self.measurements.get(*n as usize).is_some_and(is_name)) {
+            return number;
         }
         let hash = xxh3_64_with_seed(name, self.seed);
         let measurements = &self.measurements;

@@ -15,12 +15,17 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
+    /// Empties the table. It keeps its size if it was well used: the next body is probably like the last one.
     pub(crate) fn clear(&mut self) {
-        self.slots.clear();
+        if self.len * 16 < self.slots.len() {
+            self.slots.truncate(SLOTS_MIN);
+        }
+        self.slots.fill(0);
         self.len = 0;
     }
 
     pub(crate) fn shrink(&mut self) {
+        self.slots.truncate(SLOTS_MIN);
         self.slots.shrink_to(SLOTS_MIN);
     }
 

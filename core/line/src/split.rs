@@ -289,7 +289,7 @@ fn push_series(parsed: &Parsed<'_>, series: &Series, group_count: u32, out: &mut
 fn push_group(parsed: &Parsed<'_>, schema: u32, entries: &[(u32, u32)], rows: &[Row], out: &mut Vec<u8>) {
     push_varint(entries.len() as u32, out);
     let group_rows = || entries.iter().map(|entry| &rows[entry.1 as usize]);
-    out.extend(group_rows().flat_map(|row| row.time.to_le_bytes()));
+    push_words(entries.len(), group_rows().map(|row| row.time as u64), out);
     let Some(schema) = parsed.batch.schemas.schema(schema) else { return };
     let values = &parsed.batch.values;
     for (column, field) in parsed.batch.schemas.fields(schema).iter().enumerate() {
@@ -297,12 +297,20 @@ fn push_group(parsed: &Parsed<'_>, schema: u32, entries: &[(u32, u32)], rows: &[
         match field.field_type {
             FieldType::Boolean => out.extend(slots().map(|bits| u8::from(bits != 0))),
             FieldType::String => {
-                out.extend(slots().flat_map(|bits| (Text::from_bits(bits).len() as u32).to_le_bytes()));
+                slots().for_each(|bits| out.extend_from_slice(&(Text::from_bits(bits).len() as u32).to_le_bytes()));
                 slots().for_each(|bits| out.extend_from_slice(parsed.bytes(Text::from_bits(bits))));
             }
-            FieldType::Float | FieldType::Integer | FieldType::Unsigned => {
-                out.extend(slots().flat_map(u64::to_le_bytes));
-            }
+            FieldType::Float | FieldType::Integer | FieldType::Unsigned => push_words(entries.len(), slots(), out),
         }
+    }
+}
+
+/// Appends `count` words, growing the image once.
+#[inline]
+fn push_words(count: usize, words: impl Iterator<Item = u64>, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + count * 8, 0);
+    for (place, word) in out[start..].as_chunks_mut().0.iter_mut().zip(words) {
+        *place = word.to_le_bytes();
     }
 }

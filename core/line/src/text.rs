@@ -52,6 +52,20 @@ pub(crate) fn byte_at(input: &[u8], at: usize) -> u8 {
     input.get(at).copied().unwrap_or(b'\n')
 }
 
+/// Eight bytes from `at` on; behind the end of the input come line ends.
+#[inline(always)]
+pub(crate) fn load(input: &[u8], at: usize) -> u64 {
+    match input.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()) {
+        Some(bytes) => u64::from_le_bytes(bytes),
+        None => load_at_end(input, at),
+    }
+}
+
+#[cold]
+fn load_at_end(input: &[u8], at: usize) -> u64 {
+    (0..8).fold(0, |word, index| word | u64::from(byte_at(input, at + index)) << (8 * index))
+}
+
 /// The first position from `at` on that holds none of space, tab and NUL.
 #[inline]
 pub(crate) fn skip_whitespace(input: &[u8], mut at: usize) -> usize {
@@ -61,6 +75,9 @@ pub(crate) fn skip_whitespace(input: &[u8], mut at: usize) -> usize {
     at
 }
 
+/// From here on the call is worth it.
+const INLINE_BYTES_MAX: usize = 64;
+
 #[inline(always)]
 fn word(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes)
@@ -68,7 +85,7 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 
 /// Whether `input[at..]` starts with `text` and goes on with `stop`.
 ///
-/// Names and keys are short: comparing words inline saves the call that a slice comparison costs.
+/// Field names and most keys are short: comparing words inline saves the call that a slice comparison costs.
 #[inline(always)]
 pub(crate) fn has_text_then(input: &[u8], at: usize, text: &[u8], stop: u8) -> bool {
     let len = text.len();
@@ -78,6 +95,9 @@ pub(crate) fn has_text_then(input: &[u8], at: usize, text: &[u8], stop: u8) -> b
     }
     if len < 8 {
         return found.iter().zip(text).all(|(a, b)| a == b);
+    }
+    if len > INLINE_BYTES_MAX {
+        return found == text;
     }
     let last = len - 8;
     let mut from = 0;
@@ -98,7 +118,7 @@ mod tests {
     proptest! {
         #[test]
         fn has_text_then_is_starts_with(
-            text in proptest::collection::vec(0u8..3, 0..40), at in 0usize..5, change in any::<proptest::sample::Index>(),
+            text in proptest::collection::vec(0u8..3, 0..80), at in 0usize..5, change in any::<proptest::sample::Index>(),
             flip in any::<bool>(), stop in 0u8..3,
         ) {
             let mut input = vec![9; at];
