@@ -96,3 +96,41 @@ fn time_dimension_of(call: &Call) -> Result<TimeDimension, DimensionError> {
     };
     Ok(TimeDimension { interval_ns, offset })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parser::parse_statement;
+    use crate::statement::Statement;
+
+    fn dimension(group_by: &str) -> Result<Option<TimeDimension>, String> {
+        let Statement::Select(select) = parse_statement(&format!("SELECT mean(v) FROM n GROUP BY {group_by}")).unwrap()
+        else {
+            panic!("a SELECT")
+        };
+        select.time_dimension().map_err(|error| error.to_string())
+    }
+
+    /// Observed from upstream.
+    #[test]
+    fn time_and_refusals() {
+        let time = |interval_ns, offset| Ok(Some(TimeDimension { interval_ns, offset }));
+        assert_eq!(dimension("host, *, /a/"), Ok(None));
+        assert_eq!(dimension("host, time(10s)"), time(10_000_000_000, TimeOffset::Duration(0)));
+        assert_eq!(dimension("time(10s, -3s)"), time(10_000_000_000, TimeOffset::Duration(-3_000_000_000)));
+        assert_eq!(dimension("time(10s, now())"), time(10_000_000_000, TimeOffset::Now));
+        for (group_by, expected) in [
+            ("foo(1)", "only time() calls allowed in dimensions"),
+            ("time()", "time dimension expected 1 or 2 arguments"),
+            ("time(1)", "time dimension must have duration argument"),
+            ("time(1s), time(2s)", "multiple time dimensions not allowed"),
+            ("1", "only time and tag dimensions allowed"),
+            ("v + 1", "only time and tag dimensions allowed"),
+            ("time(10s, 'x')", "time dimension offset must be duration or now()"),
+            ("time(10s, foo())", "time dimension offset function must be now()"),
+            ("time", "time() is a function and expects at least one argument"),
+        ] {
+            assert_eq!(dimension(group_by), Err(expected.to_owned()), "{group_by}");
+        }
+    }
+}

@@ -93,3 +93,90 @@ fn token_of_kind(kind: &str, value: &ParameterValue) -> Result<Token, String> {
         other => Err(format!("unknown bind object type: {other}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parser::parse_query_with;
+
+    fn object(kind: &str, value: ParameterValue) -> ParameterValue {
+        ParameterValue::Object(vec![(kind.to_owned(), value)])
+    }
+
+    fn text(value: &str) -> ParameterValue {
+        ParameterValue::String(value.to_owned())
+    }
+
+    fn parsed(query: &str, value: &ParameterValue) -> Result<String, String> {
+        let mut parameters = Parameters::new();
+        parameters.bind("x", value);
+        parse_query_with(query, &parameters).map(|query| query.to_string()).map_err(|error| error.to_string())
+    }
+
+    /// Observed from upstream.
+    #[test]
+    fn values_in_their_places() {
+        for (query, value, expected) in [
+            ("SELECT $x FROM n", object("ident", text("a b")), "SELECT \"a b\" FROM n"),
+            ("SELECT v FROM $x", object("identifier", text("n")), "SELECT v FROM n"),
+            ("SELECT v FROM $x", object("regex", text("a/b")), "SELECT v FROM /a\\/b/"),
+            ("SELECT v FROM n WHERE a =~ $x", object("regex", text("q")), "SELECT v FROM n WHERE a =~ /q/"),
+            ("SELECT v FROM n WHERE a = $x", text("it's; DROP"), "SELECT v FROM n WHERE a = 'it\\'s; DROP'"),
+            ("SELECT v FROM n LIMIT $x", ParameterValue::Integer(5), "SELECT v FROM n LIMIT 5"),
+            ("SELECT v FROM n WHERE v > -$x", ParameterValue::Integer(1), "SELECT v FROM n WHERE v > -1"),
+            ("SELECT v FROM n WHERE v > $x", ParameterValue::Integer(-1), "SELECT v FROM n WHERE v > -1"),
+            ("SELECT v FROM n WHERE v > $x", ParameterValue::Number(2.0), "SELECT v FROM n WHERE v > 2.000"),
+            ("SELECT v FROM n WHERE v = $x", ParameterValue::Boolean(true), "SELECT v FROM n WHERE v = true"),
+            ("SELECT v FROM n WHERE time > $x", object("duration", text("1h30m")), "SELECT v FROM n WHERE time > 90m"),
+            (
+                "SELECT v FROM n WHERE time > $\"x\"",
+                object("duration", ParameterValue::Integer(-60_000_000_000)),
+                "SELECT v FROM n WHERE time > -1m",
+            ),
+        ] {
+            assert_eq!(parsed(query, &value), Ok(expected.to_owned()), "{query}");
+        }
+    }
+
+    #[test]
+    fn refusals() {
+        for (query, value, expected) in [
+            ("SELECT $y FROM n", ParameterValue::Null, "missing parameter: y"),
+            ("SELECT $ FROM n", ParameterValue::Null, "empty bound parameter"),
+            ("SELECT $x FROM n", ParameterValue::Null, "missing parameter: unable to bind parameter with type <nil>"),
+            (
+                "SELECT $x FROM n",
+                ParameterValue::Array,
+                "missing parameter: unable to bind parameter with type []interface {}",
+            ),
+            (
+                "SELECT $x FROM n",
+                ParameterValue::Object(vec![]),
+                "missing parameter: bound object parameter value must have exactly one entry",
+            ),
+            ("SELECT $x FROM n", object("foo", text("a")), "missing parameter: unknown bind object type: foo"),
+            (
+                "SELECT $x FROM n",
+                object("ident", ParameterValue::Null),
+                "missing parameter: identifier must be a string value",
+            ),
+            (
+                "SELECT $x FROM n",
+                object("regex", text("(")),
+                "error parsing regexp: missing closing ): `(` at line 1, char 8",
+            ),
+            ("SELECT $x FROM n", object("duration", text("1x")), "invalid duration"),
+            (
+                "SELECT $x FROM n",
+                object("duration", ParameterValue::Number(1.5)),
+                "missing parameter: duration literal must be a string or integer value",
+            ),
+            ("SELECT v FROM n LIMIT $x", ParameterValue::Integer(-1), "LIMIT must be >= 0 at line 1, char 23"),
+            ("SELECT v FROM n LIMIT $x", ParameterValue::Number(1.5), "found 1.5, expected integer at line 1, char 23"),
+            ("SELECT v FROM n LIMIT $x", text("a"), "found a, expected integer at line 1, char 23"),
+            ("CREATE DATABASE $x", text("foo"), "found foo, expected identifier at line 1, char 17"),
+        ] {
+            assert_eq!(parsed(query, &value), Err(expected.to_owned()), "{query}");
+        }
+    }
+}

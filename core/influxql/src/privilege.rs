@@ -143,3 +143,75 @@ fn of_cardinality(show: &ShowCardinality, default_database: &str) -> Vec<Require
     of_sources(&show.sources, default_database, &mut required);
     required
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parser::parse_statement;
+
+    #[test]
+    fn required() {
+        let read = |database: &str| (Some(database.to_owned()), Privilege::Read);
+        let write = |database: &str| (Some(database.to_owned()), Privilege::Write);
+        let admin = || vec![(None, Privilege::All)];
+        for (text, expected) in [
+            ("SHOW DATABASES", vec![]),
+            ("SELECT v FROM n", vec![read("d")]),
+            ("SELECT v FROM other..n, n", vec![read("other"), read("d")]),
+            ("SELECT v FROM (SELECT v FROM other.rp.n)", vec![read("other")]),
+            ("SELECT v INTO t..x FROM n", vec![read("d"), write("t")]),
+            ("EXPLAIN SELECT v FROM n", vec![read("d")]),
+            ("SHOW SERIES ON x", vec![read("x")]),
+            ("SHOW SERIES CARDINALITY", vec![read("d")]),
+            ("SHOW SERIES EXACT CARDINALITY", vec![]),
+            ("SHOW SERIES CARDINALITY FROM x..m", vec![read("x")]),
+            ("SHOW TAG KEY CARDINALITY", vec![]),
+            ("SHOW QUERIES", vec![read("d")]),
+            ("DELETE FROM n", vec![write("d")]),
+            ("DROP SERIES FROM n", vec![write("d")]),
+            ("DROP RETENTION POLICY r ON x", vec![write("x")]),
+            ("DROP CONTINUOUS QUERY c ON x", vec![write("x")]),
+            ("CREATE CONTINUOUS QUERY c ON x BEGIN SELECT v INTO t FROM n END", vec![read("x")]),
+            ("CREATE CONTINUOUS QUERY c ON x BEGIN SELECT v INTO y..t FROM n END", vec![read("x"), write("y")]),
+            ("DROP MEASUREMENT n", admin()),
+            ("CREATE DATABASE x", admin()),
+            ("SHOW USERS", admin()),
+            ("KILL QUERY 1", admin()),
+        ] {
+            let found: Vec<_> = parse_statement(text)
+                .unwrap()
+                .required_privileges("d")
+                .into_iter()
+                .map(|required| match required {
+                    RequiredPrivilege::Admin => (None, Privilege::All),
+                    RequiredPrivilege::Database { database, privilege } => (Some(database), privilege),
+                })
+                .collect();
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn read_only_and_the_warning() {
+        for (text, is_read_only, is_warned) in [
+            ("SELECT v FROM n", true, false),
+            ("SELECT v INTO x FROM n", false, true),
+            ("DELETE FROM n", false, false),
+            ("DROP SERIES FROM n", false, true),
+            ("KILL QUERY 1", false, true),
+            ("SHOW USERS", true, false),
+            ("EXPLAIN SELECT v FROM n", true, false),
+        ] {
+            let statement = parse_statement(text).unwrap();
+            assert_eq!(statement.is_read_only(), is_read_only, "{text}");
+            assert_eq!(statement.read_only_context_warning().is_some(), is_warned, "{text}");
+        }
+        let create = parse_statement("create user u with password 'secret'").unwrap();
+        assert_eq!(
+            create.read_only_context_warning().unwrap(),
+            "deprecated use of 'CREATE USER u WITH PASSWORD [REDACTED]' in a read only context, \
+             please use a POST request instead"
+        );
+        assert!(!format!("{create:?}").contains("secret"));
+    }
+}

@@ -458,3 +458,104 @@ fn count(digits: &str) -> Option<u32> {
     let has_leading_zero = digits.len() > 1 && digits.starts_with('0');
     (is_number && !has_leading_zero).then(|| digits.parse().unwrap_or(u32::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::regex_literal::RegexLiteral;
+    use proptest::prelude::*;
+
+    /// Observed from upstream.
+    #[test]
+    fn refusals() {
+        for (pattern, text) in [
+            ("(", "missing closing ): `(`"),
+            ("a**", "invalid nested repetition operator: `**`"),
+            ("a???", "invalid nested repetition operator: `???`"),
+            ("a{2}{3}", "invalid nested repetition operator: `{2}{3}`"),
+            ("*", "missing argument to repetition operator: `*`"),
+            ("(|*)", "missing argument to repetition operator: `*`"),
+            ("a{2,1}", "invalid repeat count: `{2,1}`"),
+            ("a{1001}", "invalid repeat count: `{1001}`"),
+            ("(((a{100}){100}){100})", "invalid repeat count: `{100}`"),
+            ("a)", "unexpected ): `a)`"),
+            ("[a", "missing closing ]: `[a`"),
+            ("[]", "missing closing ]: `[]`"),
+            ("x[a-", "missing closing ]: `[a-`"),
+            ("[z-a]", "invalid character class range: `z-a`"),
+            ("(?<n>a)", "invalid or unsupported Perl syntax: `(?<`"),
+            ("(?=a)", "invalid or unsupported Perl syntax: `(?=`"),
+            ("(?x)a", "invalid or unsupported Perl syntax: `(?x`"),
+            ("(?i", "invalid or unsupported Perl syntax: `(?i`"),
+            ("(?P<n!>a)", "invalid named capture: `(?P<n!>`"),
+            ("\\8", "invalid escape sequence: `\\8`"),
+            ("\\1", "invalid escape sequence: `\\1`"),
+            ("\\q", "invalid escape sequence: `\\q`"),
+            ("[\\Q]", "invalid escape sequence: `\\Q`"),
+            ("[a-\\d]", "invalid escape sequence: `\\d`"),
+            ("\\pX", "invalid character class range: `\\pX`"),
+            ("[[:foo:]]", "invalid character class range: `[:foo:]`"),
+            ("\\x{110000}", "invalid escape sequence: `\\x{110000`"),
+            ("\\xg", "invalid escape sequence: `\\xg`"),
+            ("a\\", "trailing backslash at end of expression: ``"),
+        ] {
+            assert_eq!(translate(pattern).unwrap_err(), text, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn what_matches() {
+        for (pattern, hits, misses) in [
+            ("", vec!["", "a"], vec![]),
+            ("b", vec!["abc"], vec!["ac"]),
+            ("^cpu[0-9]+$", vec!["cpu0", "cpu12"], vec!["cpu", "xcpu1", "cpu1x"]),
+            ("a{,2}{x", vec!["a{,2}{x"], vec!["aa"]),
+            ("[[a]&&b]", vec!["a&&b]", "[&&b]"], vec!["b"]),
+            ("[]a]", vec!["]", "a"], vec!["b"]),
+            ("[^]a]", vec!["b"], vec!["]", "a"]),
+            ("\\Qa*\\E+", vec!["a*", "a**"], vec!["aaa"]),
+            ("(?i)ABC", vec!["abc"], vec!["abd"]),
+            ("(?i:A)b", vec!["ab"], vec!["aB"]),
+            ("^\\d$", vec!["7"], vec!["٣"]),
+            ("^[\\w-]+$", vec!["a-b_1"], vec!["é"]),
+            ("[\\D]", vec!["a"], vec!["1"]),
+            ("a??b*?c+?", vec!["c"], vec!["ab"]),
+            ("(|a)*|", vec![""], vec![]),
+            ("^*x", vec!["x"], vec!["y"]),
+            ("(?P<n>a)(?P<n>b)", vec!["ab"], vec!["a"]),
+            ("\\x{e9}|\\x41", vec!["é", "A"], vec!["e"]),
+            ("\\101", vec!["A"], vec!["101"]),
+            ("\\p{Greek}", vec!["λ"], vec!["l"]),
+            ("^(server0[1-3]|web)\\.example$", vec!["server02.example", "web.example"], vec!["webxexample"]),
+            ("\\bcpu\\b", vec!["a cpu b"], vec!["acpub"]),
+            ("[a\\]b\\-c]+$", vec!["]-"], vec!["d"]),
+            ("[[:alpha:]_]", vec!["x", "_"], vec!["1"]),
+            ("(?s).", vec!["\n"], vec![""]),
+            (".", vec!["a"], vec!["\n"]),
+        ] {
+            let regex = RegexLiteral::new(pattern).unwrap();
+            for hit in hits {
+                assert!(regex.is_match(hit.as_bytes()), "{pattern} {hit}");
+            }
+            for miss in misses {
+                assert!(!regex.is_match(miss.as_bytes()), "{pattern} {miss}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn any_pattern_is_compiled_or_refused(pattern in "[a-c(){}\\[\\]|*+?^$.0-9,\\\\:<>PQEpxi&~-]{0,16}") {
+            let _ = RegexLiteral::new(&pattern);
+        }
+
+        /// A literal text matches itself, whatever characters it has.
+        #[test]
+        fn quoted_texts_match_themselves(text in "[^\\\\]{0,12}") {
+            let regex = RegexLiteral::new(&format!("\\Q{text}\\E")).unwrap();
+            prop_assert!(regex.is_match(text.as_bytes()));
+        }
+    }
+}

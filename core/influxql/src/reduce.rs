@@ -232,3 +232,80 @@ fn shifted_time(operator: BinaryOperator, time: i64, by: i64) -> Option<Expr> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parser::parse_expr;
+    use proptest::prelude::*;
+
+    fn reduced(text: &str) -> String {
+        let reduced = parse_expr(text).unwrap().reduce(&TimeContext::utc(1_000_000_000));
+        format!("{reduced:#}")
+    }
+
+    #[test]
+    fn constants_are_folded() {
+        for (text, expected) in [
+            ("7 / 2 + v", "3.5 + v"),
+            ("1 + 2 * 3", "7"),
+            ("7 % 0", "0"),
+            ("1 / 0", "0.0"),
+            ("1.0 / 0", "0.0"),
+            ("(1 + 2) * v", "3 * v"),
+            ("((v))", "v"),
+            ("(v + 1) * 2", "(v + 1) * 2"),
+            ("9223372036854775807 + 1", "-9223372036854775808"),
+            ("18446744073709551615 + 1", "0"),
+            ("18446744073709551615 - -1", "18446744073709551615 - -1"),
+            ("1 < 2 AND v > 1", "v > 1"),
+            ("1 > 2 OR v > 1", "v > 1"),
+            ("true OR v > 1", "true"),
+            ("false AND v > 1", "false"),
+            ("'a' + 'b'", "'ab'"),
+            ("'a' = 'b'", "false"),
+            ("1h + 30m", "90m"),
+            ("1h * 2", "2h"),
+            ("2 * 1h", "2h"),
+            ("1h / 0", "0s"),
+            ("now() - 1s", "'1970-01-01T00:00:00Z'"),
+            ("now() - now()", "0s"),
+            ("'2020-01-02' - '2020-01-01'", "1d"),
+            ("'2020-01-01' + 1d", "'2020-01-02T00:00:00Z'"),
+            ("f(1 + 1, v)", "f(2, v)"),
+        ] {
+            assert_eq!(reduced(text), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_constants_reduce_without_panic(
+            left in prop::sample::select(LITERALS.to_vec()),
+            operator in prop::sample::select(OPERATORS.to_vec()),
+            right in prop::sample::select(LITERALS.to_vec()),
+        ) {
+            let _ = reduced(&format!("{left} {operator} {right}"));
+        }
+    }
+
+    const LITERALS: [&str; 16] = [
+        "0",
+        "1",
+        "-1",
+        "-9223372036854775808",
+        "9223372036854775807",
+        "18446744073709551615",
+        "0.0",
+        "-1.5",
+        "99999999999999999999999.5",
+        "'x'",
+        "'2020-01-01'",
+        "'9999-01-01'",
+        "now()",
+        "106751d",
+        "0s",
+        "true",
+    ];
+    const OPERATORS: [&str; 12] = ["+", "-", "*", "/", "%", "&", "|", "^", "=", "<", "AND", "OR"];
+}

@@ -100,8 +100,8 @@ impl<'a> Scanner<'a> {
         matches
     }
 
-    /// Reads white space and comments. False when a comment does not end.
-    pub(crate) fn skip_blank(&mut self) -> bool {
+    /// Reads white space and comments. A comment that does not end gives the place where it starts.
+    pub(crate) fn skip_blank(&mut self) -> Result<(), Position> {
         loop {
             match self.peek() {
                 Some(' ' | '\t' | '\n') => {
@@ -111,29 +111,29 @@ impl<'a> Scanner<'a> {
                 }
                 Some('-') if self.peek_second() == Some('-') => while !matches!(self.read(), None | Some('\n')) {},
                 Some('/') if self.peek_second() == Some('*') => {
+                    let start = self.position();
                     self.read();
                     self.read();
                     loop {
                         match self.read() {
                             Some('*') if self.peek() == Some('/') => break,
                             Some(_) => {}
-                            None => return false,
+                            None => return Err(start),
                         }
                     }
                     self.read();
                 }
-                _ => return true,
+                _ => return Ok(()),
             }
         }
     }
 
     /// The next token, white space and comments skipped.
     pub(crate) fn scan(&mut self) -> (Token, Position) {
-        let start = self.position();
-        if !self.skip_blank() {
-            return (Token::Illegal(None), start);
+        match self.skip_blank() {
+            Ok(()) => self.scan_adjacent(),
+            Err(start) => (Token::Illegal(None), start),
         }
-        self.scan_adjacent()
     }
 
     /// The token that starts right here. Blank input gives an illegal blank, which no caller expects.

@@ -164,3 +164,80 @@ fn checked_time(instant: i128) -> Result<i64, ConditionError> {
         _ => Err(ConditionError::Underflow { literal: SecondsText(instant).to_string() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parser::parse_expr;
+
+    const NOW: i64 = 1_600_000_000_000_000_000;
+
+    fn split(text: &str) -> Result<(TimeRange, Option<String>), String> {
+        let condition = parse_expr(text).unwrap();
+        split_time(Some(&condition), &TimeContext::utc(NOW))
+            .map(|(range, rest)| (range, rest.map(|rest| rest.to_string())))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn bounds_and_rest() {
+        let day = 1_577_836_800_000_000_000;
+        for (text, min_ns, max_ns, rest) in [
+            ("time > 5", Some(6), None, None),
+            ("time >= 5 AND time < 10", Some(5), Some(9), None),
+            ("time = 5", Some(5), Some(5), None),
+            ("5 < time", Some(6), None, None),
+            ("TIME <= 5", None, Some(5), None),
+            ("time > now() - 1s", Some(NOW - 999_999_999), None, None),
+            ("time >= '2020-01-01'", Some(day), None, None),
+            ("time >= '2020-01-01T00:00:00+01:00'", Some(day - 3_600_000_000_000), None, None),
+            ("time >= '2020-01-01' + 1s", Some(day + 1_000_000_000), None, None),
+            ("time >= 1.9", Some(1), None, None),
+            ("time >= 1h", Some(3_600_000_000_000), None, None),
+            ("time > 1 OR v = 2", Some(2), None, Some("v = 2")),
+            ("(time > 1 AND (host = 'a'))", Some(2), None, Some("(host = 'a')")),
+            ("(time > 1) AND (time < 9)", Some(2), Some(8), None),
+            ("host = 'a' AND (v = 1 OR v = 2)", None, None, Some("host = 'a' AND (v = 1 OR v = 2)")),
+            ("time > 9223372036854775807", Some(i64::MAX), None, None),
+            ("true AND v = 1", None, None, Some("v = 1")),
+            ("v = 7 / 2", None, None, Some("v = 3.500")),
+            ("time + 1 > 2", None, None, Some("time + 1 > 2")),
+        ] {
+            let expected = (TimeRange { min_ns, max_ns }, rest.map(str::to_owned));
+            assert_eq!(split(text), Ok(expected), "{text}");
+        }
+    }
+
+    /// Observed from upstream.
+    #[test]
+    fn refusals() {
+        for (text, expected) in [
+            ("time = 'abc'", "invalid operation: time and *influxql.StringLiteral are not compatible"),
+            ("time = true", "invalid operation: time and *influxql.BooleanLiteral are not compatible"),
+            ("time = host", "invalid operation: time and *influxql.VarRef are not compatible"),
+            ("time > foo()", "invalid operation: time and *influxql.Call are not compatible"),
+            ("time =~ /a/", "invalid operation: time and *influxql.RegexLiteral are not compatible"),
+            ("time > now() + 'a'", "invalid operation: time and *influxql.BinaryExpr are not compatible"),
+            ("time > now() * 2", "invalid operation: time and *influxql.BinaryExpr are not compatible"),
+            ("time > 9223372036854775808", "invalid operation: time and *influxql.UnsignedLiteral are not compatible"),
+            ("time != 1", "invalid time comparison operator: !="),
+            ("time > '2020-02-30'", "invalid timestamp string"),
+            ("time > '2020-01-01T00:00:00'", "invalid timestamp string"),
+            ("time > '1500-01-01'", "time 1500-01-01T00:00:00Z underflows time literal"),
+            ("time > '2500-01-01'", "time 2500-01-01T00:00:00Z overflows time literal"),
+            ("time", "invalid condition expression: time"),
+            ("v AND time > 1", "invalid condition expression: v"),
+        ] {
+            assert_eq!(split(text), Err(expected.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn zone_less_literals_take_the_zone_of_the_caller() {
+        let condition = parse_expr("time >= '2020-01-01' AND time < '2020-01-02T00:00:00Z'").unwrap();
+        let east = TimeContext { now_ns: None, zone_offset_ns: &|_| 3_600_000_000_000 };
+        let (range, _) = split_time(Some(&condition), &east).unwrap();
+        assert_eq!(range.min_ns, Some(1_577_836_800_000_000_000 - 3_600_000_000_000));
+        assert_eq!(range.max_ns, Some(1_577_836_800_000_000_000 + 86_400_000_000_000 - 1));
+    }
+}

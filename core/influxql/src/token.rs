@@ -78,3 +78,20 @@ pub(crate) fn keyword(word: &str) -> Option<&'static str> {
     let upper = word.to_ascii_uppercase();
     KEYWORDS.binary_search(&upper.as_str()).ok().and_then(|index| KEYWORDS.get(index).copied())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keywords_are_found_in_any_case() {
+        assert!(KEYWORDS.is_sorted());
+        for word in KEYWORDS {
+            assert_eq!(keyword(&word.to_lowercase()), Some(word));
+            assert!(word.len() <= KEYWORD_BYTES_MAX);
+        }
+        for word in ["time", "now", "fill", "tz", "previous", "future", "", "subscriptionss"] {
+            assert_eq!(keyword(word), None);
+        }
+    }
+}

@@ -113,3 +113,42 @@ impl Expr {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parser::parse_expr;
+
+    #[test]
+    fn column_names() {
+        for (text, expected) in [
+            ("v", "v"),
+            ("v::float", "v"),
+            ("v / i", "v_i"),
+            ("mean(v) * 2 + 1", "mean"),
+            ("-v", "v"),
+            ("(v)", "v"),
+            ("sin(v) + (a - b)", "sin_a_b"),
+            ("DISTINCT v", "distinct"),
+            ("1 + 2", ""),
+            ("*", ""),
+        ] {
+            assert_eq!(parse_expr(text).unwrap().column_name(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_inside() {
+        let expr = parse_expr("f(a, g(b)) + (c::tag) > Time").unwrap();
+        let names: Vec<&str> = expr.var_refs().iter().map(|reference| reference.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "c", "Time"]);
+        let calls: Vec<&str> = expr.calls().iter().map(|call| call.name.as_str()).collect();
+        assert_eq!(calls, ["f", "g"]);
+        assert!(expr.has_time_expr());
+        let renamed = expr.rewrite(&mut |node| match node {
+            Expr::VarRef(reference) if reference.name == "b" => Expr::Integer(1),
+            other => other,
+        });
+        assert_eq!(renamed.to_string(), "f(a, g(1)) + (c::tag) > \"Time\"".replace('"', ""));
+    }
+}

@@ -207,7 +207,11 @@ impl Parser<'_> {
                     return Ok(found);
                 }
             }
-            _ => {}
+            // Upstream forgets one type when what follows is no word.
+            _ => {
+                let expected = ["float", "integer", "string", "boolean", "field", "tag"];
+                return Err(ParseError::expected(&token.text(), &expected, position));
+            }
         }
         let expected = ["float", "integer", "unsigned", "string", "boolean", "field", "tag"];
         Err(ParseError::expected(&token.text(), &expected, position))
