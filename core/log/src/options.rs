@@ -1,0 +1,84 @@
+//! Settings of a log.
+
+use crate::{
+    OpenError,
+    format::{
+        commit::COMMIT_HEADER_BYTES,
+        frame::{FRAME_BYTES_MAX, HARD_STATE_FRAME_BYTES},
+    },
+};
+use tidemill_disk::BLOCK_BYTES;
+
+/// How a commit becomes durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// A write, then fdatasync: steadier where cores are shared.
+    #[default]
+    Fdatasync,
+    /// One write with `RWF_DSYNC`: a third less CPU where cores are dedicated.
+    Dsync,
+}
+
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// Size of new segments, a multiple of the block.
+    pub segment_bytes: u64,
+    pub durability: Durability,
+    /// A batch is closed at this size and the next one begun; a larger frame gets a batch of its own.
+    pub batch_bytes: usize,
+    /// Bytes of frames that may wait for their commit; above it, appends are `Busy`.
+    pub pending_bytes_max: usize,
+    /// Segments in use and prepared; at this number appends are `Full` until releases free one.
+    pub segments_max: usize,
+    /// Groups that may have a hard state; room for all of them is kept free in each segment.
+    pub groups_max: usize,
+    /// Drawn at random by the caller. Used when the folder holds no log yet; frames of another log are told apart by it.
+    pub new_log_id: u64,
+}
+
+impl Default for LogOptions {
+    fn default() -> LogOptions {
+        LogOptions {
+            // Large enough that sealing and preparing vanish, small enough to be zeroed in a fraction of a second.
+            segment_bytes: 64 << 20,
+            durability: Durability::default(),
+            // Throughput of direct writes is flat from here on.
+            batch_bytes: 1 << 20,
+            pending_bytes_max: 2 * FRAME_BYTES_MAX,
+            segments_max: 256,
+            groups_max: 1024,
+            new_log_id: 0,
+        }
+    }
+}
+
+impl LogOptions {
+    /// Blocks at the end of a segment that only a trim may use: all hard states fit, so that a log that cannot get
+    /// another segment can still say which ones it no longer needs.
+    pub(crate) fn trim_reserve_bytes(&self) -> u64 {
+        (COMMIT_HEADER_BYTES + self.groups_max * HARD_STATE_FRAME_BYTES).next_multiple_of(BLOCK_BYTES) as u64
+    }
+
+    /// Largest frame that fits an empty segment.
+    pub(crate) fn frame_bytes_max(&self) -> usize {
+        let kept = 2 * BLOCK_BYTES as u64 + self.trim_reserve_bytes() + COMMIT_HEADER_BYTES as u64;
+        (self.segment_bytes.saturating_sub(kept) as usize).min(FRAME_BYTES_MAX)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        let wrong = |text: &str| Err(OpenError::Options(text.to_owned()));
+        if !self.segment_bytes.is_multiple_of(BLOCK_BYTES as u64) || self.frame_bytes_max() < BLOCK_BYTES {
+            return wrong("segment_bytes must be a multiple of 4096 with room for a frame and for all hard states");
+        }
+        if !self.batch_bytes.is_multiple_of(BLOCK_BYTES) || self.batch_bytes == 0 {
+            return wrong("batch_bytes must be a multiple of 4096");
+        }
+        if self.pending_bytes_max < self.frame_bytes_max() {
+            return wrong("pending_bytes_max must hold the largest frame");
+        }
+        if self.segments_max < 2 || self.groups_max == 0 {
+            return wrong("a log needs two segments and a group");
+        }
+        Ok(())
+    }
+}
