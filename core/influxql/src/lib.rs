@@ -5,8 +5,8 @@
 //! privileges a statement takes.
 //!
 //! Invariants: no text makes the parser panic or recurse deeper than [`NESTING_MAX`]; no tree it makes is higher than
-//! [`EXPRESSION_HEIGHT_MAX`] between two subqueries; the text `{:#}` of a tree parses back to the same tree, passwords
-//! aside; `now()` and time zones come in as arguments.
+//! [`EXPRESSION_HEIGHT_MAX`] between two subqueries; the text `{:#}` of a tree that it made parses back to the same
+//! tree, passwords and carriage returns in bound strings aside; `now()` and time zones come in as arguments.
 //!
 //! It knows nothing of schemas, data or users: whether a field exists, which functions there are and how they may be
 //! combined is the planner's to say.

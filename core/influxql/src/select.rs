@@ -5,6 +5,7 @@
 
 use crate::expression::{Expr, WildcardKind};
 use crate::regex_literal::RegexLiteral;
+use crate::statement::{Query, Statement};
 
 /// `SELECT`. Limits and offsets of 0 mean "not set".
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -114,5 +115,77 @@ impl Measurement {
             MeasurementName::Name(name) => Some(name),
             MeasurementName::Regex(_) | MeasurementName::OfSource => None,
         }
+    }
+}
+
+impl SelectStatement {
+    /// Writes out the database and the retention policy of every measurement that leaves them to the default, in
+    /// subqueries and in the target as well, as the stored text of a continuous query has them.
+    /// `default_policy` gives the default policy of a database; where it gives none, the policy stays open.
+    pub fn qualify_measurements(&mut self, database: &str, default_policy: &dyn Fn(&str) -> Option<String>) {
+        let qualify = |measurement: &mut Measurement| {
+            let database = measurement.database.get_or_insert_with(|| database.to_owned());
+            if measurement.retention_policy.is_none() {
+                measurement.retention_policy = default_policy(database);
+            }
+        };
+        self.target.iter_mut().for_each(qualify);
+        for source in &mut self.sources {
+            match source {
+                Source::Measurement(measurement) => qualify(measurement),
+                Source::Subquery(select) => select.qualify_measurements(database, default_policy),
+            }
+        }
+    }
+
+    /// The names of all time zones, those of subqueries included. A request with an unknown one is refused as a
+    /// whole, see [`ParseError::unknown_time_zone`](crate::ParseError::unknown_time_zone).
+    pub fn time_zones(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.time_zone.as_deref().into_iter().collect();
+        for source in &self.sources {
+            if let Source::Subquery(select) = source {
+                names.extend(select.time_zones());
+            }
+        }
+        names
+    }
+}
+
+impl Query {
+    /// The names of all time zones of the request.
+    pub fn time_zones(&self) -> Vec<&str> {
+        let selects = self.statements.iter().filter_map(|statement| match statement {
+            Statement::Select(select) => Some(select),
+            Statement::Explain(explain) => Some(&explain.statement),
+            Statement::CreateContinuousQuery(create) => Some(&create.source),
+            _ => None,
+        });
+        selects.flat_map(SelectStatement::time_zones).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::parser::{parse_query, parse_statement};
+    use crate::statement::Statement;
+
+    #[test]
+    fn measurements_are_written_out() {
+        let text = "SELECT v INTO x FROM n, other..m, rp.n, (SELECT v FROM /a/)";
+        let Statement::Select(mut select) = parse_statement(text).unwrap() else { panic!("a SELECT") };
+        select.qualify_measurements("d", &|database| (database == "d").then(|| "autogen".to_owned()));
+        assert_eq!(
+            select.to_string(),
+            "SELECT v INTO d.autogen.x FROM d.autogen.n, other..m, d.rp.n, (SELECT v FROM d.autogen./a/)"
+        );
+    }
+
+    #[test]
+    fn zones_are_found_everywhere() {
+        let query = parse_query(
+            "SELECT v FROM (SELECT v FROM n tz('A/B')) tz('UTC'); EXPLAIN SELECT v FROM n tz('C'); SHOW USERS",
+        )
+        .unwrap();
+        assert_eq!(query.time_zones(), ["UTC", "A/B", "C"]);
     }
 }
