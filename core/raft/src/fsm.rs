@@ -121,6 +121,15 @@ impl Raft {
         Ok(Output { append: vec![entry], ..Output::nothing() })
     }
 
+    /// The log did not take the entry that was proposed last: as if it had never been proposed.
+    ///
+    /// # Panics
+    /// If `index` is not the newest entry, or is stable already.
+    pub fn retract(&mut self, index: LogIndex) {
+        assert!(index == self.last_index && index > self.stable_index, "group {}: retract {index}", self.group);
+        self.last_index = LogIndex(index.0 - 1);
+    }
+
     /// Everything up to `index` is durable in this voter's log.
     ///
     /// # Panics
@@ -172,6 +181,15 @@ mod tests {
         assert_eq!((opened.hard_state.unwrap().term, opened.append[0].index), (Term(5), LogIndex(10)));
         assert_eq!(raft.handle_stable::<u8>(LogIndex(9)).committed, None);
         assert_eq!(raft.handle_stable::<u8>(LogIndex(10)).committed, Some(LogIndex(10)));
+    }
+
+    #[test]
+    fn a_retracted_entry_leaves_no_gap() {
+        let mut raft = restored(0, 0);
+        raft.campaign::<u8>();
+        let refused = raft.propose(1u8).unwrap().append[0].index;
+        raft.retract(refused);
+        assert_eq!(raft.propose(2u8).unwrap().append[0].index, refused);
     }
 
     #[test]

@@ -1,0 +1,155 @@
+//! All groups of one core.
+
+use super::{
+    Group, Machine, Payload,
+    ticket::{Slot, Ticket},
+};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use tidemill_disk::{Disk, LocalQueue};
+use tidemill_log::{AppendError, Log, Position, Record};
+use tidemill_raft::{GroupId, HardState, LogIndex, NodeId, Raft, Restored, Term};
+use tidemill_store::breathe;
+
+/// Entries between their append and their commit on one core. A thousand clients with a request each on sixteen
+/// partitions stay below it.
+const COMMITS_MAX: usize = 32 * 1024;
+/// Commits that are applied before other tasks of the core get a turn.
+const COMMITS_PER_TURN: usize = 4;
+
+/// The one voter of a standalone group.
+const NODE: NodeId = NodeId(1);
+
+/// Groups, log, and the queue between append and commit.
+pub struct Replicas<D: Disk> {
+    log: Log<D>,
+    groups: RefCell<BTreeMap<GroupId, Rc<Group>>>,
+    commits: LocalQueue<Commit>,
+}
+
+struct Commit {
+    position: Position,
+    group: Rc<Group>,
+    index: LogIndex,
+}
+
+/// The entry was not taken; nothing of it is anywhere.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// Come back later.
+    #[error("too much waits for its commit")]
+    Busy,
+    #[error("the disk is full")]
+    DiskFull,
+    #[error("{0}")]
+    TooLarge(String),
+    /// The log or the group has stopped for good.
+    #[error("{0}")]
+    Stopped(String),
+}
+
+impl<D: Disk> Replicas<D> {
+    pub fn new(log: Log<D>) -> Replicas<D> {
+        Replicas { log, groups: RefCell::default(), commits: LocalQueue::new(COMMITS_MAX) }
+    }
+
+    pub fn log(&self) -> &Log<D> {
+        &self.log
+    }
+
+    /// Makes a group whose machine has been brought up to its log, and opens a term in it. The term is usable at once;
+    /// its opening entry commits once [`Replicas::run_commits`] runs.
+    pub fn open_group(&self, id: GroupId, hard_term: Term, machine: Rc<dyn Machine>) -> Result<(), ProposeError> {
+        let term = hard_term.max(machine.flushed().1);
+        let restored =
+            Restored { hard_state: HardState { term, vote: NODE }, last_index: machine.applied(), last_term: term };
+        let mut raft = Raft::new(id, NODE, restored);
+        let output = raft.campaign::<Payload>();
+        if let Some(state) = output.hard_state {
+            let vote = Some(state.vote.0);
+            self.log.append(Record::HardState { group: id, term: state.term, vote }).map_err(refusal)?;
+        }
+        let group = Rc::new(Group::new(raft, machine));
+        for entry in output.append {
+            let position = self.log.append_entry(id, entry.term, entry.index, &[]).map_err(refusal)?;
+            let (_, slot) = Ticket::new();
+            group.push(entry.term, entry.index, None, slot);
+            self.enqueue(position, &group, entry.index)?;
+        }
+        self.groups.borrow_mut().insert(id, group);
+        Ok(())
+    }
+
+    pub fn group(&self, id: GroupId) -> Option<Rc<Group>> {
+        self.groups.borrow().get(&id).cloned()
+    }
+
+    /// Takes an entry into the group's log. The ticket tells when it is committed and applied.
+    pub fn propose(&self, id: GroupId, payload: Payload) -> Result<Ticket, ProposeError> {
+        let group = self.group(id).ok_or_else(|| ProposeError::Stopped(format!("no group {id} on this core")))?;
+        if group.is_broken() {
+            return Err(ProposeError::Stopped(format!("group {id} has stopped: an entry could not be applied")));
+        }
+        if self.commits.len() >= COMMITS_MAX {
+            return Err(ProposeError::Busy);
+        }
+        let mut raft = group.raft.borrow_mut();
+        let output = raft.propose(payload).map_err(|error| ProposeError::Stopped(error.to_string()))?;
+        let (ticket, slot) = Ticket::new();
+        for entry in output.append {
+            let parts = entry.payload.as_ref().map_or([&[][..]; 2], Payload::parts);
+            match self.log.append_entry(id, entry.term, entry.index, &parts) {
+                Ok(position) => {
+                    group.push(entry.term, entry.index, entry.payload, Rc::<Slot>::clone(&slot));
+                    self.enqueue(position, &group, entry.index)?;
+                }
+                Err(error) => {
+                    raft.retract(entry.index);
+                    return Err(refusal(error));
+                }
+            }
+        }
+        Ok(ticket)
+    }
+
+    /// Commits and applies what becomes durable, in the order of the log, until [`Replicas::close`]. To be run once,
+    /// beside [`Log::run`].
+    pub async fn run_commits(&self) {
+        let mut turn = 0;
+        while let Some(commit) = self.commits.pop().await {
+            match self.log.stable(commit.position).await {
+                Ok(()) => commit.group.handle_stable(commit.index),
+                Err(poisoned) => {
+                    tracing::error!(%poisoned, "writes have stopped");
+                    self.commits.close();
+                    self.groups.borrow().values().for_each(|group| group.give_up(&poisoned.to_string()));
+                    while self.commits.try_pop().is_some() {}
+                    return;
+                }
+            }
+            turn += 1;
+            if turn % COMMITS_PER_TURN == 0 {
+                breathe().await;
+            }
+        }
+    }
+
+    /// No more proposals; what was taken is still committed.
+    pub fn close(&self) {
+        self.commits.close();
+        self.log.close();
+    }
+
+    fn enqueue(&self, position: Position, group: &Rc<Group>, index: LogIndex) -> Result<(), ProposeError> {
+        let commit = Commit { position, group: group.clone(), index };
+        self.commits.try_push(commit).map_err(|_| ProposeError::Stopped("the core is stopping".into()))
+    }
+}
+
+fn refusal(error: AppendError) -> ProposeError {
+    match error {
+        AppendError::Full => ProposeError::DiskFull,
+        AppendError::Busy => ProposeError::Busy,
+        AppendError::TooLarge { .. } => ProposeError::TooLarge(error.to_string()),
+        AppendError::Poisoned(_) | AppendError::Closed => ProposeError::Stopped(error.to_string()),
+    }
+}
