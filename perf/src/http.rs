@@ -234,9 +234,9 @@ impl Client {
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed before an answer"));
                 }
             };
-            let text = std::str::from_utf8(&self.buffer[self.start..self.start + head_bytes])
-                .map_err(|_| invalid("the head of the answer is not text"))?;
-            let head = parse_head(text)?;
+            // Error headers carry pieces of bodies, which may be any bytes.
+            let text = String::from_utf8_lossy(&self.buffer[self.start..self.start + head_bytes]);
+            let head = parse_head(&text)?;
             self.start += head_bytes;
             if head.status != 100 {
                 return Ok(head);

@@ -1,1 +1,10 @@
-//! Integration tests.
+//! Scenarios on whole server processes, a module a chapter. `cargo build -p tidemill --bin tidemill` comes first;
+//! `TIDEMILL_SUBJECT=influxdb` runs the chapters on upstream's server.
+
+mod clients;
+mod conformance;
+mod crash;
+mod judge;
+mod layout;
+mod limits;
+mod surface;

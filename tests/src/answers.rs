@@ -1,0 +1,101 @@
+//! Structural comparison of JSON answers.
+
+use serde_json::Value;
+
+/// How numbers are compared.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Numbers {
+    /// Same kind and same value.
+    Exact,
+    /// Numbers with a fraction or an exponent may differ by this part of their size: two servers may add floats in
+    /// different orders.
+    Within(f64),
+}
+
+/// The first difference in words, with its path; None when the values are equal.
+pub fn difference(expected: &Value, found: &Value, numbers: Numbers) -> Option<String> {
+    differ("", expected, found, numbers)
+}
+
+fn differ(path: &str, expected: &Value, found: &Value, numbers: Numbers) -> Option<String> {
+    match (expected, found) {
+        (Value::Object(a), Value::Object(b)) => {
+            for (key, value) in a {
+                let at = format!("{path}.{key}");
+                match b.get(key) {
+                    None => return Some(format!("{at} is missing; expected {value}")),
+                    Some(other) => {
+                        if let Some(text) = differ(&at, value, other, numbers) {
+                            return Some(text);
+                        }
+                    }
+                }
+            }
+            b.keys().find(|key| !a.contains_key(*key)).map(|key| format!("{path}.{key} is too much: {}", b[key]))
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            for (index, (value, other)) in a.iter().zip(b).enumerate() {
+                if let Some(text) = differ(&format!("{path}[{index}]"), value, other, numbers) {
+                    return Some(text);
+                }
+            }
+            (a.len() != b.len()).then(|| format!("{path} has {} entries instead of {}", b.len(), a.len()))
+        }
+        (Value::Number(a), Value::Number(b)) if close(a, b, numbers) => None,
+        _ if expected == found => None,
+        _ => Some(format!("{path} is {found} instead of {expected}")),
+    }
+}
+
+fn close(a: &serde_json::Number, b: &serde_json::Number, numbers: Numbers) -> bool {
+    let Numbers::Within(tolerance) = numbers else { return a == b };
+    if !a.is_f64() && !b.is_f64() {
+        return a == b;
+    }
+    match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => (a - b).abs() <= tolerance * a.abs().max(b.abs()).max(1e-9),
+        _ => false,
+    }
+}
+
+/// Compares bodies: as JSON documents, line by line, when the expected one is JSON, otherwise as text.
+pub fn body_difference(expected: &str, found: &str, numbers: Numbers) -> Option<String> {
+    let parse = |text: &str| -> Option<Vec<Value>> {
+        text.lines().filter(|line| !line.trim().is_empty()).map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    match (parse(expected), parse(found)) {
+        (Some(a), Some(b)) if !a.is_empty() => difference(&Value::Array(a), &Value::Array(b), numbers),
+        _ if expected.trim_end() == found.trim_end() => None,
+        _ => Some(format!("the body is {found:?} instead of {expected:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_of_keys_is_free_and_all_else_is_not() {
+        assert_eq!(body_difference(r#"{"a":1,"b":[1,2]}"#, r#"{"b":[1,2],"a":1}"#, Numbers::Exact), None);
+        for (expected, found) in [
+            (r#"{"a":1}"#, r#"{"a":1.0}"#),
+            (r#"{"a":1}"#, r#"{"a":1,"b":2}"#),
+            (r#"{"a":1,"b":2}"#, r#"{"a":1}"#),
+            (r#"[1,2]"#, r#"[2,1]"#),
+            (r#"[1,2]"#, r#"[1,2,3]"#),
+            (r#"[null]"#, r#"[0]"#),
+            ("text", "other"),
+            (r#"{"a":9007199254740993}"#, r#"{"a":9007199254740992}"#),
+        ] {
+            assert!(body_difference(expected, found, Numbers::Exact).is_some(), "{expected} {found}");
+        }
+    }
+
+    #[test]
+    fn tolerance_is_for_fractions_only() {
+        let within = Numbers::Within(1e-12);
+        assert_eq!(body_difference("[0.1]", "[0.10000000000000002]", within), None);
+        assert!(body_difference("[0.1]", "[0.1001]", within).is_some());
+        assert!(body_difference("[9007199254740993]", "[9007199254740992]", within).is_some());
+    }
+}

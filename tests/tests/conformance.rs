@@ -1,0 +1,102 @@
+//! The case files under `conformance/`, each on a fresh server.
+
+use std::path::{Path, PathBuf};
+use tidemill_perf::server::Kind;
+use tidemill_tests::{case, play, subject};
+
+/// Faults that are told in full.
+const TOLD_MAX: usize = 20;
+
+pub fn case_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance").join(name)
+}
+
+/// All case files, by name.
+pub fn case_files() -> Vec<PathBuf> {
+    let folder = case_file("");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+        .collect();
+    files.sort();
+    files
+}
+
+fn play_file(name: &str) {
+    let path = case_file(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let cases = case::parse(&text).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    let home = subject::Home::new();
+    let server = home.start();
+    let mut client = subject::client(&server);
+    let (mut steps, mut faults) = (0, Vec::new());
+    for case in &cases {
+        if subject::kind() == Kind::Influxd
+            && let Some(reason) = &case.judge_differs
+        {
+            subject::skip(&format!("{}: {reason}", case.title));
+            continue;
+        }
+        for step in &case.steps {
+            steps += 1;
+            if let Err(fault) = play::step(&mut client, step) {
+                faults.push(format!("[{}] {fault}", case.title));
+            }
+        }
+    }
+    subject::stop(server);
+    let told = faults.iter().take(TOLD_MAX).cloned().collect::<Vec<_>>().join("\n");
+    assert!(faults.is_empty(), "{name}: {} of {steps} steps are wrong:\n{told}", faults.len());
+}
+
+#[test]
+fn every_case_file_is_played() {
+    let names: Vec<String> =
+        case_files().iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
+    let played = [
+        "databases.txt",
+        "deletes.txt",
+        "http.txt",
+        "line_protocol.txt",
+        "select.txt",
+        "select_errors.txt",
+        "show.txt",
+    ];
+    assert_eq!(names, played);
+}
+
+#[test]
+fn databases_and_retention_policies() {
+    play_file("databases.txt");
+}
+
+#[test]
+fn deletes_and_drops() {
+    play_file("deletes.txt");
+}
+
+#[test]
+fn http_parameters_and_answers() {
+    play_file("http.txt");
+}
+
+#[test]
+fn line_protocol() {
+    play_file("line_protocol.txt");
+}
+
+#[test]
+fn select() {
+    play_file("select.txt");
+}
+
+#[test]
+fn refused_statements() {
+    play_file("select_errors.txt");
+}
+
+#[test]
+fn show() {
+    play_file("show.txt");
+}
