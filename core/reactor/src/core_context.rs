@@ -153,6 +153,82 @@ mod tests {
     use super::*;
     use futures_lite::future::{block_on, yield_now};
 
+    /// How many 50-us pieces of bulk work a core does between two answers to another thread's question (the median of a
+    /// few): a count, not a time, so a slow machine does not change it much.
+    fn bulk_between_answers(latency_queues: bool) -> u64 {
+        const QUESTIONS: usize = 15;
+        const PIECES_MAX: u64 = 200_000;
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = crate::ReactorOptions::new(1, folder.path());
+        options.io_memory_bytes = 1 << 20;
+        options.guards.latency_queues = latency_queues;
+        let (answer, answers) = std::sync::mpsc::channel();
+        let running = crate::run(options, move |context: CoreContext<()>| {
+            let answer = answer.clone();
+            async move {
+                let pieces = std::rc::Rc::new(std::cell::Cell::new(0u64));
+                let counted = pieces.clone();
+                let yielding = context.clone();
+                let bulk = context.spawn(context.queues.background, "bulk", async move {
+                    while counted.get() < PIECES_MAX {
+                        let start = Instant::now();
+                        while start.elapsed() < Duration::from_micros(50) {
+                            std::hint::spin_loop();
+                        }
+                        counted.set(counted.get() + 1);
+                        yielding.yield_now_if_needed().await;
+                    }
+                });
+                for _ in 0..QUESTIONS {
+                    let asked = pieces.get();
+                    ask().await;
+                    answer.send(pieces.get() - asked).unwrap();
+                }
+                bulk.cancel().await;
+                Ok(())
+            }
+        });
+        running.unwrap();
+        let mut counts: Vec<u64> = answers.iter().collect();
+        counts.sort_unstable();
+        counts[counts.len() / 2]
+    }
+
+    /// Woken by another thread, as mail would.
+    async fn ask() {
+        let (waker_out, waker_in) = std::sync::mpsc::channel::<std::task::Waker>();
+        let woken = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let flag = woken.clone();
+        let thread = std::thread::spawn(move || {
+            if let Ok(waker) = waker_in.recv() {
+                flag.store(true, std::sync::atomic::Ordering::Release);
+                waker.wake();
+            }
+        });
+        let mut sent = false;
+        std::future::poll_fn(|context| {
+            if woken.load(std::sync::atomic::Ordering::Acquire) {
+                return Poll::Ready(());
+            }
+            if !sent {
+                sent = true;
+                waker_out.send(context.waker().clone()).unwrap();
+            }
+            Poll::Pending
+        })
+        .await;
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn latency_queues_answer_beside_bulk_work_and_defaults_do_not() {
+        let (guarded, unguarded) = (bulk_between_answers(true), bulk_between_answers(false));
+        assert!(
+            guarded * 4 < unguarded,
+            "{guarded} pieces of bulk work between answers with the guard, {unguarded} without"
+        );
+    }
+
     #[test]
     fn a_task_that_holds_the_core_is_counted_once_per_poll() {
         let metrics = Arc::new(CoreMetrics::default());

@@ -137,3 +137,125 @@ impl Watch {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shutdown::StopFlag;
+    use glommio::{LocalExecutorBuilder, Placement};
+    use std::{sync::atomic::AtomicBool, thread};
+
+    fn observed(handled: u64, cpu_us: u64, cpu_us_when_handled: u64) -> Observation {
+        Observation { handled, cpu_ns: Some(cpu_us * 1_000), cpu_ns_when_handled: cpu_us_when_handled * 1_000 }
+    }
+
+    #[test]
+    fn a_core_that_ran_is_kicked_until_it_has_come_to_rest_and_then_left_alone() {
+        let mut watch = Watch::default();
+        assert!(watch.wants_kick(observed(0, 900, 0)), "it ran and nobody knows how it fell asleep");
+        assert!(watch.wants_kick(observed(0, 900, 0)), "the kick was not handled");
+        assert!(watch.wants_kick(observed(1, 2_000, 1_000)), "handled, but it did other work after that");
+        assert!(!watch.wants_kick(observed(2, 2_110, 2_100)), "handled, and nothing else ran");
+        for _ in 0..BACKSTOP_TICKS - 2 {
+            assert!(!watch.wants_kick(observed(2, 2_110, 2_100)));
+        }
+        assert!(watch.wants_kick(observed(2, 2_110, 2_100)), "from time to time all the same");
+        assert!(!watch.wants_kick(observed(3, 2_130, 2_120)));
+        assert!(watch.wants_kick(observed(3, 2_131, 2_120)), "the least run ends the rest");
+    }
+
+    #[test]
+    fn a_core_that_runs_all_the_time_or_has_no_thread_is_not_kicked() {
+        let mut watch = Watch::default();
+        let tick_us = TICK.as_micros() as u64;
+        for tick in 1..BACKSTOP_TICKS as u64 {
+            assert!(!watch.wants_kick(observed(0, tick * tick_us, 0)));
+        }
+        assert!(!watch.wants_kick(Observation { handled: 0, cpu_ns: None, cpu_ns_when_handled: 0 }));
+    }
+
+    /// An executor that shares its CPU with a thread that never sleeps. So it is descheduled for longer than its preemption
+    /// timer again and again, and now and then just between arming the timer and looking at the queues. Its one task only
+    /// has to yield many times.
+    struct Crowded {
+        heartbeat: Arc<Heartbeat>,
+        done: Arc<AtomicBool>,
+        threads: [thread::JoinHandle<()>; 2],
+    }
+
+    fn start_crowded() -> Crowded {
+        const YIELDS: usize = 400_000;
+        // A tenth of what the cores use: ten times as many moments at which it can go wrong.
+        const PREEMPT: Duration = Duration::from_micros(20);
+        let (heartbeat, done) = (Arc::new(Heartbeat::default()), Arc::new(AtomicBool::new(false)));
+        let (core_heartbeat, core_done, crowd_done) = (heartbeat.clone(), done.clone(), done.clone());
+        let cpu = syscall::allowed_cpus().unwrap()[0];
+        let core = thread::spawn(move || {
+            let executor = LocalExecutorBuilder::new(Placement::Fixed(cpu)).preempt_timer(PREEMPT).make().unwrap();
+            executor.run(async {
+                let shutdown = Shutdown::new(Arc::new(StopFlag::new(syscall::event_fd().unwrap())));
+                let beat = glommio::spawn_local(core_heartbeat.clone().beat(shutdown));
+                for _ in 0..YIELDS {
+                    glommio::executor().yield_task_queue_now().await;
+                }
+                core_done.store(true, Ordering::Release);
+                beat.cancel().await;
+            });
+            core_heartbeat.end();
+        });
+        let crowd = thread::spawn(move || {
+            // An executor of its own is only a way to be pinned to the same CPU.
+            let executor = LocalExecutorBuilder::new(Placement::Fixed(cpu)).make().unwrap();
+            executor.run(async {
+                while !crowd_done.load(Ordering::Acquire) {
+                    std::hint::spin_loop();
+                }
+            });
+        });
+        Crowded { heartbeat, done, threads: [core, crowd] }
+    }
+
+    impl Crowded {
+        fn is_done(&self) -> bool {
+            self.done.load(Ordering::Acquire)
+        }
+
+        /// True if it gets done while `help` is called every tick. Bounded; without help it ends as soon as the thread has
+        /// used no CPU for a while, which with work to do is the trap.
+        fn gets_done(&self, mut help: Option<&mut dyn FnMut()>) -> bool {
+            let (mut last_cpu_ns, mut still) = (None, 0);
+            for _ in 0..10_000 {
+                if self.is_done() || (still == 60 && help.is_none()) {
+                    break;
+                }
+                if let Some(help) = &mut help {
+                    help();
+                }
+                thread::sleep(TICK);
+                let cpu_ns = self.heartbeat.observe().cpu_ns;
+                still = if cpu_ns.is_some() && cpu_ns == last_cpu_ns { still + 1 } else { 0 };
+                last_cpu_ns = cpu_ns;
+            }
+            self.is_done()
+        }
+    }
+
+    #[test]
+    fn without_kicks_an_executor_sleeps_for_ever_with_work_to_do_and_with_kicks_it_works() {
+        for _ in 0..10 {
+            let crowded = start_crowded();
+            let alone = crowded.gets_done(None);
+            // The same executor, with the kicker from now on: the lost task goes on, and so it does every time after that.
+            let (mut watch, metrics) = (Watch::default(), CoreMetrics::default());
+            let kicked = crowded.gets_done(Some(&mut || watch.tick(&crowded.heartbeat, &metrics)));
+            assert!(kicked, "not done after {} kicks", metrics.kicks.value());
+            for thread in crowded.threads {
+                thread.join().unwrap();
+            }
+            if !alone {
+                return;
+            }
+        }
+        panic!("the trap is gone from this executor: the kicker may go, too");
+    }
+}

@@ -88,11 +88,69 @@ pub struct CoreListener {
 }
 
 impl CoreListener {
+    /// The executor's own listener, for a server that accepts by itself.
+    pub fn into_listener(self) -> TcpListener {
+        self.listener
+    }
+
     /// The next connection. Errors of a single connection and lack of descriptors come back as they are: the caller waits
     /// a little and goes on.
     pub async fn accept(&self) -> io::Result<TcpStream> {
         let stream = self.listener.accept().await.map_err(io::Error::from)?;
         self.metrics.connections_accepted.add(1);
         Ok(stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY_PORT: &str = "127.0.0.1:0";
+
+    #[test]
+    fn cores_share_a_port_and_a_second_server_is_refused() {
+        let ours = Listeners::bind(ANY_PORT.parse().unwrap(), 3).unwrap();
+        assert_ne!(ours.addr().port(), 0);
+        let theirs = Listeners::bind(ours.addr(), 3).unwrap_err();
+        assert_eq!(theirs.kind(), io::ErrorKind::AddrInUse);
+        assert!(theirs.to_string().contains(&ours.addr().to_string()), "{theirs}");
+        drop(ours);
+    }
+
+    #[test]
+    fn without_the_exclusive_first_bind_a_second_server_would_share_the_port() {
+        let ours = Listeners::bind(ANY_PORT.parse().unwrap(), 2).unwrap();
+        let theirs = socket(ours.addr()).unwrap();
+        theirs.set_reuse_port(true).unwrap();
+        theirs.bind(&ours.addr().into()).expect("the kernel lets any server of this user join");
+    }
+
+    #[test]
+    fn a_port_is_free_again_after_connections_and_a_restart() {
+        let ours = Listeners::bind(ANY_PORT.parse().unwrap(), 2).unwrap();
+        let addr = ours.addr();
+        let client = std::net::TcpStream::connect(addr).unwrap();
+        drop(ours);
+        drop(client);
+        Listeners::bind(addr, 2).unwrap();
+    }
+
+    #[test]
+    fn a_core_takes_its_socket_once_and_accepts() {
+        let ours = Listeners::bind(ANY_PORT.parse().unwrap(), 1).unwrap();
+        let addr = ours.addr();
+        let client = std::thread::spawn(move || std::net::TcpStream::connect(addr).unwrap());
+        let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound).make().unwrap();
+        executor.run(async {
+            let metrics = Arc::new(CoreMetrics::default());
+            let listener = ours.take(CoreId(0), &metrics).unwrap();
+            assert!(ours.take(CoreId(0), &metrics).is_err());
+            assert!(ours.take(CoreId(7), &metrics).is_err());
+            let accepted = listener.accept().await.unwrap();
+            assert_eq!(metrics.connections_accepted.value(), 1);
+            drop(accepted);
+        });
+        client.join().unwrap();
     }
 }

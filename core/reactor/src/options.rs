@@ -45,6 +45,8 @@ pub(crate) struct Guards {
     pub(crate) primer: bool,
     /// Runs latency-bound tasks in a queue that preempts the others.
     pub(crate) latency_queues: bool,
+    /// Walks into the trap that the primer is against.
+    pub(crate) empty_file_first: bool,
     /// As if the filesystem refused direct I/O.
     pub(crate) refuse_direct_io: bool,
 }
@@ -61,7 +63,13 @@ impl ReactorOptions {
             spin_before_park: Duration::ZERO,
             allow_buffered: false,
             stop_grace: STOP_GRACE,
-            guards: Guards { kicker: true, primer: true, latency_queues: true, refuse_direct_io: false },
+            guards: Guards {
+                kicker: true,
+                primer: true,
+                latency_queues: true,
+                empty_file_first: false,
+                refuse_direct_io: false,
+            },
         }
     }
 }

@@ -80,6 +80,14 @@ pub(crate) async fn writes_poll_by_mistake(data_dir: &Path) -> io::Result<bool> 
     Ok(polled && !some_device_polls())
 }
 
+/// What the primer prevents, for the test of the check behind it.
+pub(crate) async fn open_an_empty_file(data_dir: &Path) -> io::Result<()> {
+    let path = data_dir.join(format!("{OWN_NAME_PREFIX}empty"));
+    let mut how = OpenOptions::new();
+    let file = how.read(true).write(true).create(true).truncate(true).dma_open(&path).await.map_err(io::Error::from)?;
+    file.close().await.map_err(io::Error::from)
+}
+
 /// True if a block device has polling queues.
 pub(crate) fn some_device_polls() -> bool {
     let Ok(devices) = fs::read_dir("/sys/block") else { return false };
@@ -87,4 +95,91 @@ pub(crate) fn some_device_polls() -> bool {
         .flatten()
         .filter_map(|device| fs::read_to_string(device.path().join("queue/io_poll")).ok())
         .any(|polls| polls.trim() == "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{CoreContext, ReactorOptions, StartError, run};
+    use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
+
+    fn options(folder: &tempfile::TempDir) -> ReactorOptions {
+        let mut options = ReactorOptions::new(1, folder.path());
+        options.io_memory_bytes = 1 << 20;
+        options
+    }
+
+    async fn writes_in_poll_ring(context: &CoreContext<()>) -> u64 {
+        let file = context.disk.create("new", Purpose::Data).await.unwrap();
+        file.write_at(file.alloc(BLOCK_BYTES), 0).await.unwrap();
+        file.close().await.unwrap();
+        glommio::executor().io_stats().poll_ring.file_writes().0
+    }
+
+    /// The trap itself, without any of our code between: an empty file first, and writes go to the poll ring.
+    fn polls_after_an_empty_file_first() -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("empty");
+        let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound).make().unwrap();
+        executor.run(async move {
+            let mut how = glommio::io::OpenOptions::new();
+            let file = how.read(true).write(true).create(true).dma_open(path).await.unwrap();
+            let mut buffer = file.alloc_dma_buffer(BLOCK_BYTES);
+            buffer.as_bytes_mut().fill(0);
+            file.write_at(buffer, 0).await.unwrap();
+            file.close().await.unwrap();
+            glommio::executor().io_stats().poll_ring.file_writes().0 > 0
+        })
+    }
+
+    #[test]
+    fn an_empty_file_first_makes_the_executor_poll_and_the_primer_prevents_it() {
+        if super::some_device_polls() {
+            return; // Polling is then what the executor should do.
+        }
+        assert!(polls_after_an_empty_file_first(), "the trap is gone from this executor: the primer may go, too");
+        let folder = tempfile::tempdir().unwrap();
+        run(options(&folder), |context: CoreContext<()>| async move {
+            assert_eq!(writes_in_poll_ring(&context).await, 0);
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_start_that_fell_into_the_trap_is_refused() {
+        if super::some_device_polls() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = options(&folder);
+        options.guards.primer = false;
+        options.guards.empty_file_first = true;
+        let refused = run(options, |_: CoreContext<()>| async { Ok(()) }).unwrap_err();
+        assert!(matches!(refused, StartError::PollRing { .. }), "{refused}");
+    }
+
+    #[test]
+    fn a_folder_without_direct_io_is_refused_or_served_buffered() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = options(&folder);
+        options.guards.refuse_direct_io = true;
+        let refused = run(options.clone(), |_: CoreContext<()>| async { Ok(()) }).unwrap_err();
+        assert!(matches!(refused, StartError::NoDirectIo { .. }), "{refused}");
+        options.allow_buffered = true;
+        run(options, |context: CoreContext<()>| async move {
+            assert!(!context.disk.is_direct() && !context.kernel.direct_io);
+            for purpose in [Purpose::Log, Purpose::Data] {
+                let name = format!("{purpose:?}");
+                let file = context.disk.create(&name, purpose).await?;
+                let mut buf = file.alloc(BLOCK_BYTES);
+                buf.as_mut().fill(7);
+                file.write_durable(buf, BLOCK_BYTES as u64).await?;
+                let back = file.read_at(0, 4 * BLOCK_BYTES).await?;
+                assert_eq!(back.as_ref(), [vec![0; BLOCK_BYTES], vec![7; BLOCK_BYTES]].concat());
+                context.disk.publish(file, &name, &format!("{name}.published")).await?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    }
 }

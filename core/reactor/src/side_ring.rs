@@ -312,3 +312,135 @@ impl Drop for Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use glommio::{LocalExecutorBuilder, Placement};
+    use io_uring::{opcode, types};
+
+    fn on_executor<F: Future<Output = ()>>(test: impl FnOnce(SideRing, Arc<CoreMetrics>) -> F) {
+        let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).make().unwrap();
+        executor.run(async {
+            let metrics = Arc::new(CoreMetrics::default());
+            let ring = SideRing::new(&syscall::allowed_cpus().unwrap(), metrics.clone()).unwrap();
+            let driver = ring.clone();
+            let drive = glommio::spawn_local(async move { driver.drive().await });
+            test(ring.clone(), metrics).await;
+            ring.end();
+            drive.await.unwrap();
+        });
+    }
+
+    /// A pipe's reading end and writing end: a read that stays in flight for as long as the test wants.
+    fn pipe() -> (io::PipeReader, io::PipeWriter) {
+        io::pipe().unwrap()
+    }
+
+    struct Tracked(Vec<u8>, Rc<Cell<bool>>);
+
+    impl Drop for Tracked {
+        fn drop(&mut self) {
+            self.1.set(true);
+        }
+    }
+
+    #[test]
+    fn a_dropped_future_keeps_its_buffer_until_the_kernel_is_done() {
+        on_executor(|ring, metrics| async move {
+            let (reader, mut writer) = pipe();
+            let freed = Rc::new(Cell::new(false));
+            let mut held = (Tracked(vec![0; 64], freed.clone()), reader);
+            let entry = opcode::Read::new(types::Fd(held.1.as_raw_fd()), held.0.0.as_mut_ptr(), 64).build();
+            // SAFETY: buffer and pipe are held.
+            let mut read = Box::pin(unsafe { ring.run([entry], held) });
+            assert!(futures_lite::future::poll_once(&mut read).await.is_none());
+            drop(read);
+            assert!(!freed.get(), "the kernel still writes into it");
+            assert_eq!((ring.in_flight(), metrics.side_ring_forgotten.value()), (1, 1));
+            io::Write::write_all(&mut writer, b"late").unwrap();
+            while ring.in_flight() > 0 {
+                glommio::timer::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            assert!(freed.get(), "the answer frees it");
+        });
+    }
+
+    #[test]
+    fn a_ring_that_ends_waits_for_its_operations() {
+        let freed = Rc::new(Cell::new(false));
+        let seen = freed.clone();
+        let (reader, writer) = pipe();
+        let late = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let mut writer = writer;
+            io::Write::write_all(&mut writer, b"late").unwrap();
+        });
+        on_executor(|ring, _| async move {
+            let mut held = (Tracked(vec![0; 64], seen), reader);
+            let entry = opcode::Read::new(types::Fd(held.1.as_raw_fd()), held.0.0.as_mut_ptr(), 64).build();
+            // SAFETY: buffer and pipe are held.
+            let mut read = Box::pin(unsafe { ring.run([entry], held) });
+            assert!(futures_lite::future::poll_once(&mut read).await.is_none());
+        });
+        late.join().unwrap();
+        assert!(freed.get());
+    }
+
+    #[test]
+    fn a_dropped_open_closes_what_it_opened() {
+        on_executor(|ring, _| async move {
+            let folder = Rc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
+            let open_files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+            // Other tests open files, too, so the count is taken over many opens.
+            let before = open_files();
+            for _ in 0..500 {
+                let mut open = Box::pin(ring.open_at(&folder, c"proc/self/maps".into(), libc::O_RDONLY));
+                let _ = futures_lite::future::poll_once(&mut open).await;
+                drop(open);
+            }
+            while ring.in_flight() > 0 {
+                glommio::timer::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            assert!(open_files() < before + 250);
+        });
+    }
+
+    #[test]
+    fn more_operations_than_places_wait_their_turn() {
+        on_executor(|ring, metrics| async move {
+            let tasks: Vec<_> = (0..3 * IN_FLIGHT_MAX)
+                .map(|_| {
+                    let ring = ring.clone();
+                    glommio::spawn_local(async move {
+                        let pause = Box::new(types::Timespec::new().nsec(2_000_000));
+                        let entry = opcode::Timeout::new(&*pause).build();
+                        // SAFETY: the time is held, boxed.
+                        let (results, _) = unsafe { ring.run([entry], pause) }.await;
+                        assert_eq!(results[0], -libc::ETIME);
+                        assert!(ring.in_flight() <= IN_FLIGHT_MAX);
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await;
+            }
+            assert!(metrics.side_ring_waits.value() > 0);
+            assert_eq!(metrics.side_ring_ops.value(), 3 * IN_FLIGHT_MAX as u64);
+        });
+    }
+
+    #[test]
+    fn a_failed_link_cancels_the_rest_of_its_chain() {
+        on_executor(|ring, _| async move {
+            let entries = [
+                opcode::Nop::new().build().flags(squeue::Flags::IO_LINK),
+                opcode::Fsync::new(types::Fd(-1)).build().flags(squeue::Flags::IO_LINK),
+                opcode::Nop::new().build(),
+            ];
+            // SAFETY: the entries point at nothing.
+            let (results, ()) = unsafe { ring.run(entries, ()) }.await;
+            assert_eq!(results[..3], [0, -libc::EBADF, -libc::ECANCELED]);
+        });
+    }
+}

@@ -245,6 +245,9 @@ where
     let beat: std::pin::Pin<Box<dyn Future<Output = ()>>> = Box::pin(heartbeat.beat(shutdown.clone()));
     let beat = spawn_into(beat);
     if kernel.direct_io {
+        if options.guards.empty_file_first {
+            primer::open_an_empty_file(&options.data_dir).await.map_err(failed)?;
+        }
         if options.guards.primer {
             primer::prime(&options.data_dir).await.map_err(failed)?;
         }
