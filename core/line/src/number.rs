@@ -163,9 +163,13 @@ pub(crate) fn number(input: &[u8], at: usize) -> Option<(Number, usize)> {
         return None;
     }
     if is_end(next) && count <= U64_DIGITS && mantissa <= EXACT_MANTISSA_MAX {
-        let divisor = POWERS_F64.get(fraction_count).copied()?;
-        let magnitude = mantissa as f64 / divisor;
-        return Some((Number::Float(if negative { -magnitude } else { magnitude }), end));
+        let sign = u64::from(negative) << 63;
+        // Below 2^53 the signed conversion is the same one, and a single instruction.
+        let mut magnitude = mantissa as i64 as f64;
+        if fraction_count > 0 {
+            magnitude /= POWERS_F64.get(fraction_count).copied()?;
+        }
+        return Some((Number::Float(f64::from_bits(magnitude.to_bits() | sign)), end));
     }
     long_float(input, at, end)
 }

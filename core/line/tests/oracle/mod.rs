@@ -128,16 +128,15 @@ enum Role {
 /// The role of each byte behind the key.
 fn roles(text: &[u8]) -> Vec<Role> {
     let mut roles: Vec<Role> = Vec::new();
-    let count = |roles: &[Role], role: Role| roles.iter().filter(|found| **found == role).count();
-    let mut quoted = false;
+    let (mut quoted, mut ended, mut equals, mut commas) = (false, false, 0, 0);
     while roles.len() < text.len() {
         let byte = text[roles.len()];
         let next = text.get(roles.len() + 1);
-        if roles.contains(&Role::LineEnd) {
+        if ended {
             roles.push(Role::Plain);
         } else if byte == b'\\' && next.is_some() && (quoted || next != Some(&b'\n')) {
             roles.extend([Role::Escaped; 2]);
-        } else if byte == b'"' && count(&roles, Role::Equals) > count(&roles, Role::Comma) {
+        } else if byte == b'"' && equals > commas {
             roles.push(if quoted { Role::ClosingQuote } else { Role::OpeningQuote });
             quoted = !quoted;
         } else if quoted {
@@ -150,6 +149,9 @@ fn roles(text: &[u8]) -> Vec<Role> {
                 b'\n' => Role::LineEnd,
                 _ => Role::Plain,
             });
+            equals += usize::from(byte == b'=');
+            commas += usize::from(byte == b',');
+            ended = byte == b'\n';
         }
     }
     roles
