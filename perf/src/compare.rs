@@ -4,6 +4,7 @@ use crate::check;
 use crate::http::{Client, encode};
 use crate::load::{self, LoadControl, LoadOptions};
 use crate::oracle::Oracle;
+use crate::probes;
 use crate::process::{self, FolderSize};
 use crate::report::{self, LoadReport};
 use crate::server::{Kind, Server, Setup};
@@ -81,15 +82,19 @@ fn column(
     load.print();
     settle(&server, &setup.data, options.settle_max);
     let settled_cpu_seconds = process::cpu_seconds(server.pid())? - cpu_before;
-    let queries = if setup.kind == Kind::VictoriaMetrics {
-        Vec::new()
-    } else {
-        let mut queries = vec![count(&server, workload)?];
-        if let Some(oracle) = oracle {
+    let mut queries = Vec::new();
+    if setup.kind != Kind::VictoriaMetrics {
+        queries.push(count(&server, workload)?);
+    }
+    if let Some(oracle) = oracle {
+        let mut client = server.client();
+        for probe in probes::all(&oracle.spec()) {
+            queries.push((probe.name.to_owned(), probe.time(setup.kind, &mut client, DATABASE)?, true));
+        }
+        if setup.kind != Kind::VictoriaMetrics {
             queries.extend(time_queries(&server, options, oracle)?);
         }
-        queries
-    };
+    }
     let peak_rss_bytes = process::peak_rss_bytes(server.pid())?;
     let status = server.stop(Duration::from_secs(120))?;
     if !status.success() {
@@ -142,7 +147,7 @@ fn count(server: &Server, workload: &Workload) -> Result<(String, f64, bool)> {
     if !right {
         println!("wrong count: {} instead of {}", answer.text().trim(), workload.rows());
     }
-    Ok(("count".into(), seconds, right))
+    Ok(("first count".into(), seconds, right))
 }
 
 fn time_queries(server: &Server, options: &CompareOptions, oracle: &Oracle) -> Result<Vec<(String, f64, bool)>> {
@@ -210,6 +215,20 @@ pub fn print(columns: &[Column], workload: &Workload) {
             )
         });
     }
+}
+
+/// Says how Tidemill stands against InfluxDB in the figures that the goals name; None when one of them did not run.
+pub fn verdict(columns: &[Column]) -> Option<String> {
+    let find = |kind| columns.iter().find(|column: &&Column| column.kind == kind);
+    let (ours, theirs) = (find(Kind::Tidemill)?, find(Kind::Influxd)?);
+    let cpu = theirs.load.server_cpu_per_million()? / ours.load.server_cpu_per_million()?;
+    Some(format!(
+        "tidemill against influxdb: {cpu:.2} x the rows per server CPU second, {:.2} x the rows per second, p99 {:.2} ms \
+         against {:.2} ms",
+        ours.load.rows_per_wall_second() / theirs.load.rows_per_wall_second(),
+        ours.load.latency_ms(0.99),
+        theirs.load.latency_ms(0.99),
+    ))
 }
 
 /// The columns with everything that was measured.

@@ -22,6 +22,7 @@ pub mod http;
 pub mod json;
 pub mod load;
 pub mod oracle;
+pub mod probes;
 pub mod process;
 pub mod random;
 pub mod report;

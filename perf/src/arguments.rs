@@ -1,0 +1,347 @@
+//! The command line of `perf`.
+
+use crate::commands::saved_oracle;
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tidemill_perf::devices::DeviceSpec;
+use tidemill_perf::emission::SendOrder;
+use tidemill_perf::server::{Kind, Setup};
+
+#[derive(Parser)]
+#[command(version, about = "Load, queries and measurements for Tidemill and its peers")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Write the reference set as CSV files, with its oracle beside them.
+    Gen(GenArgs),
+    /// Send a workload to a server and measure.
+    Write(WriteArgs),
+    /// Run the reference queries, check every answer and measure.
+    Query(QueryArgs),
+    /// Compare every figure that a server holds with the oracle, or every row with an acknowledgement log.
+    Verify(VerifyArgs),
+    /// The same load on several servers, side by side.
+    Compare(CompareArgs),
+    /// Kill a server under load, again and again, and check every row.
+    Crash(CrashArgs),
+}
+
+/// Which data set.
+#[derive(Args, Clone)]
+pub struct DataArgs {
+    /// Total rows of the reference set; instead of --devices.
+    #[arg(long, conflicts_with = "devices")]
+    pub rows: Option<u64>,
+    /// Number of devices.
+    #[arg(long)]
+    pub devices: Option<u64>,
+    /// Number of files that the devices are dealt to; one a device unless given.
+    #[arg(long)]
+    pub files: Option<u64>,
+    #[arg(long, default_value_t = 10_000)]
+    pub rows_per_device: u64,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Folder of `perf gen`: takes the numbers from its oracle.json.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
+impl DataArgs {
+    pub fn spec(&self) -> Result<DeviceSpec> {
+        if let Some(directory) = self.dir.as_deref().filter(|_| self.rows.is_none() && self.devices.is_none()) {
+            return Ok(saved_oracle(directory)?.spec);
+        }
+        let spec = match (self.rows, self.devices) {
+            (Some(rows), _) => {
+                let spec = DeviceSpec::with_rows(rows, self.seed);
+                DeviceSpec { files: self.files.unwrap_or(spec.files), ..spec }
+            }
+            (None, devices) => {
+                let devices = devices.unwrap_or(1000);
+                DeviceSpec {
+                    devices,
+                    files: self.files.unwrap_or(devices),
+                    rows_per_device: self.rows_per_device,
+                    seed: self.seed,
+                }
+            }
+        };
+        spec.validate().map_err(|text| anyhow::anyhow!(text))?;
+        Ok(spec)
+    }
+}
+
+/// In which order the rows are sent.
+#[derive(Args, Clone)]
+pub struct OrderArgs {
+    /// Series whose rows are sent in turn.
+    #[arg(long, default_value_t = 1)]
+    pub interleave: u64,
+    /// Part of the rows that come late, and the longest lag, such as `0.1,1h`.
+    #[arg(long, value_parser = parse_disorder)]
+    pub disorder: Option<(f64, i64)>,
+    /// Part of the rows that are sent twice.
+    #[arg(long, default_value_t = 0.0, value_parser = parse_part)]
+    pub dup: f64,
+}
+
+impl OrderArgs {
+    pub fn order(&self) -> SendOrder {
+        let (late_part, lag_ms_max) = self.disorder.unwrap_or((0.0, 0));
+        SendOrder { interleave: self.interleave, late_part, lag_ms_max, duplicate_part: self.dup }
+    }
+
+    pub fn is_plain(&self) -> bool {
+        self.order() == SendOrder::default()
+    }
+}
+
+pub fn parse_part(text: &str) -> Result<f64, String> {
+    let part: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if (0.0..=1.0).contains(&part) { Ok(part) } else { Err(format!("{part} is not between 0 and 1")) }
+}
+
+pub fn parse_disorder(text: &str) -> Result<(f64, i64), String> {
+    let (part, lag) = text.split_once(',').ok_or("expected PART,LAG such as 0.1,1h")?;
+    Ok((parse_part(part)?, parse_duration(lag)?.as_millis() as i64))
+}
+
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let number: f64 = digits.parse().map_err(|_| format!("{text:?} is not a duration"))?;
+    let factor = match unit {
+        "ms" => 0.001,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("unknown unit {unit:?}: ms, s, m and h are known")),
+    };
+    Duration::try_from_secs_f64(number * factor).map_err(|error| error.to_string())
+}
+
+#[derive(Args)]
+pub struct GenArgs {
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Files to write; all unless given.
+    #[arg(long)]
+    pub file: Vec<u64>,
+    #[arg(long, default_value_t = 2)]
+    pub threads: u64,
+}
+
+#[derive(Args)]
+pub struct WriteArgs {
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub order: OrderArgs,
+    /// Make the rows in memory instead of reading the files of --dir.
+    #[arg(long)]
+    pub generate: bool,
+    /// A workload of the goal sheet (w1, w2a, w2b, w3, w4) instead of the options above; --rows cuts it.
+    #[arg(long)]
+    pub workload: Option<String>,
+    /// host:port of the server, or several between commas.
+    #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:8086")]
+    pub target: Vec<String>,
+    #[arg(long, default_value = "mydb")]
+    pub db: String,
+    #[arg(long, default_value = "")]
+    pub rp: String,
+    #[arg(long, default_value = "one")]
+    pub consistency: String,
+    /// Replication of the default retention policy.
+    #[arg(long, default_value_t = 1)]
+    pub replication: u32,
+    #[arg(long, default_value_t = 8)]
+    pub clients: u64,
+    /// 1000, or what the workload says.
+    #[arg(long)]
+    pub rows_per_request: Option<u64>,
+    /// Compress the bodies (before the clock starts).
+    #[arg(long)]
+    pub gzip: bool,
+    /// Rows a second over all clients, at fixed times: an open loop.
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Send a batch again after 429, 5xx or no answer, until it is taken.
+    #[arg(long)]
+    pub retry: bool,
+    /// Acknowledgement log.
+    #[arg(long)]
+    pub ack_log: Option<PathBuf>,
+    /// Process whose CPU time and memory are reported.
+    #[arg(long)]
+    pub server_pid: Option<u32>,
+    /// JSON file for the figures, the latency histogram and the one-second series.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct QueryArgs {
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[arg(long, default_value = "127.0.0.1:8086")]
+    pub target: String,
+    #[arg(long, default_value = "mydb")]
+    pub db: String,
+    /// Query files to run: q, q1, q2, q3, q4.
+    #[arg(long, value_delimiter = ',', default_value = "q,q1,q2,q3,q4")]
+    pub query_files: Vec<String>,
+    /// Times that each statement is run.
+    #[arg(long, default_value_t = 1)]
+    pub repeat: u32,
+    #[arg(long)]
+    pub server_pid: Option<u32>,
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub order: OrderArgs,
+    #[arg(long, default_value = "127.0.0.1:8086")]
+    pub target: String,
+    #[arg(long, default_value = "mydb")]
+    pub db: String,
+    /// Check row by row against this log instead of the figures of the whole set.
+    #[arg(long)]
+    pub ack_log: Option<PathBuf>,
+    /// Clients of the run that wrote the log.
+    #[arg(long, default_value_t = 8)]
+    pub clients: u64,
+}
+
+#[derive(Args)]
+pub struct ServerArgs {
+    /// Tidemill's binary.
+    #[arg(long, default_value = "./target/release/tidemill")]
+    pub tidemill: PathBuf,
+    /// Tidemill's number of cores.
+    #[arg(long)]
+    pub cores: Option<usize>,
+    /// Tidemill's memory budget.
+    #[arg(long)]
+    pub memory_limit: Option<String>,
+    /// Folder for the servers' data; a fresh one in the folder for temporary files unless given.
+    #[arg(long)]
+    pub folder: Option<PathBuf>,
+}
+
+impl ServerArgs {
+    pub fn setup(&self, kind: Kind, folder: &Path) -> Option<Setup> {
+        let binary = match kind {
+            Kind::Tidemill => Some(self.tidemill.clone()).filter(|path| path.exists()),
+            _ => kind.system_binary(),
+        }?;
+        let folder = folder.join(kind.name());
+        let mut setup = Setup::new(kind, binary, &folder);
+        setup.cores = self.cores;
+        setup.memory_limit = self.memory_limit.clone();
+        Some(setup)
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        self.folder
+            .clone()
+            .unwrap_or_else(|| std::env::temp_dir().join(format!("tidemill-perf-{}", std::process::id())))
+    }
+}
+
+#[derive(Args)]
+pub struct CompareArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[arg(long, default_value = "w1")]
+    pub workload: String,
+    /// Rows, instead of the workload's own number.
+    #[arg(long)]
+    pub rows: Option<u64>,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    #[arg(long, default_value_t = 8)]
+    pub clients: u64,
+    #[arg(long)]
+    pub rows_per_request: Option<u64>,
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Servers: tidemill, influxdb, victoria-metrics.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Query files to time on the reference workload.
+    #[arg(long, value_delimiter = ',', default_value = "q,q1,q2,q3,q4")]
+    pub query_files: Vec<String>,
+    /// Longest wait until the folder stops changing.
+    #[arg(long, default_value = "120s", value_parser = parse_duration)]
+    pub settle: Duration,
+    #[arg(long, default_value = "perf-out/compare.json")]
+    pub out: PathBuf,
+    /// Keep the servers' folders.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+#[derive(Args)]
+pub struct CrashArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// tidemill or influxdb.
+    #[arg(long, default_value = "tidemill")]
+    pub kind: String,
+    #[arg(long, default_value_t = 200)]
+    pub cycles: u64,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    #[arg(long, default_value_t = 4)]
+    pub clients: u64,
+    #[arg(long, default_value_t = 100)]
+    pub rows_per_request: u64,
+    /// Rows a second over all clients.
+    #[arg(long, default_value_t = 50_000.0)]
+    pub rate: f64,
+    /// The kill comes within this time after the load began.
+    #[arg(long, default_value = "700ms", value_parser = parse_duration)]
+    pub within: Duration,
+    /// Cycles on one database before the next one is begun.
+    #[arg(long, default_value_t = 20)]
+    pub cycles_per_database: u64,
+    /// Numbers of cores, one of which is drawn for each start.
+    #[arg(long, value_delimiter = ',')]
+    pub vary_cores: Vec<usize>,
+    /// Keep the server's folder.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn disorder_is_a_part_and_a_lag() {
+        assert_eq!(parse_disorder("0.1,1h"), Ok((0.1, 3_600_000)));
+        assert_eq!(parse_disorder("1,250ms"), Ok((1.0, 250)));
+        for bad in ["0.1", "2,1h", "0.1,1d", "0.1,-1s", "x,1s", "0.1,"] {
+            assert!(parse_disorder(bad).is_err(), "{bad}");
+        }
+    }
+}

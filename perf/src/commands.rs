@@ -1,0 +1,276 @@
+//! What the subcommands of `perf` do.
+
+use crate::arguments::{CompareArgs, CrashArgs, DataArgs, GenArgs, QueryArgs, VerifyArgs, WriteArgs};
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use tidemill_perf::acknowledgement;
+use tidemill_perf::check;
+use tidemill_perf::compare::{self, CompareOptions};
+use tidemill_perf::crash::{self, CrashOptions};
+use tidemill_perf::http::Client;
+use tidemill_perf::load::{self, LoadControl, LoadOptions};
+use tidemill_perf::oracle::{Oracle, SavedOracle};
+use tidemill_perf::process;
+use tidemill_perf::report;
+use tidemill_perf::server::Kind;
+use tidemill_perf::statements;
+use tidemill_perf::verify::{self, Grouping, Obligation};
+use tidemill_perf::workload::{self, Workload};
+
+pub fn generate(args: &GenArgs) -> Result<()> {
+    // The folder's own oracle must not decide what is written into it.
+    let directory = args.data.dir.clone().context("perf gen needs --dir")?;
+    let spec = DataArgs { dir: None, ..args.data.clone() }.spec()?;
+    std::fs::create_dir_all(&directory)?;
+    let files: Vec<u64> = if args.file.is_empty() { (0..spec.files).collect() } else { args.file.clone() };
+    if let Some(file) = files.iter().find(|file| **file >= spec.files) {
+        bail!("file {file} is asked for, but the set has {} files", spec.files);
+    }
+    let threads = args.threads.clamp(1, 64) as usize;
+    let parts: Vec<Result<Oracle>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|worker| {
+                let (files, directory) = (&files, &directory);
+                scope.spawn(move || {
+                    let mut oracle = Oracle::empty(spec);
+                    for file in files.iter().skip(worker).step_by(threads) {
+                        let path = workload::csv_path(directory, *file);
+                        let out = std::fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
+                        spec.write_csv(*file, out, |device, row| oracle.add(device.group(), row))
+                            .with_context(|| format!("write {}", path.display()))?;
+                    }
+                    Ok(oracle)
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a generator thread died"))))
+            .collect()
+    });
+    let mut oracle = Oracle::empty(spec);
+    for part in parts {
+        oracle.merge(&part?);
+    }
+    if args.file.is_empty() {
+        report::save(&directory.join("oracle.json"), &serde_json::to_value(oracle.save())?)?;
+    }
+    println!("{} rows in {} files in {}", oracle.total(|_| true).count, files.len(), directory.display());
+    Ok(())
+}
+
+pub fn write(args: &WriteArgs) -> Result<()> {
+    let workload = match (&args.workload, args.generate) {
+        (Some(name), _) if args.order.is_plain() => Workload::named(name, args.data.rows, args.data.seed)?,
+        (Some(_), _) => bail!("--workload has its own order of rows: leave out --interleave, --disorder and --dup"),
+        (None, true) => Workload::Devices { spec: args.data.spec()?, order: args.order.order() },
+        (None, false) if args.order.is_plain() => {
+            let directory = args.data.dir.clone().context("perf write needs --dir, --generate or --workload")?;
+            Workload::Files { spec: args.data.spec()?, directory }
+        }
+        (None, false) => bail!("--interleave, --disorder and --dup need --generate"),
+    };
+    let rows_per_request = args.rows_per_request.unwrap_or(workload.rows_per_request()).max(1);
+    println!("rendering {} rows for {} clients", workload.rows(), args.clients);
+    let plans = workload::render_all(&workload, args.clients.max(1), rows_per_request, args.gzip)?;
+    for target in &args.target {
+        load::create_database(target, &args.db, args.replication)?;
+    }
+    let mut options = LoadOptions::new("", &args.db, workload.precision());
+    options.targets.clone_from(&args.target);
+    options.retention_policy.clone_from(&args.rp);
+    options.consistency.clone_from(&args.consistency);
+    options.rate = args.rate;
+    options.retry = args.retry;
+    options.server_pid = args.server_pid;
+    let log = args.ack_log.as_deref().map(acknowledgement::Writer::create).transpose()?;
+    let control = LoadControl { log: log.as_ref(), ..LoadControl::default() };
+    let (figures, _) = load::run(&plans, &options, &control)?;
+    figures.print();
+    if let Some(path) = &args.out {
+        report::save(path, &figures.to_json())?;
+        println!("saved {}", path.display());
+    }
+    if figures.rows_rejected + figures.rows_unknown > 0 {
+        bail!("{} rows were not acknowledged", figures.rows_rejected + figures.rows_unknown);
+    }
+    Ok(())
+}
+
+pub fn query(args: &QueryArgs) -> Result<()> {
+    let oracle = Oracle::compute(args.data.spec()?, 2);
+    let mut client = Client::new(&args.target);
+    let mut wrong = 0;
+    let mut saved = Vec::new();
+    if let Some(pid) = args.server_pid {
+        // Without the right to reset it the peak since the server's start is reported, which is only higher.
+        let _ = process::reset_peak_rss(pid);
+    }
+    for file in &args.query_files {
+        let statements = statements::of_file(file);
+        if statements.is_empty() {
+            bail!("unknown query file {file:?}: {:?} are known", statements::FILES);
+        }
+        let mut total = 0.0;
+        for statement in &statements {
+            for _ in 0..args.repeat.max(1) {
+                let verdict = check::run(&mut client, &args.db, statement, &oracle)?;
+                total += verdict.seconds;
+                println!(
+                    "{file}: {:>10.1} ms {:>11} rows {:>12} bytes {} {}",
+                    verdict.seconds * 1e3,
+                    verdict.rows,
+                    verdict.bytes,
+                    if verdict.is_right() { "right" } else { "WRONG" },
+                    statement.text,
+                );
+                for finding in &verdict.findings {
+                    println!("    {finding}");
+                }
+                wrong += u64::from(!verdict.is_right());
+                saved.push(serde_json::json!({
+                    "file": file, "statement": statement.text, "seconds": verdict.seconds, "rows": verdict.rows,
+                    "bytes": verdict.bytes, "right": verdict.is_right(),
+                }));
+            }
+        }
+        println!("{file}: {} statements in {:.1} ms", statements.len(), total * 1e3);
+    }
+    let peak = args.server_pid.map(process::peak_rss_bytes).transpose()?;
+    if let Some(peak) = peak {
+        println!("server peak RSS {:.1} MiB", peak as f64 / 1048576.0);
+    }
+    if let Some(path) = &args.out {
+        report::save(path, &serde_json::json!({ "queries": saved, "server_peak_rss_bytes": peak }))?;
+    }
+    if wrong > 0 {
+        bail!("{wrong} answers differ from the oracle");
+    }
+    Ok(())
+}
+
+pub fn verify_all(args: &VerifyArgs) -> Result<()> {
+    let spec = args.data.spec()?;
+    let mut client = Client::new(&args.target);
+    if let Some(path) = &args.ack_log {
+        let entries = acknowledgement::read(path)?;
+        let owed = Obligation::from_log(&spec, args.order.order(), args.clients, &entries)?;
+        let (present, verdict) = verify::obligations(&mut client, &args.db, spec, &owed)?;
+        println!(
+            "{} rows owed, {} allowed, {} there, {} faults",
+            owed.must.count(),
+            owed.may.count(),
+            present.count(),
+            verdict.wrong
+        );
+        if !verdict.is_right() {
+            bail!("{:#?}", verdict.findings);
+        }
+        return Ok(());
+    }
+    let oracle = Oracle::compute(spec, 2);
+    if let Some(directory) = &args.data.dir
+        && saved_oracle(directory)? != oracle.save()
+    {
+        bail!("{} does not belong to this set", directory.join("oracle.json").display());
+    }
+    let mut wrong = 0;
+    for grouping in Grouping::ALL {
+        let verdict = verify::figures(&mut client, &args.db, grouping, &oracle)?;
+        println!("{grouping:?}: {} rows compared, {} differences", verdict.rows, verdict.wrong);
+        for finding in &verdict.findings {
+            println!("    {finding}");
+        }
+        wrong += verdict.wrong;
+    }
+    if wrong > 0 {
+        bail!("{wrong} differences from the oracle");
+    }
+    Ok(())
+}
+
+pub fn compare_all(args: &CompareArgs) -> Result<()> {
+    let folder = args.server.folder();
+    let mut kinds = vec![Kind::Tidemill, Kind::Influxd, Kind::VictoriaMetrics];
+    if !args.only.is_empty() {
+        kinds = args
+            .only
+            .iter()
+            .map(|name| Kind::from_name(name).with_context(|| format!("unknown server {name:?}")))
+            .collect::<Result<_>>()?;
+    }
+    let mut setups = Vec::new();
+    for kind in kinds {
+        match args.server.setup(kind, &folder) {
+            Some(setup) => setups.push(setup),
+            None if args.only.is_empty() && kind != Kind::Tidemill => {
+                println!("{} is not installed: left out", kind.name())
+            }
+            None => bail!("{} has no binary", kind.name()),
+        }
+    }
+    let workload = Workload::named(&args.workload, args.rows, args.seed)?;
+    let rows_per_request = args.rows_per_request.unwrap_or(workload.rows_per_request()).max(1);
+    println!("rendering {} rows for {} clients", workload.rows(), args.clients);
+    let plans = workload::render_all(&workload, args.clients.max(1), rows_per_request, false)?;
+    let options = CompareOptions {
+        clients: args.clients,
+        rows_per_request,
+        rate: args.rate,
+        query_files: args.query_files.clone(),
+        settle_max: args.settle,
+    };
+    let result = compare::run(&setups, &workload, &plans, &options);
+    if !args.keep {
+        for setup in &setups {
+            let _ = std::fs::remove_dir_all(folder.join(setup.kind.name()));
+        }
+        let _ = std::fs::remove_dir(&folder);
+    }
+    let columns = result?;
+    compare::print(&columns, &workload);
+    if let Some(verdict) = compare::verdict(&columns) {
+        println!("{verdict}");
+    }
+    report::save(&args.out, &compare::to_json(&columns, &workload))?;
+    println!("saved {}", args.out.display());
+    Ok(())
+}
+
+pub fn crash_cycles(args: &CrashArgs) -> Result<()> {
+    let kind = Kind::from_name(&args.kind).with_context(|| format!("unknown server {:?}", args.kind))?;
+    let folder = args.server.folder();
+    let setup = args.server.setup(kind, &folder).with_context(|| format!("{} has no binary", kind.name()))?;
+    let options = CrashOptions {
+        clients: args.clients.max(1),
+        rows_per_request: args.rows_per_request.max(1),
+        rate: args.rate,
+        load_time_max: args.within,
+        cycles_per_database: args.cycles_per_database.max(1),
+        cores: args.vary_cores.clone(),
+        verbose: true,
+        ..CrashOptions::new(setup, args.cycles, args.seed)
+    };
+    let report = crash::run(&options).with_context(|| format!("the folder is kept: {}", folder.display()))?;
+    println!(
+        "{} cycles: {} rows acknowledged, 0 lost, 0 invented, 0 doubled; {} batches without an answer held {} rows, \
+         of which {} were there; slowest start {:?}",
+        report.cycles,
+        report.rows_acknowledged,
+        report.batches_unknown,
+        report.rows_of_unknown_fate,
+        report.unknown_rows_present,
+        report.slowest_start,
+    );
+    if !args.keep {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// The oracle that `perf gen` left in a folder.
+pub fn saved_oracle(directory: &Path) -> Result<SavedOracle> {
+    let path = directory.join("oracle.json");
+    let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("parse {}", path.display()))
+}
