@@ -1,0 +1,303 @@
+//! Checks of a SELECT that need no schema, and what it asks of one.
+
+use crate::QueryError;
+use crate::functions::{Function, check_call, without_distinct_keyword};
+use crate::limit::SelectLimits;
+use crate::window::Windows;
+use tidemill_column::{TIME_MAX, TIME_MIN};
+use tidemill_influxql::{
+    Expr, Fill, MeasurementName, RegexLiteral, SelectStatement, Source, TimeContext, TimeOffset, split_time,
+};
+
+/// What a statement is compiled with.
+#[derive(Clone, Debug, Default)]
+pub struct CompileOptions {
+    /// What `now()` is, ns since the epoch.
+    pub now_ns: i64,
+    /// The request's database, for sources that name none.
+    pub default_database: Option<String>,
+    pub limits: SelectLimits,
+}
+
+/// A statement that keeps to the rules of the language.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    pub(crate) select: SelectStatement,
+    /// Reduced, without `time`, with the arguments of top() and bottom() behind the function.
+    pub(crate) fields: Vec<CompiledField>,
+    pub(crate) time_alias: Option<String>,
+    pub(crate) condition: Option<Expr>,
+    pub(crate) windows: Windows,
+    pub(crate) time_range: (i64, i64),
+    sources: Vec<SourceRequest>,
+}
+
+/// One field of the SELECT list.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CompiledField {
+    pub expr: Expr,
+    pub alias: Option<String>,
+}
+
+/// A source whose schema the plan needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceRequest {
+    /// The source's or the request's; `None` when neither names one.
+    pub database: Option<String>,
+    /// `None` means the database's default policy.
+    pub retention_policy: Option<String>,
+    pub measurement: MeasurementSelector,
+}
+
+/// Which measurements of a database a source means.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MeasurementSelector {
+    Name(String),
+    Regex(RegexLiteral),
+}
+
+/// What the fields of a statement have in common, for the rules about mixing them.
+struct Survey {
+    limit: u64,
+    functions: Vec<(String, Function)>,
+    plain: bool,
+    only_selectors: bool,
+    /// Plain references that the arguments of top() and bottom() add.
+    ranked_by: Vec<Expr>,
+}
+
+/// Checks a statement.
+///
+/// # Errors
+/// A rule is broken (the text is upstream's), or the statement uses something that is not executed yet.
+pub fn compile(select: &SelectStatement, options: &CompileOptions) -> Result<Compiled, QueryError> {
+    if select.target.is_some() {
+        return Err(QueryError::not_supported("INTO"));
+    }
+    if select.time_zone.is_some() {
+        return Err(QueryError::not_supported("tz()"));
+    }
+    let context = TimeContext::utc(options.now_ns);
+    let (range, condition) = split_time(select.condition.as_ref(), &context).map_err(|error| invalid(&error))?;
+    if let Some(condition) = &condition {
+        check_condition(condition)?;
+    }
+    let time = select.time_dimension().map_err(|error| invalid(&error))?.filter(|time| time.interval_ns > 0);
+
+    let mut survey = Survey {
+        limit: select.limit,
+        functions: Vec::new(),
+        plain: false,
+        only_selectors: true,
+        ranked_by: Vec::new(),
+    };
+    let mut fields = Vec::new();
+    let mut time_alias = None;
+    for field in &select.fields {
+        if matches!(&field.expr, Expr::VarRef(name) if name.name == "time") {
+            time_alias = field.alias.clone().or(time_alias);
+            continue;
+        }
+        let expr = without_distinct_keyword(field.expr.clone()).reduce(&context);
+        survey.visit(&expr, true)?;
+        fields.push(CompiledField { expr, alias: field.alias.clone() });
+        let added = std::mem::take(&mut survey.ranked_by);
+        fields.extend(added.into_iter().map(|expr| CompiledField { expr, alias: None }));
+    }
+    survey.check(&fields, select.fill, time.is_some())?;
+    let sources = sources(select, options)?;
+
+    let min = range.min_or_first();
+    let max = range.max_ns.unwrap_or(if time.is_some() { options.now_ns } else { TIME_MAX });
+    let mut time_range = (min.max(TIME_MIN), max.min(TIME_MAX));
+    let windows = match time {
+        None => Windows::whole(time_range),
+        Some(time) => {
+            let windows = Windows::every(time.interval_ns, offset_ns(time.offset, time.interval_ns, options.now_ns));
+            time_range = limit_buckets(windows, time_range, &options.limits)?;
+            windows
+        }
+    };
+    Ok(Compiled { select: select.clone(), fields, time_alias, condition, windows, time_range, sources })
+}
+
+impl Compiled {
+    /// The sources, in the order of the statement.
+    pub fn sources(&self) -> &[SourceRequest] {
+        &self.sources
+    }
+
+    /// ns, inclusive. Nothing outside can change the answer. Empty when the first is larger.
+    pub fn time_range(&self) -> (i64, i64) {
+        self.time_range
+    }
+}
+
+fn invalid(error: &impl std::fmt::Display) -> QueryError {
+    QueryError::invalid(error.to_string())
+}
+
+/// `now()` as an offset is counted from year 1, from where upstream's clock truncates.
+fn offset_ns(offset: TimeOffset, interval: i64, now_ns: i64) -> i64 {
+    const YEAR_ONE_TO_EPOCH_NS: i128 = 62_135_596_800 * 1_000_000_000;
+    match offset {
+        TimeOffset::Duration(offset) => offset,
+        TimeOffset::Now => {
+            let since_year_one = i128::from(now_ns) + YEAR_ONE_TO_EPOCH_NS;
+            i64::try_from(since_year_one.rem_euclid(i128::from(interval))).unwrap_or(0)
+        }
+    }
+}
+
+/// Refuses too many windows; without a lower bound the range is shortened instead.
+fn limit_buckets(windows: Windows, range: (i64, i64), limits: &SelectLimits) -> Result<(i64, i64), QueryError> {
+    let limit = limits.max_select_buckets;
+    if limit == 0 || range.0 > range.1 {
+        return Ok(range);
+    }
+    if range.0 > TIME_MIN {
+        limits.check_buckets(windows.count(range.0, range.1))?;
+        return Ok(range);
+    }
+    let back = i128::from(windows.interval()) * i128::from(limit - 1);
+    let min = i128::from(windows.start(range.1)) - back;
+    Ok((i64::try_from(min).unwrap_or(TIME_MIN).max(TIME_MIN), range.1))
+}
+
+fn sources(select: &SelectStatement, options: &CompileOptions) -> Result<Vec<SourceRequest>, QueryError> {
+    let mut sources = Vec::new();
+    for source in &select.sources {
+        let measurement = match source {
+            Source::Measurement(measurement) => measurement,
+            Source::Subquery(_) => return Err(QueryError::not_supported("a subquery in FROM")),
+        };
+        let selector = match &measurement.name {
+            MeasurementName::Name(name) => MeasurementSelector::Name(name.clone()),
+            MeasurementName::Regex(regex) => MeasurementSelector::Regex(regex.clone()),
+            MeasurementName::OfSource => return Err(QueryError::invalid("invalid measurement")),
+        };
+        if let MeasurementSelector::Name(name) = &selector {
+            let show = match name.as_str() {
+                "_fieldKeys" => "SHOW FIELD KEYS",
+                "_measurements" => "SHOW MEASUREMENTS",
+                "_series" => "SHOW SERIES",
+                "_tagKeys" => "SHOW TAG KEYS",
+                "_tags" => "SHOW TAG VALUES",
+                _ => "",
+            };
+            if !show.is_empty() {
+                return Err(QueryError::invalid(format!("unable to use system source '{name}': use {show} instead")));
+            }
+        }
+        sources.push(SourceRequest {
+            database: measurement.database.clone().or_else(|| options.default_database.clone()),
+            retention_policy: measurement.retention_policy.clone(),
+            measurement: selector,
+        });
+    }
+    Ok(sources)
+}
+
+/// Functions in a condition work on rows: those of windows have no meaning there.
+fn check_condition(condition: &Expr) -> Result<(), QueryError> {
+    for call in condition.calls() {
+        match Function::named(&call.name) {
+            Err(QueryError::NotSupported(what)) if is_row_function(&call.name) => {
+                return Err(QueryError::not_supported(format!("{what} in WHERE")));
+            }
+            _ => {
+                return Err(QueryError::invalid(format!(
+                    "invalid function call in condition: {}",
+                    Expr::Call(call.clone())
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Functions of single values.
+fn is_row_function(name: &str) -> bool {
+    const NAMES: [&str; 19] = [
+        "abs", "acos", "asin", "atan", "atan2", "ceil", "cos", "exp", "floor", "ln", "log", "log10", "log2", "pow",
+        "round", "sin", "sqrt", "tan", "trunc",
+    ];
+    NAMES.contains(&name)
+}
+
+impl Survey {
+    fn visit(&mut self, expr: &Expr, wildcards: bool) -> Result<(), QueryError> {
+        match expr {
+            Expr::VarRef(_) => self.plain = true,
+            Expr::Wildcard(_) if !wildcards => {
+                return Err(QueryError::invalid("unable to use wildcard in a binary expression"));
+            }
+            Expr::Regex(_) if !wildcards => {
+                return Err(QueryError::invalid("unable to use regex in a binary expression"));
+            }
+            Expr::Wildcard(_) | Expr::Regex(_) => self.plain = true,
+            Expr::Paren(inner) => self.visit(inner, wildcards)?,
+            Expr::Binary { left, right, .. } => {
+                if left.is_literal() && right.is_literal() {
+                    return Err(QueryError::invalid("cannot perform a binary expression on two literals"));
+                }
+                for side in [left, right] {
+                    if !side.is_literal() || matches!(**side, Expr::Regex(_)) {
+                        self.visit(side, false)?;
+                    }
+                }
+            }
+            Expr::Call(call) => {
+                if let Some((name, _)) = self.functions.iter().find(|(_, function)| function.ranks()) {
+                    return Err(cannot_combine(name));
+                }
+                let function = check_call(call, wildcards, self.limit)?;
+                let expands = matches!(call.arguments.first(), Some(Expr::Wildcard(_) | Expr::Regex(_)));
+                self.only_selectors = self.only_selectors && function.selects() && !expands;
+                self.functions.push((call.name.clone(), function));
+                if function.ranks() {
+                    let tags = call.arguments.len().saturating_sub(2);
+                    self.ranked_by = call.arguments.iter().skip(1).take(tags).cloned().collect();
+                    self.plain = self.plain || tags > 0;
+                }
+            }
+            _ => return Err(QueryError::invalid("field must contain at least one variable")),
+        }
+        Ok(())
+    }
+
+    fn check(&self, fields: &[CompiledField], fill: Fill, is_cut: bool) -> Result<(), QueryError> {
+        if fields.is_empty() {
+            return Err(QueryError::invalid("at least 1 non-time field must be queried"));
+        }
+        if self.functions.is_empty() {
+            return match fill {
+                Fill::None => Err(QueryError::invalid("fill(none) must be used with a function")),
+                Fill::Linear => Err(QueryError::invalid("fill(linear) must be used with a function")),
+                _ if is_cut => Err(QueryError::invalid("GROUP BY requires at least one aggregate function")),
+                _ => Ok(()),
+            };
+        }
+        let ranking = self.functions.iter().find(|(_, function)| function.ranks());
+        if let (Some((name, _)), true) = (ranking, self.functions.len() > 1) {
+            return Err(cannot_combine(name));
+        }
+        let distinct = self.functions.iter().any(|(_, function)| *function == Function::Distinct);
+        if distinct && (self.functions.len() > 1 || self.plain) {
+            return Err(QueryError::invalid(
+                "aggregate function distinct() cannot be combined with other functions or fields",
+            ));
+        }
+        if self.plain && !self.only_selectors {
+            return Err(QueryError::invalid("mixing aggregate and non-aggregate queries is not supported"));
+        }
+        if self.plain && self.functions.len() > 1 {
+            return Err(QueryError::invalid("mixing multiple selector functions with tags or fields is not supported"));
+        }
+        Ok(())
+    }
+}
+
+fn cannot_combine(name: &str) -> QueryError {
+    QueryError::invalid(format!("selector function {name}() cannot be combined with other functions"))
+}

@@ -1,0 +1,243 @@
+//! What is to be done, with every name resolved: the shape of the answer and one scan per measurement.
+//!
+//! Invariants: all scans of a plan share one [`Shape`], so the accumulators and rows that parts of different scans and
+//! cores emit have the same columns in the same order. A plan does not change once made.
+
+use crate::accumulator::AccumulatorSpec;
+use crate::condition::Condition;
+use crate::evaluate::EvalExpr;
+use crate::limit::{RowLimit, SeriesLimit};
+use crate::tag_filter::TagFilter;
+use crate::window::Windows;
+use std::sync::Arc;
+use tidemill_column::FieldType;
+use tidemill_influxql::Fill;
+
+/// A field as the plan sees it. Two casts of one field are two columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ReadColumn {
+    pub name: String,
+    pub field_type: FieldType,
+}
+
+/// Something of a row that is not computed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LeafRef {
+    /// Index into [`Shape::columns`].
+    Field(usize),
+    Tag(String),
+}
+
+impl LeafRef {
+    pub(crate) fn field_type(&self, columns: &[ReadColumn]) -> FieldType {
+        match self {
+            LeafRef::Field(column) => columns[*column].field_type,
+            LeafRef::Tag(_) => FieldType::String,
+        }
+    }
+}
+
+/// One column of the answer behind `time`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Output {
+    pub expr: EvalExpr,
+    pub field_type: FieldType,
+}
+
+/// How the value of a function comes out of accumulators, which are named by index.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Finish {
+    Count(usize),
+    CountDistinct(usize),
+    Sum(usize),
+    Mean(usize),
+    Pick(usize),
+    /// The one best row of a collecting accumulator.
+    Best(usize),
+    Spread {
+        min: usize,
+        max: usize,
+    },
+    Median(usize),
+    Mode(usize),
+    Stddev(usize),
+    Percentile {
+        accumulator: usize,
+        percent: f64,
+    },
+    Distinct(usize),
+    /// top() and bottom(): all rows that were kept, by time.
+    Ranked(usize),
+}
+
+impl Finish {
+    /// The accumulator that says whether there is a value at all.
+    pub(crate) fn accumulator(&self) -> usize {
+        match self {
+            Finish::Count(accumulator)
+            | Finish::CountDistinct(accumulator)
+            | Finish::Sum(accumulator)
+            | Finish::Mean(accumulator)
+            | Finish::Pick(accumulator)
+            | Finish::Best(accumulator)
+            | Finish::Spread { min: accumulator, .. }
+            | Finish::Median(accumulator)
+            | Finish::Mode(accumulator)
+            | Finish::Stddev(accumulator)
+            | Finish::Percentile { accumulator, .. }
+            | Finish::Distinct(accumulator)
+            | Finish::Ranked(accumulator) => *accumulator,
+        }
+    }
+
+    /// Gives any number of rows a window, so that empty windows are not filled.
+    pub(crate) fn gives_rows(&self) -> bool {
+        matches!(self, Finish::Distinct(_) | Finish::Ranked(_))
+    }
+
+    /// Is zero in an empty window.
+    pub(crate) fn counts(&self) -> bool {
+        matches!(self, Finish::Count(_) | Finish::CountDistinct(_))
+    }
+}
+
+/// One function call of the statement. `None`: its field does not exist, so it never has a value.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CallPlan {
+    pub finish: Option<Finish>,
+    pub field_type: FieldType,
+}
+
+/// Functions over windows.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Aggregate {
+    pub accumulators: Vec<AccumulatorSpec>,
+    /// Leaves `0..calls.len()` of the output expressions.
+    pub calls: Vec<CallPlan>,
+    /// The leaves behind the calls: fields and tags beside the only selector.
+    pub carried: Vec<LeafRef>,
+    /// Rows stand at the time of the selected point, not at the start of the window.
+    pub own_times: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Work {
+    /// Rows as they are; the leaves of the output expressions.
+    Raw {
+        leaves: Vec<LeafRef>,
+    },
+    Aggregate(Aggregate),
+}
+
+/// What all scans of a plan have in common.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Shape {
+    /// `time` first.
+    pub column_names: Arc<[String]>,
+    pub outputs: Vec<Output>,
+    pub columns: Vec<ReadColumn>,
+    /// GROUP BY tags, sorted.
+    pub dimensions: Vec<String>,
+    pub windows: Windows,
+    /// Inclusive.
+    pub time_range: (i64, i64),
+    pub descending: bool,
+    pub fill: Fill,
+    pub row_limit: RowLimit,
+    pub series_limit: SeriesLimit,
+    pub work: Work,
+}
+
+/// A statement that is ready to run.
+#[derive(Debug)]
+pub struct Plan {
+    pub(crate) shape: Arc<Shape>,
+    pub(crate) scans: Vec<Arc<ScanPlan>>,
+}
+
+impl Plan {
+    /// One scan per measurement, database and retention policy; every partition runs each of them.
+    pub fn scans(&self) -> &[Arc<ScanPlan>] {
+        &self.scans
+    }
+
+    /// ns, inclusive.
+    pub fn time_range(&self) -> (i64, i64) {
+        self.shape.time_range
+    }
+
+    /// The names of the answer's columns, `time` (or its alias) first.
+    pub fn column_names(&self) -> &Arc<[String]> {
+        &self.shape.column_names
+    }
+}
+
+/// The scan of one measurement.
+#[derive(Debug)]
+pub struct ScanPlan {
+    pub(crate) shape: Arc<Shape>,
+    pub(crate) database: String,
+    pub(crate) retention_policy: String,
+    pub(crate) measurement: String,
+    pub(crate) fields: Vec<(String, FieldType)>,
+    /// For each column of the plan its place in `fields`, unless the measurement has no such field.
+    pub(crate) column_fields: Vec<Option<usize>>,
+    pub(crate) condition: Condition,
+    pub(crate) tag_filter: TagFilter,
+}
+
+impl ScanPlan {
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    pub fn retention_policy(&self) -> &str {
+        &self.retention_policy
+    }
+
+    pub fn measurement(&self) -> &str {
+        &self.measurement
+    }
+
+    /// Which series to scan. Letting through more of them does no harm.
+    pub fn tag_filter(&self) -> &TagFilter {
+        &self.tag_filter
+    }
+
+    /// The fields to read, in the order in which [`Points::columns`](tidemill_column::Points) must hold them, with the
+    /// type that wins when shards differ. Columns of another type are accepted.
+    pub fn fields(&self) -> &[(String, FieldType)] {
+        &self.fields
+    }
+
+    /// ns, inclusive.
+    pub fn time_range(&self) -> (i64, i64) {
+        self.shape.time_range
+    }
+
+    /// Whether the batches of a series must come newest first. Rows ascend within a batch in either case.
+    pub fn descending(&self) -> bool {
+        match &self.shape.work {
+            Work::Raw { .. } => self.shape.descending,
+            Work::Aggregate(_) => self.early_pick() == Some(crate::accumulator::PickKind::Last),
+        }
+    }
+
+    /// First and last instant of the window that holds `time`: a block between them may be given by its summary.
+    pub fn window_bounds(&self, time: i64) -> (i64, i64) {
+        let (start, last) = self.shape.windows.bounds(time);
+        if self.shape.windows.is_cut() { (start, last) } else { (i64::MIN, i64::MAX) }
+    }
+
+    /// When only first (or only last) values are asked for: a series is done with as soon as they are found.
+    pub(crate) fn early_pick(&self) -> Option<crate::accumulator::PickKind> {
+        use crate::accumulator::{AccumulatorKind, PickKind};
+        let Work::Aggregate(aggregate) = &self.shape.work else { return None };
+        let kind = match aggregate.accumulators.first()?.kind {
+            AccumulatorKind::Pick(kind @ (PickKind::First | PickKind::Last)) => kind,
+            _ => return None,
+        };
+        let same = |spec: &AccumulatorSpec| spec.kind == AccumulatorKind::Pick(kind);
+        (!self.shape.windows.is_cut() && aggregate.accumulators.iter().all(same)).then_some(kind)
+    }
+}

@@ -1,0 +1,401 @@
+//! From a checked statement and the schemas of its sources to a plan: names resolved, wildcards expanded, types checked.
+
+use crate::QueryError;
+use crate::accumulator::{AccumulatorKind, AccumulatorSpec, Better, Keep, PickKind};
+use crate::arithmetic_type::{ExprType, binary_type, literal_type};
+use crate::compile::Compiled;
+use crate::condition::Condition;
+use crate::evaluate::EvalExpr;
+use crate::functions::Function;
+use crate::limit::{RowLimit, SeriesLimit};
+use crate::names::column_names;
+use crate::plan::{Aggregate, CallPlan, Finish, LeafRef, Output, Plan, ReadColumn, ScanPlan, Shape, Work};
+use crate::resolve::ConditionResolver;
+use crate::schema::{Meaning, Names, SourceSchema, data_type};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tidemill_column::{FieldType, Value};
+use tidemill_influxql::{Call, DataType, Expr, VarRef};
+
+/// Columns of the plan while it is made.
+#[derive(Default)]
+pub(crate) struct Columns(Vec<ReadColumn>);
+
+impl Columns {
+    pub(crate) fn index(&mut self, name: &str, field_type: FieldType) -> usize {
+        let wanted = |column: &ReadColumn| column.name == name && column.field_type == field_type;
+        self.0.iter().position(wanted).unwrap_or_else(|| {
+            self.0.push(ReadColumn { name: name.to_owned(), field_type });
+            self.0.len() - 1
+        })
+    }
+}
+
+struct Planner<'a> {
+    names: &'a Names,
+    columns: Columns,
+    /// Functions by their text with types: equal calls are computed once.
+    calls: Vec<(Call, CallPlan)>,
+    accumulators: Vec<AccumulatorSpec>,
+    /// Plain references: the leaves of a raw select, what a selector carries along otherwise.
+    leaves: Vec<LeafRef>,
+    /// The only call is a selector beside plain references.
+    carries: bool,
+    /// Functions stand in the statement, so plain references are leaves behind the calls.
+    aggregates: bool,
+    call_count: usize,
+}
+
+impl Compiled {
+    /// The plan over these measurements.
+    ///
+    /// # Errors
+    /// Types do not fit; the text is upstream's.
+    pub fn plan(&self, schemas: Vec<SourceSchema>) -> Result<Plan, QueryError> {
+        let names = Names::of(&schemas);
+        let fields = names.expand(&self.fields, &self.select.dimensions)?;
+        let named = fields.iter().map(|field| (&field.expr, field.alias.as_deref()));
+        let column_names = column_names(self.time_alias.as_deref(), named);
+
+        let mut calls: Vec<&Call> = Vec::new();
+        for field in &fields {
+            outer_calls(&field.expr, &mut calls);
+        }
+        let mut plain = 0;
+        fields.iter().for_each(|field| plain += plain_references(&field.expr));
+        let mut planner = Planner {
+            names: &names,
+            columns: Columns::default(),
+            calls: Vec::new(),
+            accumulators: Vec::new(),
+            leaves: Vec::new(),
+            carries: !calls.is_empty() && plain > 0,
+            aggregates: !calls.is_empty(),
+            call_count: calls.len(),
+        };
+        for call in &calls {
+            planner.add_call(call)?;
+        }
+        planner.call_count = planner.calls.len();
+        let mut outputs = Vec::with_capacity(fields.len());
+        for field in &fields {
+            let (expr, expr_type) = planner.expression(&field.expr)?;
+            let field_type = match expr_type {
+                ExprType::Field(field_type) => field_type,
+                ExprType::Tag => FieldType::String,
+                ExprType::Unknown | ExprType::Duration => FieldType::Float,
+            };
+            outputs.push(Output { expr, field_type });
+        }
+        let work = planner.work(self);
+        let mut columns = planner.columns;
+        let shown = shown_columns(&work);
+        let mut conditions = Vec::with_capacity(schemas.len());
+        for schema in &schemas {
+            conditions.push(match &self.condition {
+                None => (Condition::Constant(true), BTreeSet::new()),
+                Some(condition) => ConditionResolver::new(schema, &mut columns).resolve(condition)?,
+            });
+        }
+        let shape = Arc::new(Shape {
+            column_names: column_names.into(),
+            outputs,
+            columns: columns.0,
+            dimensions: names.dimensions(&self.select.dimensions),
+            windows: self.windows,
+            time_range: self.time_range,
+            descending: !self.select.is_ascending(),
+            fill: self.select.fill,
+            row_limit: RowLimit::new(self.select.limit, self.select.offset),
+            series_limit: SeriesLimit::new(self.select.slimit, self.select.soffset),
+            work,
+        });
+        let empty = self.time_range.0 > self.time_range.1;
+        let scans = schemas.into_iter().zip(conditions).filter(|_| !empty).filter_map(|(schema, (condition, read))| {
+            let scan = scan(&shape, schema, condition, &read, &shown)?;
+            Some(Arc::new(scan))
+        });
+        Ok(Plan { scans: scans.collect(), shape: shape.clone() })
+    }
+}
+
+/// The scan of a measurement, unless it has none of the fields that could give a row.
+fn scan(
+    shape: &Arc<Shape>,
+    schema: SourceSchema,
+    condition: Condition,
+    condition_columns: &BTreeSet<usize>,
+    shown: &(BTreeSet<usize>, BTreeSet<usize>),
+) -> Option<ScanPlan> {
+    let (deciding, carried) = shown;
+    let mut fields: Vec<(String, FieldType)> = Vec::new();
+    let mut column_fields = vec![None; shape.columns.len()];
+    for index in deciding.iter().chain(carried).chain(condition_columns) {
+        let name = &shape.columns[*index].name;
+        let Some(field_type) = schema.fields.get(name) else { continue };
+        let field = fields.iter().position(|(other, _)| other == name).unwrap_or_else(|| {
+            fields.push((name.clone(), *field_type));
+            fields.len() - 1
+        });
+        column_fields[*index] = Some(field);
+    }
+    if condition == Condition::Constant(false) || deciding.iter().all(|index| column_fields[*index].is_none()) {
+        return None;
+    }
+    Some(ScanPlan {
+        shape: shape.clone(),
+        database: schema.database,
+        retention_policy: schema.retention_policy,
+        measurement: schema.measurement,
+        fields,
+        column_fields,
+        tag_filter: condition.tag_filter(),
+        condition,
+    })
+}
+
+/// Columns of which one must have a value for a row to be there, and columns that only come along.
+fn shown_columns(work: &Work) -> (BTreeSet<usize>, BTreeSet<usize>) {
+    let fields = |leaves: &[LeafRef]| -> BTreeSet<usize> {
+        leaves.iter().filter_map(|leaf| if let LeafRef::Field(column) = leaf { Some(*column) } else { None }).collect()
+    };
+    match work {
+        Work::Raw { leaves } => (fields(leaves), BTreeSet::new()),
+        Work::Aggregate(aggregate) => {
+            (aggregate.accumulators.iter().map(|spec| spec.column).collect(), fields(&aggregate.carried))
+        }
+    }
+}
+
+/// The calls of an expression that are not arguments of others.
+fn outer_calls<'a>(expr: &'a Expr, calls: &mut Vec<&'a Call>) {
+    match expr {
+        Expr::Call(call) => calls.push(call),
+        Expr::Paren(inner) => outer_calls(inner, calls),
+        Expr::Binary { left, right, .. } => {
+            outer_calls(left, calls);
+            outer_calls(right, calls);
+        }
+        _ => {}
+    }
+}
+
+/// References of an expression outside of calls.
+fn plain_references(expr: &Expr) -> usize {
+    match expr {
+        Expr::VarRef(_) => 1,
+        Expr::Paren(inner) => plain_references(inner),
+        Expr::Binary { left, right, .. } => plain_references(left) + plain_references(right),
+        _ => 0,
+    }
+}
+
+impl Planner<'_> {
+    fn work(&mut self, compiled: &Compiled) -> Work {
+        let leaves = std::mem::take(&mut self.leaves);
+        if !self.aggregates {
+            return Work::Raw { leaves };
+        }
+        let selectors: Vec<bool> = self.calls.iter().map(|(call, _)| selects(call)).collect();
+        let ranks = self.calls.iter().any(|(call, _)| Function::named(&call.name).is_ok_and(Function::ranks));
+        Work::Aggregate(Aggregate {
+            accumulators: std::mem::take(&mut self.accumulators),
+            calls: self.calls.drain(..).map(|(_, plan)| plan).collect(),
+            carried: leaves,
+            own_times: ranks || selectors == [true] && !compiled.windows.is_cut(),
+        })
+    }
+
+    fn add_call(&mut self, call: &Call) -> Result<(), QueryError> {
+        if self.calls.iter().any(|(other, _)| other == call) {
+            return Ok(());
+        }
+        let plan = self.call(call)?;
+        self.calls.push((call.clone(), plan));
+        Ok(())
+    }
+
+    fn leaf(&mut self, leaf: LeafRef) -> usize {
+        self.leaves.iter().position(|other| *other == leaf).unwrap_or_else(|| {
+            self.leaves.push(leaf);
+            self.leaves.len() - 1
+        })
+    }
+
+    fn accumulator(&mut self, kind: AccumulatorKind, column: usize, field_type: FieldType) -> usize {
+        // A sum counts too.
+        for (index, spec) in self.accumulators.iter_mut().enumerate().filter(|(_, spec)| spec.column == column) {
+            match (&spec.kind, &kind) {
+                (AccumulatorKind::Sum, AccumulatorKind::Count) => return index,
+                (AccumulatorKind::Count, AccumulatorKind::Sum) => {
+                    spec.kind = AccumulatorKind::Sum;
+                    return index;
+                }
+                (one, other) if one == other => return index,
+                _ => {}
+            }
+        }
+        self.accumulators.push(AccumulatorSpec { kind, column, field_type });
+        self.accumulators.len() - 1
+    }
+
+    /// What a call needs. A call over a name that is no field never has a value.
+    fn call(&mut self, call: &Call) -> Result<CallPlan, QueryError> {
+        let mut function = Function::named(&call.name)?;
+        let mut argument = call.arguments.first();
+        let mut distinct = false;
+        if let Some(Expr::Call(inner)) = argument {
+            argument = inner.arguments.first();
+            distinct = true;
+        }
+        let Some(Expr::VarRef(name)) = argument else {
+            return Err(QueryError::invalid(format!("expected field argument in {}()", call.name)));
+        };
+        let Meaning::Field(field_type) = self.names.meaning(name) else {
+            return Ok(CallPlan { finish: None, field_type: FieldType::Float });
+        };
+        let result = function.result_type(&call.name, field_type)?;
+        if function == Function::Count && distinct {
+            function = Function::Distinct;
+        }
+        let column = self.columns.index(&name.name, field_type);
+        let carried = self.carries;
+        let collect = |keep: Keep| AccumulatorKind::Collect { keep, carried };
+        let best = |kind: PickKind, count: usize, per: usize| collect(Keep::Best(Better { kind, count, per }));
+        let mut add = |kind: AccumulatorKind| self.accumulator(kind, column, field_type);
+        let picks = |kind: PickKind| {
+            // Strings have no fast path, and rows that are carried along must be kept.
+            if carried || field_type == FieldType::String {
+                (best(kind, 1, 0), true)
+            } else {
+                (AccumulatorKind::Pick(kind), false)
+            }
+        };
+        let mut pick = |kind: PickKind| {
+            let (kind, collected) = picks(kind);
+            let accumulator = add(kind);
+            if collected { Finish::Best(accumulator) } else { Finish::Pick(accumulator) }
+        };
+        let finish = match function {
+            Function::Min => pick(PickKind::Min),
+            Function::Max => pick(PickKind::Max),
+            Function::First => pick(PickKind::First),
+            Function::Last => pick(PickKind::Last),
+            Function::Count => Finish::Count(add(AccumulatorKind::Count)),
+            Function::Sum => Finish::Sum(add(AccumulatorKind::Sum)),
+            Function::Mean => Finish::Mean(add(AccumulatorKind::Sum)),
+            Function::Spread => Finish::Spread {
+                min: add(AccumulatorKind::Pick(PickKind::Min)),
+                max: add(AccumulatorKind::Pick(PickKind::Max)),
+            },
+            Function::Median => Finish::Median(add(collect(Keep::All))),
+            Function::Mode => Finish::Mode(add(collect(Keep::All))),
+            Function::Stddev => Finish::Stddev(add(collect(Keep::All))),
+            Function::Distinct if distinct => Finish::CountDistinct(add(AccumulatorKind::Distinct)),
+            Function::Distinct => Finish::Distinct(add(AccumulatorKind::Distinct)),
+            Function::Percentile => {
+                let percent = match call.arguments.get(1) {
+                    Some(Expr::Integer(percent)) => *percent as f64,
+                    Some(Expr::Number(percent)) => *percent,
+                    _ => f64::NAN,
+                };
+                Finish::Percentile { accumulator: add(collect(Keep::All)), percent }
+            }
+            Function::Top | Function::Bottom => {
+                let kind = if function == Function::Top { PickKind::Max } else { PickKind::Min };
+                let count = match call.arguments.last() {
+                    Some(Expr::Integer(count)) => usize::try_from(*count).unwrap_or(usize::MAX),
+                    _ => 0,
+                };
+                let tags = call.arguments.get(1..call.arguments.len().saturating_sub(1)).unwrap_or(&[]);
+                // They are the first of what is carried, whatever else is selected.
+                for tag in tags {
+                    if let Expr::VarRef(tag) = tag {
+                        self.reference(tag);
+                    }
+                }
+                let per = self.leaves.len();
+                Finish::Ranked(self.accumulator(best(kind, count, per), column, field_type))
+            }
+        };
+        Ok(CallPlan { finish: Some(finish), field_type: result })
+    }
+
+    /// The leaf of a plain reference, and its type.
+    fn reference(&mut self, name: &VarRef) -> (Option<usize>, ExprType) {
+        match self.names.meaning(name) {
+            Meaning::Field(field_type) => {
+                let column = self.columns.index(&name.name, field_type);
+                (Some(self.leaf(LeafRef::Field(column))), ExprType::Field(field_type))
+            }
+            Meaning::Tag => (Some(self.leaf(LeafRef::Tag(name.name.clone()))), ExprType::Tag),
+            Meaning::Nothing => (None, ExprType::Unknown),
+        }
+    }
+
+    fn expression(&mut self, expr: &Expr) -> Result<(EvalExpr, ExprType), QueryError> {
+        Ok(match expr {
+            Expr::Paren(inner) => self.expression(inner)?,
+            Expr::VarRef(name) => {
+                let (leaf, expr_type) = self.reference(name);
+                let first = if self.aggregates { self.call_count } else { 0 };
+                (leaf.map_or(EvalExpr::Nil, |leaf| EvalExpr::Leaf(first + leaf)), expr_type)
+            }
+            Expr::Call(call) => {
+                let index = self.calls.iter().position(|(other, _)| other == call);
+                let Some(index) = index else { return Ok((EvalExpr::Nil, ExprType::Unknown)) };
+                let plan = &self.calls[index].1;
+                let expr_type =
+                    if plan.finish.is_some() { ExprType::Field(plan.field_type) } else { ExprType::Unknown };
+                (EvalExpr::Leaf(index), expr_type)
+            }
+            Expr::Binary { operator, left, right } => {
+                let literal = match (&**left, &**right) {
+                    (Expr::Integer(literal), _) | (_, Expr::Integer(literal)) => Some(*literal),
+                    _ => None,
+                };
+                let (left, left_type) = self.expression(left)?;
+                let (right, right_type) = self.expression(right)?;
+                let expr_type = binary_type(*operator, left_type, right_type, literal, || self.typed(expr))?;
+                let expr = EvalExpr::Binary {
+                    operator: *operator,
+                    left: Box::new(left),
+                    right: Box::new(right),
+                    integer_division: false,
+                };
+                (expr, expr_type)
+            }
+            literal => {
+                let value = match literal {
+                    Expr::Integer(value) => Value::Integer(*value),
+                    Expr::Unsigned(value) => Value::Unsigned(*value),
+                    Expr::Number(value) => Value::Float(*value),
+                    Expr::String(value) => Value::String(value.as_bytes().into()),
+                    Expr::Boolean(value) => Value::Boolean(*value),
+                    _ => return Ok((EvalExpr::Nil, literal_type(literal))),
+                };
+                (EvalExpr::Literal(value), literal_type(literal))
+            }
+        })
+    }
+
+    /// The text of an expression with the types of its names, as error texts show it.
+    fn typed(&self, expr: &Expr) -> String {
+        let typed = expr.clone().rewrite(&mut |expr| match expr {
+            Expr::VarRef(name) => {
+                let data_type = match self.names.meaning(&name) {
+                    Meaning::Field(field_type) => Some(data_type(field_type)),
+                    Meaning::Tag => Some(DataType::Tag),
+                    Meaning::Nothing => None,
+                };
+                Expr::VarRef(VarRef { name: name.name, data_type })
+            }
+            other => other,
+        });
+        typed.to_string()
+    }
+}
+
+fn selects(call: &Call) -> bool {
+    Function::named(&call.name).is_ok_and(Function::selects)
+}

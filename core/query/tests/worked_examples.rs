@@ -1,0 +1,278 @@
+//! The worked examples of the language reference, as far as they are executed, and observed answers of upstream.
+
+mod source;
+
+use source::{Run, text, worked_example_source};
+
+fn check(cases: &[(&str, &str)]) {
+    let source = worked_example_source();
+    for (query, expected) in cases {
+        for run in [
+            Run::default(),
+            Run { partitions: 1, batch_rows: 1000, chunk_rows: 1000, ..Run::default() },
+            Run { partitions: 5, batch_rows: 1, chunk_rows: 1, salt: 99, ..Run::default() },
+        ] {
+            let found = source.run(query, &run).map_or_else(|error| format!("error: {error}"), |answer| text(&answer));
+            assert_eq!(found, *expected, "{query} with {run:?}");
+        }
+    }
+}
+
+#[test]
+fn aggregates() {
+    check(&[
+        (
+            "SELECT mean(v),count(v),sum(i) FROM n WHERE time>=0 AND time<100s GROUP BY time(20s)",
+            "n mean,count,sum 0:2,2,4 20:3.5,2,7 40:7.5,2,15 60:7,1,7 80:10,1,10",
+        ),
+        ("SELECT first(v),last(v),min(v),max(v) FROM n", "n first,last,min,max 0:1,10,1,10"),
+        ("SELECT max(v) FROM n", "n max 90:10"),
+        ("SELECT max(v), max(v) FROM n", "n max,max_1 90:10,10"),
+        ("SELECT max(v)*2 FROM n", "n max 90:20"),
+        ("SELECT min(v), s FROM k", "k min,s 0:1,\"p\""),
+        ("SELECT percentile(v,50),percentile(v,100) FROM n", "n percentile,percentile_1 0:5,10"),
+        ("SELECT percentile(v,50) FROM n", "n percentile 30:5"),
+        ("SELECT percentile(v,0) FROM n", ""),
+        (
+            "SELECT median(v),mode(v),stddev(v),spread(v) FROM n",
+            "n median,mode,stddev,spread 0:6,7,3.1594529363709247,9",
+        ),
+        ("SELECT stddev(v) FROM n WHERE time>=0 AND time<10s", "n stddev 0:null"),
+        (
+            "SELECT stddev(v) FROM n WHERE time>=0 AND time<30s GROUP BY time(10s) FILL(none)",
+            "n stddev 0:null 10:null 20:null",
+        ),
+        ("SELECT distinct(s) FROM k", "k distinct 0:\"p\" 0:\"q\" 0:\"r\""),
+        ("SELECT DISTINCT s FROM k", "k distinct 0:\"p\" 0:\"q\" 0:\"r\""),
+        ("SELECT count(distinct(s)) FROM k", "k count 0:3"),
+        ("SELECT count(distinct(s)),mean(v) FROM k", "k count,mean 0:3,5.2"),
+        (
+            "SELECT distinct(v) FROM n WHERE time>=0 AND time<70s GROUP BY time(30s)",
+            "n distinct 0:1 0:3 0:2 30:5 30:8 30:7 60:7",
+        ),
+        (
+            "SELECT distinct(v) FROM n WHERE time>=0 AND time<70s GROUP BY time(30s) ORDER BY time DESC",
+            "n distinct 60:7 30:5 30:8 30:7 0:1 0:3 0:2",
+        ),
+        ("SELECT count(*) FROM k", "k count_b,count_s,count_v 0:5,5,5"),
+        ("SELECT mean(*) FROM k", "k mean_v 0:5.2"),
+        ("SELECT mean(*) AS z FROM n", "n z_i,z_v 0:5.375,5.375"),
+        ("SELECT mean(v)*2+1 FROM n", "n mean 0:11.75"),
+        (
+            "SELECT mean(v) FROM k WHERE time>=0 AND time<40s GROUP BY time(20s), host",
+            "k{host=a} mean 0:2.5 20:null\nk{host=b} mean 0:9 20:6\nk{host=c} mean 0:null 20:6",
+        ),
+        ("SELECT mean(zzz), mean(v) FROM n", "n mean,mean_1 0:null,5.375"),
+        ("SELECT mean(zzz) FROM n", ""),
+        ("SELECT count(host) FROM k", ""),
+        ("SELECT count(v) FROM n WHERE time>1000s AND time<1100s GROUP BY time(50s)", ""),
+        ("SELECT max(v),i FROM n WHERE time>=0 AND time<60s GROUP BY time(30s)", "n max,i 0:3,3 30:8,8"),
+        ("SELECT mode(s),first(s),last(s) FROM k", "k mode,first,last 0:\"q\",\"p\",\"q\""),
+        ("SELECT first(b),last(b),min(b),max(b) FROM k", "k first,last,min,max 0:true,true,false,true"),
+        ("SELECT first(v),mean(v) FROM n WHERE time >= 5s", "n first,mean 5:3,6"),
+        (
+            "SELECT mean(v) FROM n,k GROUP BY host ORDER BY time DESC",
+            "n{host=} mean 0:5.375\nk{host=c} mean 0:6\nk{host=b} mean 0:7.5\nk{host=a} mean 0:2.5",
+        ),
+        (
+            "SELECT mean(v) FROM n WHERE time >= 0 AND time < 100s GROUP BY time(20s) ORDER BY time DESC LIMIT 2",
+            "n mean 80:10 60:7",
+        ),
+        (
+            "SELECT mean(v) FROM k GROUP BY host,time(10s) LIMIT 1",
+            "k{host=a} mean 0:1\nk{host=b} mean 0:9\nk{host=c} mean 20:6",
+        ),
+        ("SELECT max(v), i+1 FROM n", "n max,i 90:10,11"),
+        ("SELECT first(v), s FROM n,k", "k first,s 0:1,\"p\"\nn first,s 0:1,null"),
+        ("SELECT count(v::string) FROM n", ""),
+    ]);
+}
+
+#[test]
+fn rankings() {
+    check(&[
+        ("SELECT top(v,3) FROM k", "k top 5:9 27:6 27:6"),
+        ("SELECT top(v,host,2) FROM k", "k top,host 5:9,\"b\" 27:6,\"c\""),
+        ("SELECT bottom(v,host,2),s FROM k", "k bottom,host,s 0:1,\"a\",\"p\" 27:6,\"b\",\"p\""),
+        ("SELECT top(v,1) FROM k WHERE time>=0 AND time<30s GROUP BY time(10s)", "k top 5:9 12:4 27:6"),
+        ("SELECT top(v,2),i FROM n GROUP BY time(30s)", "n top,i 10:3,3 20:2,2 40:8,8 50:7,7 60:7,7 90:10,10"),
+        ("SELECT top(v,3) FROM n ORDER BY time DESC", "n top 40:8 50:7 90:10"),
+        ("SELECT top(v,2)*2 FROM k", "k top 5:18 27:12"),
+    ]);
+}
+
+#[test]
+fn fills() {
+    let query =
+        |fill: &str| format!("SELECT mean(v),count(i) FROM n WHERE time>=50s AND time<110s GROUP BY time(10s) {fill}");
+    check(&[
+        (&query(""), "n mean,count 50:7,1 60:7,1 70:null,0 80:null,0 90:10,1 100:null,0"),
+        (&query("fill(3)"), "n mean,count 50:7,1 60:7,1 70:3,3 80:3,3 90:10,1 100:3,3"),
+        (&query("fill(previous)"), "n mean,count 50:7,1 60:7,1 70:7,1 80:7,1 90:10,1 100:10,1"),
+        (&query("fill(none)"), "n mean,count 50:7,1 60:7,1 90:10,1"),
+        (
+            "SELECT mean(v),sum(i) FROM n WHERE time>=50s AND time<110s GROUP BY time(10s) fill(linear)",
+            "n mean,sum 50:7,7 60:7,7 70:8,8 80:9,9 90:10,10 100:null,null",
+        ),
+        ("SELECT v,s FROM k,n fill(5) LIMIT 2", "k v,s 0:1,\"p\" 5:9,\"q\"\nn v,s 0:1,5 10:3,5"),
+        ("SELECT mean(v), mean(zzz) FROM n fill(7)", "n mean,mean_1 0:5.375,7"),
+        (
+            "SELECT mean(v), count(zzz) FROM n WHERE time>=0 AND time<30s GROUP BY time(10s) fill(7)",
+            "n mean,count 0:1,7 10:3,7 20:2,7",
+        ),
+        (
+            "SELECT count(s), mean(v) FROM k,n WHERE time>=0 AND time<30s GROUP BY time(10s)",
+            "k count,mean 0:2,5 10:1,4 20:2,6\nn count,mean 0:null,1 10:null,3 20:null,2",
+        ),
+        (
+            "SELECT max(v), i FROM n WHERE time>=50s AND time<100s GROUP BY time(10s) fill(previous)",
+            "n max,i 50:7,7 60:7,7 70:7,7 80:7,7 90:10,10",
+        ),
+        (
+            "SELECT max(v), i FROM n WHERE time>=50s AND time<100s GROUP BY time(10s)",
+            "n max,i 50:7,7 60:7,7 70:null,null 80:null,null 90:10,10",
+        ),
+        (
+            "SELECT count(distinct(v)) FROM n WHERE time>=50s AND time<100s GROUP BY time(10s)",
+            "n count 50:1 60:1 70:0 80:0 90:1",
+        ),
+        ("SELECT max(v)+min(v) FROM n GROUP BY time(30s) fill(3) LIMIT 4", "n max_min 0:4 30:13 60:14 90:20"),
+        ("SELECT max(v), count(s) FROM n GROUP BY time(30s) LIMIT 3", "n max,count 0:3,null 30:8,null 60:7,null"),
+        ("SELECT sum(v) FROM n WHERE time >= 80s GROUP BY time(30s)", "n sum 60:null 90:10 120:null 150:null 180:null"),
+        (
+            "SELECT sum(v) FROM n WHERE time >= 80s GROUP BY time(60s) ORDER BY time DESC",
+            "n sum 180:null 120:null 60:10",
+        ),
+    ]);
+}
+
+#[test]
+fn raw_selects() {
+    check(&[
+        ("SELECT v/i, v*2, -v, v+i AS z FROM n LIMIT 1", "n v_i,v,v_1,z 0:1,2,-1,2"),
+        ("SELECT i/2, i%2, i&3, i|8, i^1 FROM n LIMIT 2", "n i,i_1,i_2,i_3,i_4 0:0.5,1,1,9,0 10:1.5,1,3,11,2"),
+        ("SELECT i/0, v/0, i%0 FROM n LIMIT 1", "n i,v,i_1 0:0,0,0"),
+        ("SELECT * FROM k LIMIT 1", "k b,dc,host,s,v 0:true,\"x\",\"a\",\"p\",1"),
+        ("SELECT v, v AS v, v FROM n LIMIT 1", "n v_1,v,v_2 0:1,1,1"),
+        ("SELECT /v|s/ FROM k LIMIT 1", "k host,s,v 0:\"a\",\"p\",1"),
+        ("SELECT v FROM k GROUP BY dc ORDER BY time DESC LIMIT 1", "k{dc=y} v 27:6\nk{dc=x} v 5:9"),
+        ("SELECT v FROM n LIMIT 3 OFFSET 2", "n v 20:2 30:5 40:8"),
+        ("SELECT v FROM k GROUP BY host SLIMIT 1 SOFFSET 1", "k{host=b} v 5:9 27:6"),
+        ("SELECT v FROM k GROUP BY host SOFFSET 1", ""),
+        ("SELECT mean(v) FROM k GROUP BY host SLIMIT 1 SOFFSET 1", "k{host=b} mean 0:7.5"),
+        ("SELECT mean(v) FROM k GROUP BY host SOFFSET 1", ""),
+        ("SELECT v FROM k GROUP BY nosuch LIMIT 1", "k{nosuch=} v 0:1"),
+        ("SELECT v, zzz FROM n LIMIT 1", "n v,zzz 0:1,null"),
+        ("SELECT zzz FROM n", ""),
+        ("SELECT host FROM k", ""),
+        ("SELECT v FROM k,n ORDER BY time DESC LIMIT 1", "n v 90:10\nk v 27:6"),
+        ("SELECT v FROM k ORDER BY time DESC", "k v 27:6 27:6 12:4 5:9 0:1"),
+        ("SELECT v::integer, i::float, v::string FROM n LIMIT 1", "n v,i,v_1 0:1,1,null"),
+        (
+            "SELECT * FROM k GROUP BY * LIMIT 1",
+            "k{dc=x,host=a} b,s,v 0:true,\"p\",1\nk{dc=x,host=b} b,s,v 5:false,\"q\",9\n\
+             k{dc=y,host=a} b,s,v 12:true,\"r\",4\nk{dc=y,host=b} b,s,v 27:true,\"p\",6\n\
+             k{dc=y,host=c} b,s,v 27:false,\"q\",6",
+        ),
+        ("SELECT *::tag, v FROM k LIMIT 1", "k dc,host,v 0:\"x\",\"a\",1"),
+        ("SELECT *::field FROM k LIMIT 1", "k b,s,v 0:true,\"p\",1"),
+        ("SELECT time AS t, v FROM n LIMIT 1", "n v 0:1"),
+        ("SELECT v FROM /^[kn]$/ LIMIT 1", "k v 0:1\nn v 0:1"),
+        ("SELECT v FROM n WHERE time > '1970-01-01T00:00:50Z'", "n v 60:7 90:10"),
+    ]);
+}
+
+#[test]
+fn conditions() {
+    check(&[
+        ("SELECT v, i FROM n WHERE v = 3 OR host = '' LIMIT 2", "n v,i 0:1,1 10:3,3"),
+        ("SELECT v FROM n WHERE time > 20s OR time < 40s", "n v 30:5"),
+        ("SELECT s FROM k WHERE s > 'a'", ""),
+        ("SELECT b FROM k WHERE b = true", "k b 0:true 12:true 27:true"),
+        ("SELECT v FROM k WHERE true LIMIT 1", "k v 0:1"),
+        ("SELECT v FROM n WHERE v > 3 = true LIMIT 1", "n v 30:5"),
+        ("SELECT v FROM n WHERE host =~ /./ OR v = 1", "n v 0:1"),
+        ("SELECT v FROM k WHERE host = dc", ""),
+        ("SELECT v FROM k WHERE host = 'a' AND nosuch != 'q' LIMIT 1", "k v 0:1"),
+        ("SELECT v FROM k WHERE nosuch > 5", ""),
+        ("SELECT v FROM k WHERE v != s", ""),
+        ("SELECT v FROM k WHERE host = 5", ""),
+        ("SELECT v FROM k WHERE host != 5", ""),
+        ("SELECT v FROM n WHERE -v < -7", "n v 40:8 90:10"),
+        ("SELECT v FROM n WHERE v = 3 AND (i=3 OR i=4)", "n v 10:3"),
+        ("SELECT v FROM k WHERE s != 'p'", "k v 5:9 12:4 27:6"),
+        ("SELECT v FROM n WHERE i/2 = 1", "n v 10:3 20:2"),
+        ("SELECT v FROM n WHERE v =~ /3/", ""),
+        ("SELECT v FROM k WHERE 'a' = host LIMIT 1", "k v 0:1"),
+        ("SELECT v FROM k WHERE host=~/a/ AND host::tag='a' AND v::field > 1", "k v 12:4"),
+        ("SELECT v FROM k WHERE b::tag != ''", ""),
+        ("SELECT s FROM k WHERE s =~ /p|q/ AND host != 'a'", "k s 5:\"q\" 27:\"p\" 27:\"q\""),
+        ("SELECT mean(v) FROM k WHERE v > 100", ""),
+        ("SELECT count(v) FROM k WHERE (host = 'a' AND v > 1) OR host = 'c'", "k count 0:2"),
+        ("SELECT count(v) FROM k WHERE host =~ /^(a|c)$/", "k count 0:3"),
+        ("SELECT v FROM /.*/ WHERE _name = 'n' LIMIT 1", "n v 0:1"),
+    ]);
+}
+
+#[test]
+fn errors() {
+    let cases = [
+        ("SELECT mean(v), v FROM k", "mixing aggregate and non-aggregate queries is not supported"),
+        ("SELECT max(v),min(v),host FROM k", "mixing multiple selector functions with tags or fields is not supported"),
+        ("SELECT max(v), mean(v), host FROM k", "mixing aggregate and non-aggregate queries is not supported"),
+        ("SELECT time FROM n", "at least 1 non-time field must be queried"),
+        ("SELECT 5 FROM n", "field must contain at least one variable"),
+        ("SELECT mean(v), 5 FROM n", "field must contain at least one variable"),
+        ("SELECT v+s FROM k", "type error: v::float + s::string: incompatible types: float and string"),
+        ("SELECT v+host FROM k", "type error: v::float + host::tag: incompatible types: float and tag"),
+        ("SELECT host+1 FROM k", "type error: host::tag + 1: incompatible types: tag and integer"),
+        ("SELECT s + 'x' FROM k", "type error: s::string + 'x': incompatible types: string and string"),
+        ("SELECT v & i FROM n", "type error: v::float & i::integer: incompatible types: float and integer"),
+        ("SELECT v FROM n GROUP BY time(10s)", "GROUP BY requires at least one aggregate function"),
+        ("SELECT foo(v) FROM n", "undefined function foo()"),
+        ("SELECT mean(v,2) FROM n", "invalid number of arguments for mean, expected 1, got 2"),
+        ("SELECT mean(5) FROM n", "expected field argument in mean()"),
+        ("SELECT mean(sum(v)) FROM n", "expected field argument in mean()"),
+        (
+            "SELECT distinct(v),mean(v) FROM k",
+            "aggregate function distinct() cannot be combined with other functions or fields",
+        ),
+        (
+            "SELECT DISTINCT v, i FROM n",
+            "aggregate function distinct() cannot be combined with other functions or fields",
+        ),
+        ("SELECT top(v,2),mean(v) FROM k", "selector function top() cannot be combined with other functions"),
+        ("SELECT mean(s) FROM k", "unsupported mean iterator type: *query.stringInterruptIterator"),
+        ("SELECT sum(b) FROM k", "unsupported sum iterator type: *query.booleanInterruptIterator"),
+        ("SELECT percentile(v) FROM n", "invalid number of arguments for percentile, expected 2, got 1"),
+        ("SELECT percentile(v,i) FROM n", "expected float argument in percentile()"),
+        ("SELECT top(v) FROM n", "invalid number of arguments for top, expected at least 2, got 1"),
+        ("SELECT top(v,host) FROM k", "expected integer as last argument in top(), found host"),
+        ("SELECT top(v,0) FROM k", "limit (0) in top function must be at least 1"),
+        (
+            "SELECT top(v,3) FROM k LIMIT 2",
+            "limit (3) in top function can not be larger than the LIMIT (2) in the select statement",
+        ),
+        ("SELECT top(v,1,2) FROM k", "only fields or tags are allowed in top(), found 1"),
+        ("SELECT top(1,2) FROM k", "expected first argument to be a field in top(), found 1"),
+        ("SELECT v FROM n WHERE v", "invalid condition expression: v"),
+        ("SELECT v FROM n WHERE time != 5", "invalid time comparison operator: !="),
+        ("SELECT v FROM n WHERE mean(v) > 3", "invalid function call in condition: mean(v)"),
+        ("SELECT mean(v) FROM n GROUP BY time(10s), time(20s)", "multiple time dimensions not allowed"),
+        ("SELECT v FROM n FILL(none)", "fill(none) must be used with a function"),
+        ("SELECT v FROM n FILL(linear)", "fill(linear) must be used with a function"),
+        ("SELECT mean(*)*2 FROM n", "unsupported expression with wildcard: mean()"),
+        ("SELECT *+1 FROM n", "unable to use wildcard in a binary expression"),
+        ("SELECT mean(*::tag) FROM n", "unable to use tag wildcard in mean()"),
+        ("SELECT * FROM _series", "unable to use system source '_series': use SHOW SERIES instead"),
+        ("SELECT derivative(v) FROM n", "function derivative() is not supported yet"),
+        ("SELECT v FROM (SELECT v FROM n)", "a subquery in FROM is not supported yet"),
+        ("SELECT v INTO m FROM n", "INTO is not supported yet"),
+        ("SELECT v FROM n TZ('UTC')", "tz() is not supported yet"),
+    ];
+    let source = worked_example_source();
+    for (query, expected) in cases {
+        let found = source.run(query, &Run::default()).map(|answer| text(&answer));
+        assert_eq!(found, Err(expected.to_owned()), "{query}");
+    }
+}
