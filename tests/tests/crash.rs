@@ -104,3 +104,45 @@ fn a_stop_under_load_acknowledges_nothing_that_it_does_not_keep() {
     assert!(verdict.is_right(), "{} differences: {:#?}", verdict.wrong, verdict.findings);
     subject::stop(server);
 }
+
+/// The check itself is checked: rows that are missing, changed, added or unsent must not pass.
+#[test]
+fn the_row_check_sees_every_planted_fault() {
+    let home = subject::Home::new();
+    let server = home.start();
+    let spec = DeviceSpec { devices: 4, files: 4, rows_per_device: 50, seed: 13 };
+    load(&server, spec);
+    let mut client = subject::client(&server);
+    let sent = |rows: std::ops::Range<u64>| {
+        let mut owed = Obligation::none(&spec);
+        owed.add(tidemill_perf::acknowledgement::Outcome::Acknowledged, rows);
+        owed
+    };
+    let faults = |client: &mut tidemill_perf::http::Client, owed: &Obligation| {
+        let (_, verdict) = verify::obligations(client, "d", spec, owed).unwrap();
+        (verdict.wrong, verdict.findings.join("; "))
+    };
+    assert_eq!(faults(&mut client, &sent(0..200)).0, 0);
+    let (wrong, text) = faults(&mut client, &sent(0..199));
+    assert!(wrong == 1 && text.contains("never sent"), "{wrong}: {text}");
+    let row = spec.device(2).row(7);
+    let device = "devices,devgroup=2,devid=2,devname=dev_2";
+    let changed = format!("{device} temperature={}i {}", row.integer + 1, row.time_ms);
+    subject::write(&mut client, "db=d&precision=ms", &changed).unwrap();
+    let (wrong, text) = faults(&mut client, &sent(0..200));
+    assert!(wrong > 0 && text.contains("temperature is not"), "{wrong}: {text}");
+    let delete = format!("DELETE FROM devices WHERE devid = '2' AND time = {}ms", row.time_ms);
+    subject::query(&mut client, &delete, "db=d").unwrap();
+    let (wrong, text) = faults(&mut client, &sent(0..200));
+    assert!(wrong == 1 && text.contains("lost: device 2 row 7"), "{wrong}: {text}");
+    let oracle = Oracle::compute(spec, 1);
+    for grouping in Grouping::ALL {
+        let verdict = verify::figures(&mut client, "d", grouping, &oracle).unwrap();
+        assert!(!verdict.is_right(), "{grouping:?} does not see a lost row");
+    }
+    let strange = format!("{device} temperature=1i,humidity=1 {}", row.time_ms + 1);
+    subject::write(&mut client, "db=d&precision=ms", &strange).unwrap();
+    let (wrong, text) = faults(&mut client, &sent(0..200));
+    assert!(wrong == 2 && text.contains("no row has that time"), "{wrong}: {text}");
+    subject::stop(server);
+}
