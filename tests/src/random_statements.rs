@@ -5,15 +5,16 @@
 
 use tidemill_perf::random::Sequence;
 
-/// Points lie within this many seconds after the epoch.
-const SECONDS: u64 = 600;
+/// Points lie within this many units after the epoch. A unit of one second keeps them in one shard group, one of an
+/// hour spreads them over four.
+const UNITS: u64 = 600;
 const HOSTS: [&str; 4] = ["a", "b", "c", "d"];
 const REGIONS: [&str; 3] = ["x", "y", "z"];
 const TEXTS: [&str; 4] = ["p", "q", "r", "s t"];
 
 /// Lines with ns timestamps: two measurements; tags and fields are missing here and there. One (series, time) comes
 /// once only.
-pub fn points(random: &mut Sequence, count: usize) -> String {
+pub fn points(random: &mut Sequence, count: usize, unit_seconds: u64) -> String {
     let mut lines = String::new();
     let mut seen = std::collections::BTreeSet::new();
     while seen.len() < count {
@@ -25,7 +26,7 @@ pub fn points(random: &mut Sequence, count: usize) -> String {
         if random.chance(0.7) {
             series.push_str(&format!(",region={}", one(random, &REGIONS)));
         }
-        let seconds = random.below(SECONDS);
+        let seconds = random.below(UNITS) * unit_seconds;
         if !seen.insert((series.clone(), seconds)) {
             continue;
         }
@@ -57,12 +58,36 @@ fn one(random: &mut Sequence, list: &[&'static str]) -> &'static str {
     list[index as usize]
 }
 
+/// A statement that takes points or series away.
+pub fn delete(random: &mut Sequence, unit_seconds: u64) -> String {
+    let lower = random.below(UNITS) * unit_seconds;
+    let upper = lower + random.below(UNITS / 4) * unit_seconds;
+    let tag = one(random, &["host = 'a'", "host != 'b'", "region =~ /[xy]/", "region = ''"]);
+    match random.below(5) {
+        0 => format!("DELETE FROM m WHERE time >= {lower}s AND time <= {upper}s"),
+        1 => format!("DELETE FROM k WHERE {tag} AND time >= {lower}s AND time < {upper}s"),
+        2 => format!("DELETE FROM /[mk]/ WHERE time < {}s", lower / 8),
+        3 => format!("DELETE WHERE host = 'd' AND time > {lower}s"),
+        _ => "DROP SERIES FROM k WHERE host = 'c' AND region = 'x'".to_owned(),
+    }
+}
+
+/// Statements about what there is.
+pub const SHOWS: [&str; 6] = [
+    "SHOW MEASUREMENTS",
+    "SHOW SERIES",
+    "SHOW TAG KEYS",
+    "SHOW TAG VALUES WITH KEY IN (host, region)",
+    "SHOW FIELD KEYS",
+    "SHOW SERIES FROM m WHERE host =~ /[ab]/",
+];
+
 /// One SELECT statement.
-pub fn select(random: &mut Sequence) -> String {
+pub fn select(random: &mut Sequence, unit_seconds: u64) -> String {
     match random.below(10) {
-        0..=2 => raw(random),
-        3 => selector(random),
-        _ => aggregate(random),
+        0..=2 => raw(random, unit_seconds),
+        3 => selector(random, unit_seconds),
+        _ => aggregate(random, unit_seconds),
     }
 }
 
@@ -70,7 +95,7 @@ fn source(random: &mut Sequence) -> &'static str {
     one(random, &["m", "k", "m, k", "/^[mk]$/", "\"m\""])
 }
 
-fn conditions(random: &mut Sequence, need_upper_bound: bool) -> String {
+fn conditions(random: &mut Sequence, unit_seconds: u64, need_upper_bound: bool) -> String {
     let mut all = Vec::new();
     if random.chance(0.6) {
         all.push(
@@ -99,16 +124,19 @@ fn conditions(random: &mut Sequence, need_upper_bound: bool) -> String {
             .to_owned(),
         );
     }
-    let lower = random.below(SECONDS);
+    let lower = random.below(UNITS) * unit_seconds;
     if random.chance(0.5) || need_upper_bound {
         all.push(format!("time >= {lower}s"));
     }
     if random.chance(0.4) || need_upper_bound {
-        let upper = lower + 1 + random.below(SECONDS / 2);
+        let upper = lower + (1 + random.below(UNITS / 2)) * unit_seconds;
         all.push(match random.below(3) {
             0 => format!("time < {upper}s"),
             1 => format!("time <= {upper}s"),
-            _ => format!("time < '1970-01-01T00:{:02}:{:02}Z'", upper / 60, upper % 60),
+            _ if upper < 86_400 => {
+                format!("time < '1970-01-01T{:02}:{:02}:{:02}Z'", upper / 3600, upper / 60 % 60, upper % 60)
+            }
+            _ => format!("time < {upper}000000000"),
         });
     }
     if all.is_empty() { String::new() } else { format!(" WHERE {}", all.join(" AND ")) }
@@ -132,16 +160,16 @@ fn tail(random: &mut Sequence) -> String {
     text
 }
 
-fn raw(random: &mut Sequence) -> String {
+fn raw(random: &mut Sequence, unit_seconds: u64) -> String {
     let fields = one(
         random,
         &["*", "v", "v, i", "v, host", "i, s, b", "*::field", "/v|i/", "v * 2", "v + i AS z", "-v", "s, nosuch"],
     );
     let group = tags(random).map(|tags| format!(" GROUP BY {tags}")).unwrap_or_default();
-    format!("SELECT {fields} FROM {}{}{group}{}", source(random), conditions(random, false), tail(random))
+    format!("SELECT {fields} FROM {}{}{group}{}", source(random), conditions(random, unit_seconds, false), tail(random))
 }
 
-fn selector(random: &mut Sequence) -> String {
+fn selector(random: &mut Sequence, unit_seconds: u64) -> String {
     let call = one(
         random,
         &[
@@ -161,10 +189,10 @@ fn selector(random: &mut Sequence) -> String {
         ],
     );
     let group = tags(random).map(|tags| format!(" GROUP BY {tags}")).unwrap_or_default();
-    format!("SELECT {call} FROM {}{}{group}", one(random, &["m", "k"]), conditions(random, false))
+    format!("SELECT {call} FROM {}{}{group}", one(random, &["m", "k"]), conditions(random, unit_seconds, false))
 }
 
-fn aggregate(random: &mut Sequence) -> String {
+fn aggregate(random: &mut Sequence, unit_seconds: u64) -> String {
     const CALLS: [&str; 20] = [
         "count(v)",
         "sum(v)",
@@ -192,15 +220,19 @@ fn aggregate(random: &mut Sequence) -> String {
     let mut dimensions: Vec<String> = tags(random).map(str::to_owned).into_iter().collect();
     let mut fill = String::new();
     if windows {
-        let every = one(random, &["10s", "30s", "1m", "7s", "1m, 10s", "30s, -5s"]);
-        dimensions.push(format!("time({every})"));
+        let (every, offset) = *random.pick(&[(10, 0), (30, 0), (60, 0), (7, 0), (60, 10), (30, -5)]);
+        let unit = unit_seconds as i64;
+        dimensions.push(match offset {
+            0 => format!("time({}s)", every * unit),
+            _ => format!("time({}s, {}s)", every * unit, offset * unit),
+        });
         fill.push_str(one(
             random,
             &["", " fill(null)", " fill(none)", " fill(previous)", " fill(linear)", " fill(0)", " fill(-3)"],
         ));
     }
     let group = if dimensions.is_empty() { String::new() } else { format!(" GROUP BY {}", dimensions.join(", ")) };
-    let conditions = conditions(random, windows);
+    let conditions = conditions(random, unit_seconds, windows);
     format!("SELECT {} FROM {}{conditions}{group}{fill}{}", calls.join(", "), source(random), tail(random))
 }
 
@@ -212,8 +244,8 @@ mod tests {
     fn the_same_seed_gives_the_same_statements() {
         let all = |seed| {
             let mut random = Sequence::new(seed);
-            let lines = points(&mut random, 100);
-            (lines, (0..100).map(|_| select(&mut random)).collect::<Vec<_>>())
+            let lines = points(&mut random, 100, 1);
+            (lines, (0..100).map(|_| select(&mut random, 3600)).collect::<Vec<_>>())
         };
         assert_eq!(all(1), all(1));
         assert_ne!(all(1), all(2));

@@ -100,3 +100,33 @@ fn refused_statements() {
 fn show() {
     play_file("show.txt");
 }
+
+/// What was flushed, replayed from the log or read back from files must answer as the memtable did.
+#[test]
+fn answers_are_the_same_after_a_stop_and_after_a_kill() {
+    let home = subject::Home::new();
+    let mut setup = home.setup();
+    for (start, cores) in [2, 1, 2].into_iter().enumerate() {
+        setup.cores = Some(cores);
+        let server = subject::start(setup.clone());
+        let mut client = subject::client(&server);
+        let mut faults = Vec::new();
+        for name in ["select.txt", "show.txt"] {
+            let text = std::fs::read_to_string(case_file(name)).unwrap();
+            for case in case::parse(&text).unwrap() {
+                // The cases called data write; they are played at the first start only.
+                if case.title == "data" && (start > 0 || name != "select.txt") {
+                    continue;
+                }
+                faults.extend(case.steps.iter().filter_map(|step| play::step(&mut client, step).err()));
+            }
+        }
+        let told = faults.iter().take(TOLD_MAX).cloned().collect::<Vec<_>>().join("\n");
+        assert!(faults.is_empty(), "start {start} on {cores} cores: {} steps are wrong:\n{told}", faults.len());
+        if start == 0 {
+            subject::stop(server);
+        } else {
+            server.kill().unwrap();
+        }
+    }
+}
