@@ -272,10 +272,15 @@ fn statements_that_cost_too_much_are_refused_or_answered() {
     subject::stop(server);
 }
 
-/// Size of the disk that is filled; the server's own log segments must fit.
-const DISK_MEBIBYTES: u64 = 512;
+/// Size of the disk that is filled; the server's own log segments (some 64 MiB each on each core) must fit.
+const DISK_MEBIBYTES: u64 = 1024;
 /// Rows in one request of the full-disk scenario.
-const BATCH_ROWS: u64 = 1000;
+const BATCH_ROWS: u64 = 200;
+/// Strings beside the rows of a request, which use up the space.
+const PADS: u64 = 64;
+const PAD_BYTES: usize = 4096;
+/// Requests after which the disk must be full: together they carry more than the disk holds.
+const BATCHES_MAX: u64 = DISK_MEBIBYTES * (1 << 20) / (PADS * PAD_BYTES as u64);
 
 #[test]
 fn a_full_disk_refuses_writes_answers_reads_and_recovers() {
@@ -291,8 +296,7 @@ fn a_full_disk_refuses_writes_answers_reads_and_recovers() {
     setup.data = disk.path().join("data");
     let server = subject::start(setup.clone());
     load_create(&server);
-    // Devices of one row each after another: row n of the campaign is row n of the set.
-    let spec = DeviceSpec { devices: 400, files: 400, rows_per_device: 10_000, seed: 21 };
+    let spec = DeviceSpec { devices: 100, files: 100, rows_per_device: 10_000, seed: 21 };
     let mut owed = Obligation::none(&spec);
     let mut next = 0;
     let mut client = subject::client(&server);
@@ -302,7 +306,7 @@ fn a_full_disk_refuses_writes_answers_reads_and_recovers() {
     disk.fill().unwrap();
     // Segments that exist already may take some more; then the space ends.
     let mut refused = 0;
-    for _ in 0..spec.rows() / BATCH_ROWS / 2 {
+    for _ in 0..BATCHES_MAX {
         let status = send(&mut client, &spec, &mut next, &mut owed);
         match status {
             204 => {}
@@ -353,6 +357,12 @@ fn send(client: &mut Client, spec: &DeviceSpec, next: &mut u64, owed: &mut Oblig
     for row in rows.clone() {
         let device = spec.device(row / spec.rows_per_device + 1);
         device.push_line(&device.row(row % spec.rows_per_device), &mut body);
+    }
+    let mut random = tidemill_perf::random::Sequence::new(*next);
+    for pad in 0..PADS {
+        body.extend_from_slice(format!("pad,n={pad} s=\"").as_bytes());
+        body.extend((0..PAD_BYTES).map(|_| b'0' + random.below(64) as u8).map(|b| if b == b'\\' { b'-' } else { b }));
+        body.extend_from_slice(format!("\" {next}\n").as_bytes());
     }
     let status = client.write("db=d&precision=ms", &body).unwrap().status;
     let outcome = if status == 204 { Outcome::Acknowledged } else { Outcome::Unknown };
