@@ -176,27 +176,34 @@ fn percentile_index(count: usize, percent: f64) -> Option<usize> {
     (index >= 0.0 && index < count as f64).then_some(index as usize)
 }
 
-fn median(collected: &mut Collected) -> Option<f64> {
-    fn middle<T: Copy>(sorted: &[T], float: impl Fn(T) -> f64, distance: impl Fn(T, T) -> f64) -> Option<f64> {
-        let high = *sorted.get(sorted.len() / 2)?;
-        if sorted.len() % 2 == 1 {
+/// The values stay as they are: other functions may read the same ones by their times.
+fn median(collected: &Collected) -> Option<f64> {
+    fn middle<T: Copy>(
+        values: &[T],
+        compare: impl Fn(&T, &T) -> std::cmp::Ordering + Copy,
+        float: impl Fn(T) -> f64,
+        distance: impl Fn(T, T) -> f64,
+    ) -> Option<f64> {
+        let mut values = values.to_vec();
+        let half = values.len() / 2;
+        if half >= values.len() {
+            return None;
+        }
+        let (_, high, _) = values.select_nth_unstable_by(half, compare);
+        let high = *high;
+        if values.len() % 2 == 1 {
             return Some(float(high));
         }
-        let low = sorted[sorted.len() / 2 - 1];
+        let low = values[..half].iter().copied().max_by(compare)?;
         Some(float(low) + distance(high, low) / 2.0)
     }
-    match &mut collected.values {
-        Values::Float(values) => {
-            values.sort_unstable_by(f64::total_cmp);
-            middle(values, |value| value, |high, low| high - low)
-        }
+    match &collected.values {
+        Values::Float(values) => middle(values, f64::total_cmp, |value| value, |high, low| high - low),
         Values::Integer(values) => {
-            values.sort_unstable();
-            middle(values, |value| value as f64, |high, low| high.wrapping_sub(low) as f64)
+            middle(values, i64::cmp, |value| value as f64, |high, low| high.wrapping_sub(low) as f64)
         }
         Values::Unsigned(values) => {
-            values.sort_unstable();
-            middle(values, |value| value as f64, |high, low| high.wrapping_sub(low) as f64)
+            middle(values, u64::cmp, |value| value as f64, |high, low| high.wrapping_sub(low) as f64)
         }
         Values::Boolean(_) | Values::String(_) => None,
     }

@@ -69,7 +69,6 @@ impl RawMerge {
             }
             let accepted = self.shape.series_limit.accepts(*target.series_count);
             let writer = accepted.then(|| SeriesWriter::new(self.shape.clone(), target, &first));
-            *target.series_count += 1;
             self.group = Some((first.clone(), writer));
         }
         let members: Vec<usize> = (0..streams.len())
@@ -176,8 +175,9 @@ impl RawMerge {
         if self.pending.len() > 0 {
             self.write(target);
         }
-        if let Some((_, Some(writer))) = self.group.take() {
-            target.ready.extend(writer.end());
+        if let Some((_, writer)) = self.group.take() {
+            *target.series_count += 1;
+            target.ready.extend(writer.and_then(SeriesWriter::end));
         }
         true
     }
