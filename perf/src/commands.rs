@@ -91,8 +91,9 @@ pub fn write(args: &WriteArgs) -> Result<()> {
         report::save(path, &figures.to_json())?;
         println!("saved {}", path.display());
     }
-    if figures.rows_rejected + figures.rows_unknown > 0 {
-        bail!("{} rows were not acknowledged", figures.rows_rejected + figures.rows_unknown);
+    let rows_lost = figures.rows_rejected + figures.rows_unknown + figures.rows_unsent;
+    if rows_lost > 0 {
+        bail!("{rows_lost} rows were not acknowledged");
     }
     Ok(())
 }

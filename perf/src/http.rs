@@ -177,7 +177,11 @@ impl Client {
             // again only if not one byte of an answer came, as RFC 9112 section 9.3.1 allows for a kept connection.
             Err(error) if !fresh && is_closed(&error) && self.end == 0 => {
                 self.disconnect();
-                self.exchange_once(head, body)
+                // "Nobody listens" would say that the request never left, but its first copy may have.
+                self.exchange_once(head, body).map_err(|again| match again.kind() {
+                    io::ErrorKind::ConnectionRefused => error,
+                    _ => again,
+                })
             }
             other => other,
         }
@@ -462,6 +466,25 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         let address = serve(vec!["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"]);
         assert!(Client::new(address).get("/").is_err());
+    }
+
+    #[test]
+    fn a_request_that_may_have_arrived_is_not_called_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            drop(listener);
+            let mut request = [0; 1024];
+            assert!(stream.read(&mut request).unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+            assert!(stream.read(&mut request).unwrap() > 0);
+        });
+        let mut client = Client::new(address);
+        assert_eq!(client.get("/first").unwrap().status, 204);
+        assert_ne!(client.get("/second").unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        server.join().unwrap();
+        assert_eq!(client.get("/third").unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]

@@ -71,6 +71,7 @@ struct ClientResult {
     failures: BTreeMap<String, u64>,
     body_bytes: u64,
     retries: u64,
+    rows_unsent: u64,
     finished: Duration,
 }
 
@@ -116,6 +117,7 @@ pub fn run(plans: &[ClientPlan], options: &LoadOptions, control: &LoadControl<'_
         rows_acknowledged: 0,
         rows_rejected: 0,
         rows_unknown: 0,
+        rows_unsent: 0,
         requests: 0,
         body_bytes: 0,
         retries: 0,
@@ -134,6 +136,7 @@ pub fn run(plans: &[ClientPlan], options: &LoadOptions, control: &LoadControl<'_
         report.latency.add(&result.latency).map_err(|error| anyhow::anyhow!("merge histograms: {error}"))?;
         report.body_bytes += result.body_bytes;
         report.retries += result.retries;
+        report.rows_unsent += result.rows_unsent;
         if report.rows_per_second.len() < result.rows_per_second.len() {
             report.rows_per_second.resize(result.rows_per_second.len(), 0);
         }
@@ -188,6 +191,7 @@ impl Sender<'_> {
             failures: BTreeMap::new(),
             body_bytes: 0,
             retries: 0,
+            rows_unsent: 0,
             finished: Duration::ZERO,
         };
         let mut rows_before = 0;
@@ -203,7 +207,10 @@ impl Sender<'_> {
             let connection = &mut connections[number % options.targets.len()];
             let head = connection.head("POST", &target, &headers, batch.end - batch.start);
             let sent = intended.unwrap_or_else(|| self.begin.elapsed());
-            let outcome = self.deliver(connection, &head, batch, &mut result);
+            let Some(outcome) = self.deliver(connection, &head, batch, &mut result) else {
+                result.rows_unsent += batch.rows();
+                continue;
+            };
             let done = self.begin.elapsed();
             let micros = done.saturating_sub(sent).as_micros() as u64;
             result.latency.saturating_record(micros.max(1));
@@ -244,14 +251,23 @@ impl Sender<'_> {
         Some(Duration::from_secs_f64((rows_before as f64 + phase) / rate))
     }
 
-    /// Sends one batch until its fate is settled, or once when retries are off.
-    fn deliver(&self, connection: &mut Client, head: &[u8], batch: &Batch, result: &mut ClientResult) -> Outcome {
+    /// Sends one batch until its fate is settled, or once when retries are off. None: it never left, since nobody
+    /// listened.
+    fn deliver(
+        &self,
+        connection: &mut Client,
+        head: &[u8],
+        batch: &Batch,
+        result: &mut ClientResult,
+    ) -> Option<Outcome> {
         let mut pause = Duration::from_millis(5);
         let mut silent_since: Option<Instant> = None;
+        let mut sent = false;
         loop {
             let (outcome, text) = match connection.send(head, self.plan.body(batch)) {
-                Ok((204, _)) => return Outcome::Acknowledged,
+                Ok((204, _)) => return Some(Outcome::Acknowledged),
                 Ok((status, body)) => {
+                    sent = true;
                     silent_since = None;
                     let body = String::from_utf8_lossy(&body);
                     // 4xx but for 429 is the server's last word; after 429 and 5xx the rows may or may not be stored.
@@ -260,6 +276,7 @@ impl Sender<'_> {
                     (outcome, format!("{status} {}", body.trim_end().chars().take(200).collect::<String>()))
                 }
                 Err(error) => {
+                    sent |= error.kind() != std::io::ErrorKind::ConnectionRefused;
                     silent_since.get_or_insert_with(Instant::now);
                     (Outcome::Unknown, format!("no answer: {error}"))
                 }
@@ -269,7 +286,7 @@ impl Sender<'_> {
             }
             let given_up = silent_since.is_some_and(|since| since.elapsed() > RETRY_GIVE_UP);
             if outcome == Outcome::Rejected || !self.options.retry || given_up || self.stopped() {
-                return outcome;
+                return sent.then_some(outcome);
             }
             result.retries += 1;
             std::thread::sleep(pause);

@@ -18,6 +18,8 @@ pub struct LoadReport {
     pub rows_acknowledged: u64,
     pub rows_rejected: u64,
     pub rows_unknown: u64,
+    /// Rows of batches that never left, since nobody listened.
+    pub rows_unsent: u64,
     pub requests: u64,
     pub body_bytes: u64,
     pub retries: u64,
@@ -81,8 +83,11 @@ impl LoadReport {
             self.requests,
             self.retries,
         );
-        if self.rows_rejected + self.rows_unknown > 0 {
-            println!("rows rejected {}, of unknown fate {}", self.rows_rejected, self.rows_unknown);
+        if self.rows_rejected + self.rows_unknown + self.rows_unsent > 0 {
+            println!(
+                "rows rejected {}, of unknown fate {}, never sent {}",
+                self.rows_rejected, self.rows_unknown, self.rows_unsent
+            );
         }
         println!(
             "latency ms: p50 {:.3} p90 {:.3} p99 {:.3} p99.9 {:.3} max {:.3}",
@@ -123,6 +128,7 @@ impl LoadReport {
             "rows_acknowledged": self.rows_acknowledged,
             "rows_rejected": self.rows_rejected,
             "rows_unknown": self.rows_unknown,
+            "rows_unsent": self.rows_unsent,
             "requests": self.requests,
             "retries": self.retries,
             "body_bytes": self.body_bytes,
