@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::request;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use serde_json::Value;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
@@ -98,11 +99,13 @@ impl<S: Service> Core<S> {
         let mut fixed_headers = HeaderMap::new();
         fixed_headers.insert(X_INFLUXDB_VERSION, header_text(options.version.as_bytes()));
         fixed_headers.insert(X_INFLUXDB_BUILD, header_text(options.build.as_bytes()));
-        let routed_headers = options
-            .headers
-            .iter()
-            .filter_map(|(name, value)| Some((name.parse().ok()?, header_text(value.as_bytes()))))
-            .collect();
+        let mut routed_headers = Vec::new();
+        for (name, value) in &options.headers {
+            match name.parse() {
+                Ok(name) => routed_headers.push((name, header_text(value.as_bytes()))),
+                Err(_) => tracing::error!(name, "not a name of a header; left out of all answers"),
+            }
+        }
         Core { service, options, metrics, request_ids, fixed_headers, routed_headers }
     }
 
@@ -226,8 +229,6 @@ impl<S: Service> Core<S> {
         )
     }
 }
-
-use serde_json::Value;
 
 fn not_found() -> Reply {
     unrouted(StatusCode::NOT_FOUND, "404 page not found\n")
