@@ -46,7 +46,7 @@ pub use partition_batch::{
     SeriesIter,
 };
 pub use precision::Precision;
-pub use split::{PartitionImage, ShardGroupRange, SplitError, SplitPlan, Splitter};
+pub use split::{PARTITIONS_MAX, PartitionImage, SHARD_GROUPS_MAX, ShardGroupRange, SplitError, SplitPlan, Splitter};
 
 /// Longest series key, and longest series key + 4 + field name, in bytes. Index entries of TSM files hold key lengths in
 /// 16 bits.

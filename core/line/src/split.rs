@@ -11,6 +11,13 @@ use crate::image::{HEADER_BYTES, PartitionHeader, push_varint, varint_len};
 use crate::series_table::Series;
 use crate::text::Text;
 
+/// Most partitions of a data group: more than any machine has cores, and few enough to count rows by.
+pub const PARTITIONS_MAX: u32 = 4_096;
+/// Most shard groups that one body may fall into. Times the partitions they must be countable in 32 bits; hourly groups
+/// over a century are fewer.
+pub const SHARD_GROUPS_MAX: usize = 1 << 20;
+const _: () = assert!(PARTITIONS_MAX as usize * SHARD_GROUPS_MAX <= 1 << 32);
+
 /// A shard group that rows of the body may fall into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardGroupRange {
@@ -39,8 +46,10 @@ pub struct SplitPlan<'a> {
 pub enum SplitError {
     #[error("no shard group of the plan covers the time {time}")]
     TimeNotCovered { time: i64 },
-    #[error("{count} partitions are not a power of two")]
+    #[error("{count} partitions are not a power of two of at most {PARTITIONS_MAX}")]
     PartitionCount { count: u32 },
+    #[error("{count} shard groups for one body are more than {SHARD_GROUPS_MAX}")]
+    ShardGroupCount { count: usize },
     #[error("shard groups of the plan overlap or are out of order at {start}")]
     ShardGroupOrder { start: i64 },
 }
@@ -85,8 +94,11 @@ impl Splitter {
         plan: &SplitPlan<'_>,
         keep: impl FnMut(usize, &Row) -> bool,
     ) -> Result<Vec<PartitionImage>, SplitError> {
-        if !plan.partition_count.is_power_of_two() {
+        if !plan.partition_count.is_power_of_two() || plan.partition_count > PARTITIONS_MAX {
             return Err(SplitError::PartitionCount { count: plan.partition_count });
+        }
+        if plan.shard_groups.len() > SHARD_GROUPS_MAX {
+            return Err(SplitError::ShardGroupCount { count: plan.shard_groups.len() });
         }
         for pair in plan.shard_groups.windows(2) {
             if pair[0].end > pair[1].start {
@@ -141,7 +153,13 @@ impl Splitter {
             self.counting_sort(parsed.series_count(), series_of);
         }
         if !self.order.is_sorted_by_key(|entry| entry.0) {
-            self.counting_sort(plan.shard_groups.len() * plan.partition_count as usize, |entry| entry.0);
+            let buckets = plan.shard_groups.len() * plan.partition_count as usize;
+            // A body that spans years may have more buckets than rows; counting in them would cost more than sorting.
+            if buckets <= 1_024 + 4 * self.order.len() {
+                self.counting_sort(buckets, |entry| entry.0);
+            } else {
+                self.order.sort_by_key(|entry| entry.0);
+            }
         }
     }
 
@@ -312,5 +330,77 @@ fn push_words(count: usize, words: impl Iterator<Item = u64>, out: &mut Vec<u8>)
     out.resize(start + count * 8, 0);
     for (place, word) in out[start..].as_chunks_mut().0.iter_mut().zip(words) {
         *place = word.to_le_bytes();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Batch, ParseOptions, PartitionBatch, Precision};
+
+    const ALL: [ShardGroupRange; 1] = [ShardGroupRange { id: 9, start: i64::MIN, end: i64::MAX }];
+
+    fn plan(shard_groups: &[ShardGroupRange], partition_count: u32) -> SplitPlan<'_> {
+        SplitPlan { database: 1, retention_policy: 2, shard_groups, partition_count, session: 3, sequence: 4 }
+    }
+
+    fn split(body: &str, plan: &SplitPlan<'_>) -> Result<Vec<PartitionImage>, SplitError> {
+        let mut batch = Batch::new(1);
+        let options = ParseOptions { precision: Precision::Nanosecond, now_ns: 0, validate_keys: false };
+        let parsed = batch.parse(body.as_bytes(), &options).unwrap();
+        Splitter::new().split(&parsed, plan, |_, _| true)
+    }
+
+    #[test]
+    fn no_row_is_lost_to_a_plan_that_does_not_fit() {
+        let groups = |pairs: &[(i64, i64)]| -> Vec<ShardGroupRange> {
+            pairs.iter().map(|(start, end)| ShardGroupRange { id: 1, start: *start, end: *end }).collect()
+        };
+        for (pairs, time) in [(&[][..], 5), (&[(0, 5)], 5), (&[(6, 9)], 5), (&[(0, 5), (6, 9)], 5)] {
+            let result = split("m f=1 5", &plan(&groups(pairs), 1));
+            assert_eq!(result, Err(SplitError::TimeNotCovered { time }), "{pairs:?}");
+        }
+        let overlap = split("m f=1 5", &plan(&groups(&[(0, 6), (5, 9)]), 1));
+        assert_eq!(overlap, Err(SplitError::ShardGroupOrder { start: 5 }));
+        for count in [0, 3, 8_192] {
+            assert_eq!(split("m f=1 5", &plan(&ALL, count)), Err(SplitError::PartitionCount { count }));
+        }
+    }
+
+    #[test]
+    fn partitions_are_the_top_bits_of_the_hash() {
+        let body: String = (0..200).map(|id| format!("m,id={id} f=1 {id}\n")).collect();
+        for partition_count in [1, 2, 16, 4_096] {
+            let images = split(&body, &plan(&ALL, partition_count)).unwrap();
+            assert_eq!(images.iter().map(|image| image.row_count).sum::<u32>(), 200);
+            for image in &images {
+                let batch = PartitionBatch::parse(&image.bytes).unwrap();
+                for series in batch.series() {
+                    let bits = partition_count.trailing_zeros();
+                    let expected = if bits == 0 { 0 } else { series.hash >> (64 - bits) };
+                    assert_eq!(u64::from(image.partition), expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_a_series_keep_their_order_across_schemas() {
+        let body = "m f=1 1\nn f=1 1\nm g=1 1\nm f=2 1\nn f=2 1";
+        let images = split(body, &plan(&ALL, 1)).unwrap();
+        let batch = PartitionBatch::parse(&images[0].bytes).unwrap();
+        let groups: Vec<Vec<usize>> =
+            batch.series().map(|series| series.groups().map(|group| group.schema_index).collect()).collect();
+        assert_eq!(groups, [vec![0, 1, 0], vec![2]]);
+        let values: Vec<f64> = batch
+            .series()
+            .flat_map(|series| series.groups().flat_map(|group| group.column(0).unwrap().floats().collect::<Vec<_>>()))
+            .collect();
+        assert_eq!(values, [1.0, 1.0, 2.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn a_body_without_points_has_no_images() {
+        assert_eq!(split("# nothing\n\nbad", &plan(&[], 1)), Ok(vec![]));
     }
 }

@@ -223,7 +223,7 @@ fn precision() -> impl Strategy<Value = Precision> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6_000))]
+    #![proptest_config(ProptestConfig::with_cases(3_000))]
 
     #[test]
     fn nearly_right_bodies_parse_as_by_the_second_parser(
