@@ -1,0 +1,342 @@
+//! Calls that fail, disks that fill up, limits.
+
+mod harness;
+
+use harness::*;
+use std::{cell::RefCell, rc::Rc};
+use tidemill_disk::sim::{Crash, Executor, Fault, Operation, SimDisk, block_on};
+use tidemill_log::{AppendError, Durability, Log, LogOptions, Record};
+use tidemill_raft::{GroupId, LogIndex, Term};
+
+fn entry(group: u32, index: u64, payload: &[u8]) -> Record<'_> {
+    Record::Entry { group: GroupId(group), term: Term(1), index: LogIndex(index), payload }
+}
+
+fn fresh(seed: u64, options: &LogOptions) -> (Executor, SimDisk, Log<SimDisk>) {
+    let executor = Executor::new(seed);
+    let disk = SimDisk::new(seed);
+    let (log, ..) = executor.block_on(recover(&disk, options, &Truth::default())).unwrap();
+    (executor, disk, log)
+}
+
+fn run(executor: &Executor, log: &Log<SimDisk>) -> tidemill_disk::sim::Task<Result<(), tidemill_log::Poisoned>> {
+    let log = log.clone();
+    executor.spawn(async move { log.run().await })
+}
+
+/// A run whose `nth` operation fails. Returns how many operations it took, and whether the log was poisoned.
+fn run_with_fault(nth: Option<(u64, Fault)>, durability: Durability) -> (u64, bool) {
+    let seed = nth.map_or(0, |(nth, _)| nth);
+    let options = options(32 << 10, durability);
+    let executor = Executor::new(seed);
+    let disk = SimDisk::new(seed);
+    if let Some((nth, fault)) = nth {
+        disk.fail_at(None, nth, fault);
+    }
+    let truth = Rc::new(RefCell::new(Truth::default()));
+    let context = format!("{nth:?} {durability:?}");
+    let mut poisoned = false;
+    if let Ok((log, ..)) = executor.block_on(recover(&disk, &options, &Truth::default())) {
+        let runner = run(&executor, &log);
+        let shape = Load { groups: 3, appends: 240, replace_one_in: 20, bytes_max: 5000, release_lag: Some(10) };
+        executor.block_on(async {
+            load(&executor, &log, &truth, Rc::new(shape), 77).await;
+            log.close();
+            let ended = runner.join().await;
+            if let Err(poison) = ended {
+                let written = disk.operations(Operation::Write) + disk.operations(Operation::WriteDurable);
+                for _ in 0..3 {
+                    match log.append(entry(0, 1, b"late")) {
+                        Err(AppendError::Poisoned(later)) => assert_eq!(later.message, poison.message, "{context}"),
+                        other => panic!("{context}: {other:?}"),
+                    }
+                }
+                assert_eq!(log.poisoned().map(|first| first.message), Some(poison.message));
+                assert!(log.run().await.is_err(), "{context}");
+                let now = disk.operations(Operation::Write) + disk.operations(Operation::WriteDurable);
+                assert_eq!(written, now, "{context}: nothing is written after the first failure");
+                poisoned = true;
+            }
+        });
+    }
+    let operations = disk.operations_total();
+    let truth = truth.borrow();
+    for crash in Crash::ALL {
+        let after = disk.crash(crash, seed);
+        let (_, groups, _) =
+            block_on(0, recover(&after, &options, &truth)).unwrap_or_else(|e| panic!("{context}: {e}"));
+        truth.check(&groups, &format!("{context} {crash:?}"));
+    }
+    // The process starts again on the disk as it is; a fault whose turn did not come would strike it there.
+    let faults = disk.faults();
+    if faults.eio + faults.storage_full + faults.short_writes > 0 || nth.is_none() {
+        let reopened = executor.block_on(recover(&disk, &options, &truth));
+        let (_, groups, _) = reopened.unwrap_or_else(|error| panic!("{context}: {error}"));
+        truth.check(&groups, &context);
+    }
+    (operations, poisoned)
+}
+
+#[test]
+fn every_failing_call_poisons_or_passes_and_loses_nothing() {
+    for durability in [Durability::Fdatasync, Durability::Dsync] {
+        let (operations, _) = run_with_fault(None, durability);
+        assert!(operations > 200, "{operations}");
+        let mut poisons = 0;
+        for nth in 1..=operations {
+            for fault in [Fault::Eio, Fault::StorageFull, Fault::ShortWrite] {
+                poisons += u64::from(run_with_fault(Some((nth, fault)), durability).1);
+            }
+        }
+        println!("{durability:?}: {operations} calls x 3 faults, {poisons} poisoned");
+        assert!(poisons > operations);
+    }
+}
+
+#[test]
+fn the_failed_sync_is_not_tried_again_and_waiters_get_the_first_error() {
+    let (executor, disk, log) = fresh(1, &options(64 << 10, Durability::Fdatasync));
+    disk.fail_at(Some(Operation::SyncData), 1, Fault::Eio);
+    let syncs = disk.operations(Operation::SyncData);
+    // The spare segment is being prepared at the same time: its sync may be the one that fails, which stops the log too.
+    let runner = run(&executor, &log);
+    executor.block_on(async {
+        let positions: Vec<_> = (1..=5).map(|index| log.append(entry(1, index, b"x")).unwrap()).collect();
+        let mut messages = Vec::new();
+        for position in positions {
+            messages.push(log.stable(position).await.unwrap_err().message);
+        }
+        messages.dedup();
+        assert_eq!(messages.len(), 1);
+        assert!(messages[0].contains("SyncData") && messages[0].contains("simulated I/O error"), "{messages:?}");
+        runner.join().await.unwrap_err();
+        log.room().await;
+    });
+    assert!(disk.operations(Operation::SyncData) <= syncs + 2);
+}
+
+#[test]
+fn one_sync_serves_all_groups() {
+    let (executor, disk, log) = fresh(2, &options(256 << 10, Durability::Fdatasync));
+    let runner = run(&executor, &log);
+    executor.block_on(async {
+        // Until the spare segment is there.
+        let first = log.append(entry(99, 1, b"first")).unwrap();
+        log.stable(first).await.unwrap();
+        while log.metrics().segments_spare == 0 {
+            executor.yield_now().await;
+        }
+        let (syncs, commits) = (disk.operations(Operation::SyncData), log.metrics().commits);
+        let positions: Vec<_> = (0..16).map(|group| log.append(entry(group, 1, b"together")).unwrap()).collect();
+        for position in positions {
+            log.stable(position).await.unwrap();
+        }
+        assert_eq!(disk.operations(Operation::SyncData) - syncs, 1);
+        assert_eq!(log.metrics().commits - commits, 1);
+        assert_eq!(log.metrics().last_batch_frames, 16);
+        log.close();
+        runner.join().await.unwrap();
+    });
+    assert!(matches!(log.append(entry(1, 2, b"late")), Err(AppendError::Closed)));
+}
+
+/// Fills the disk; then space returns, or entries are released.
+fn fill_up(seed: u64, release: bool) {
+    let options = options(64 << 10, Durability::Fdatasync);
+    let (executor, disk, log) = fresh(seed, &options);
+    // Room for two segments and a half.
+    disk.set_capacity(Some(160 << 10));
+    let runner = run(&executor, &log);
+    let truth = Rc::new(RefCell::new(Truth::default()));
+    let append = |index: u64| {
+        let record = Owned::Entry { group: 1, term: 1, index, payload: vec![index as u8; 3000] };
+        log.append(record.record()).map(|position| (position, truth.borrow_mut().appended(record)))
+    };
+    executor.block_on(async {
+        let vote = Owned::HardState { group: 9, term: 3, vote: Some(2) };
+        log.append(vote.record()).unwrap();
+        truth.borrow_mut().appended(vote);
+        let mut index = 1;
+        let mut full = 0;
+        for _ in 0..2000 {
+            match append(index) {
+                Ok((position, count)) => {
+                    // What was accepted becomes durable, full disk or not.
+                    log.stable(position).await.unwrap();
+                    truth.borrow_mut().acked(count);
+                    index += 1;
+                    assert_eq!(full, 0, "no room came back");
+                }
+                Err(AppendError::Busy) => executor.yield_now().await,
+                Err(AppendError::Full) => {
+                    full += 1;
+                    executor.yield_now().await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(full > 100 && log.metrics().appends_full >= full);
+        assert!(index > 20, "{index}");
+        assert!(disk.faults().storage_full > 1, "the making is tried again");
+        if release {
+            let pinned = log.oldest_pinned();
+            assert_eq!(pinned.len(), 1);
+            let (group, through) = pinned[0];
+            assert_eq!(group, GroupId(1));
+            truth.borrow_mut().release(1, through.0);
+            log.release(group, through);
+        } else {
+            disk.set_capacity(None);
+        }
+        let mut again = 0;
+        for _ in 0..2000 {
+            match append(index) {
+                Ok((position, count)) => {
+                    log.stable(position).await.unwrap();
+                    truth.borrow_mut().acked(count);
+                    index += 1;
+                    again += 1;
+                    if again == 10 {
+                        break;
+                    }
+                }
+                Err(AppendError::Busy | AppendError::Full) => executor.yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(again, 10, "writing goes on without a restart");
+        log.close();
+        runner.join().await.unwrap();
+    });
+    let truth = truth.borrow();
+    let (_, groups, _) = block_on(0, recover(&disk.crash(Crash::Drop, 0), &options, &truth)).unwrap();
+    assert_eq!(truth.check(&groups, "in the end"), 0);
+    assert_eq!(groups[&9].hard_state, Some((3, Some(2))));
+}
+
+#[test]
+fn a_full_disk_refuses_at_once_and_writing_goes_on_when_space_is_back() {
+    (0..20).for_each(|seed| fill_up(seed, false));
+}
+
+#[test]
+fn a_full_disk_is_left_by_releasing_entries() {
+    (0..20).for_each(|seed| fill_up(seed, true));
+}
+
+#[test]
+fn limits_are_held() {
+    let mut small = options(64 << 10, Durability::Dsync);
+    small.pending_bytes_max = 64 << 10;
+    let (executor, _, log) = fresh(5, &small);
+    let largest = (64 << 10) - 3 * 4096 - 64 - 32;
+    match log.append(entry(1, 1, &vec![0; largest + 1])) {
+        Err(AppendError::TooLarge { bytes, bytes_max }) => assert_eq!((bytes, bytes_max), (largest + 33, largest + 32)),
+        other => panic!("{other:?}"),
+    }
+    log.append(entry(1, 1, &vec![7; largest])).unwrap();
+    assert!(matches!(log.append(entry(1, 2, &vec![7; 20_000])), Err(AppendError::Busy)));
+    let runner = run(&executor, &log);
+    executor.block_on(async {
+        let position = loop {
+            match log.append_entry(GroupId(1), Term(1), LogIndex(2), &[&[7; 10_000], &[8; 10_000]]) {
+                Ok(position) => break position,
+                Err(AppendError::Busy) => log.room().await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        log.stable(position).await.unwrap();
+        assert_eq!(log.metrics().pending_bytes, 0);
+        log.close();
+        runner.join().await.unwrap();
+    });
+    for wrong in [
+        LogOptions { segment_bytes: 5000, ..small.clone() },
+        LogOptions { segment_bytes: 12 << 10, ..small.clone() },
+        LogOptions { batch_bytes: 0, ..small.clone() },
+        LogOptions { pending_bytes_max: 10, ..small.clone() },
+        LogOptions { segments_max: 1, ..small.clone() },
+    ] {
+        assert!(block_on(0, recover(&SimDisk::new(0), &wrong, &Truth::default())).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "append: index gap: group 1: entry 3 where at most 2 can follow")]
+fn a_gap_is_a_defect_of_the_caller() {
+    let (_, _, log) = fresh(6, &options(64 << 10, Durability::Dsync));
+    log.append(entry(1, 1, b"")).unwrap();
+    let _ = log.append(entry(1, 3, b""));
+}
+
+#[test]
+fn groups_of_others_and_entries_in_files_are_not_handed_out() {
+    let options = options(64 << 10, Durability::Fdatasync);
+    let (executor, disk, log) = fresh(7, &options);
+    let runner = run(&executor, &log);
+    executor.block_on(async {
+        for index in 1..=9 {
+            log.append(entry(1, index, b"mine")).unwrap();
+            log.append(entry(2, index, b"not mine")).unwrap();
+        }
+        log.close();
+        runner.join().await.unwrap();
+    });
+    drop(log);
+    let from = |group: GroupId| LogIndex(if group.0 == 1 { 6 } else { u64::MAX });
+    block_on(0, async {
+        let (log, mut recovery) = Log::open(disk.clone(), FOLDER, options.clone(), from).await.unwrap();
+        let mut indexes = Vec::new();
+        while let Some(record) = recovery.next().await.unwrap() {
+            let Record::Entry { group, index, payload, .. } = record else { panic!("no hard state was written") };
+            assert_eq!((group, payload), (GroupId(1), b"mine".as_slice()));
+            indexes.push(index.0);
+        }
+        assert_eq!(indexes, [7, 8, 9]);
+        log.append(entry(1, 10, b"more")).unwrap();
+    });
+}
+
+/// The log may be used before its recovery has been read; what is still to be read is not written over.
+#[test]
+fn recovery_can_be_read_while_the_log_runs() {
+    let options = options(32 << 10, Durability::Fdatasync);
+    let (executor, disk, log) = fresh(8, &options);
+    let runner = run(&executor, &log);
+    let load_of = |executor: &Executor, log: &Log<SimDisk>, from: u64, until: u64, release: bool| {
+        let (executor2, log) = (executor.clone(), log.clone());
+        executor.block_on(async move {
+            for index in from..until {
+                let position = loop {
+                    match log.append(entry(1, index, &[index as u8; 2000])) {
+                        Ok(position) => break position,
+                        Err(AppendError::Busy) => executor2.yield_now().await,
+                        Err(error) => panic!("{error}"),
+                    }
+                };
+                log.stable(position).await.unwrap();
+                if release {
+                    log.release(GroupId(1), LogIndex(index - 1));
+                }
+            }
+            log.close();
+        });
+    };
+    load_of(&executor, &log, 1, 60, false);
+    executor.block_on(runner.join()).unwrap();
+    drop(log);
+    let (log, mut recovery) =
+        executor.block_on(Log::open(disk.clone(), FOLDER, options.clone(), |_| LogIndex(0))).unwrap();
+    let runner = run(&executor, &log);
+    load_of(&executor, &log, 60, 120, true);
+    executor.block_on(runner.join()).unwrap();
+    executor.block_on(async {
+        for index in 1..60 {
+            match recovery.next().await.unwrap() {
+                Some(Record::Entry { index: found, .. }) => assert_eq!(found.0, index),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(recovery.next().await.unwrap().is_none());
+    });
+}
