@@ -15,10 +15,11 @@ impl Bitmap {
     /// `len` bits, all `bit`.
     pub fn filled(len: usize, bit: bool) -> Bitmap {
         let mut words = vec![if bit { u64::MAX } else { 0 }; len.div_ceil(64)];
-        if bit && !len.is_multiple_of(64) {
-            if let Some(last) = words.last_mut() {
-                *last = (1 << (len % 64)) - 1;
-            }
+        if bit
+            && !len.is_multiple_of(64)
+            && let Some(last) = words.last_mut()
+        {
+            *last = (1 << (len % 64)) - 1;
         }
         Bitmap { words, len }
     }
@@ -68,10 +69,10 @@ impl Bitmap {
         if len < self.len {
             self.len = len;
             self.words.truncate(len.div_ceil(64));
-            if !len.is_multiple_of(64) {
-                if let Some(last) = self.words.last_mut() {
-                    *last &= (1 << (len % 64)) - 1;
-                }
+            if !len.is_multiple_of(64)
+                && let Some(last) = self.words.last_mut()
+            {
+                *last &= (1 << (len % 64)) - 1;
             }
         }
     }
