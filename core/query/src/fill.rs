@@ -123,7 +123,7 @@ impl Filler {
     }
 
     fn step_window(&self, start: i64) -> Option<i64> {
-        if self.descending { self.windows.previous_start(start) } else { self.windows.next_start(start) }
+        if self.descending { self.windows.preceding(start) } else { self.windows.following(start) }
     }
 
     /// Up to `rows_max` rows, or none until more rows or the end were pushed.

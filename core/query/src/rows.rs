@@ -63,6 +63,38 @@ pub(crate) struct Run {
 /// # Panics
 /// If a source's column has another type than `to`.
 pub(crate) fn gather<'a>(to: &mut Column, runs: &[Run], source: impl Fn(u32) -> Option<&'a Column>) {
+    // Interleaved series give runs of one row, so what is decided per run is kept small: the type is matched once.
+    if to.valid.is_none() && runs.iter().all(|run| source(run.source).is_some_and(|from| from.valid.is_none())) {
+        macro_rules! copy {
+            ($to:ident, $kind:path) => {
+                for run in runs {
+                    let Some(Column { values: $kind(from), .. }) = source(run.source) else {
+                        panic!("rows of another type than the column's")
+                    };
+                    let start = run.start as usize;
+                    match run.count {
+                        1 => $to.push(from[start]),
+                        count => $to.extend_from_slice(&from[start..start + count as usize]),
+                    }
+                }
+            };
+        }
+        match &mut to.values {
+            Values::Float(to) => copy!(to, Values::Float),
+            Values::Integer(to) => copy!(to, Values::Integer),
+            Values::Unsigned(to) => copy!(to, Values::Unsigned),
+            Values::Boolean(to) => copy!(to, Values::Boolean),
+            Values::String(to) => {
+                for run in runs {
+                    let Some(Column { values: Values::String(from), .. }) = source(run.source) else {
+                        panic!("rows of another type than the column's")
+                    };
+                    (run.start..run.start + run.count).for_each(|row| to.push(from.value(row as usize)));
+                }
+            }
+        }
+        return;
+    }
     for run in runs {
         match source(run.source) {
             Some(from) if run.count == 1 => to.push_from(from, run.start as usize),

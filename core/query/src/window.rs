@@ -72,6 +72,22 @@ impl Windows {
         (self.interval > 0 && start > TIME_MIN).then(|| self.start(start - 1))
     }
 
+    /// As [`Windows::next_start`], for a time that is a start already: no division but at the ends of time.
+    pub fn following(&self, start: i64) -> Option<i64> {
+        match start.checked_add(self.interval) {
+            Some(next) if self.interval > 0 && start > TIME_MIN && next <= TIME_MAX - self.interval => Some(next),
+            _ => self.next_start(start),
+        }
+    }
+
+    /// As [`Windows::previous_start`], for a time that is a start already.
+    pub fn preceding(&self, start: i64) -> Option<i64> {
+        match start.checked_sub(self.interval) {
+            Some(previous) if self.interval > 0 && previous > TIME_MIN => Some(previous),
+            _ => self.previous_start(start),
+        }
+    }
+
     /// Windows from the one that holds `first` to the one that holds `last`.
     pub fn count(&self, first: i64, last: i64) -> u64 {
         if self.interval == 0 {
@@ -118,6 +134,8 @@ mod tests {
             if let Some(next) = windows.next_start(time) {
                 prop_assert_eq!(windows.start(next), next);
                 prop_assert_eq!(windows.previous_start(next), Some(start));
+                prop_assert_eq!(windows.following(start), Some(next));
+                prop_assert_eq!(windows.preceding(next), Some(start));
             }
         }
 

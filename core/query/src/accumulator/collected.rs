@@ -107,6 +107,16 @@ impl Collected {
 
     /// Sorts by (time, series), rows without series by (time, value).
     pub(crate) fn sort_by_time(&mut self) {
+        if self.carried.is_empty() {
+            if let Values::Float(values) = &mut self.values {
+                sort_pairs(&mut self.times, values, f64::total_cmp);
+                return;
+            }
+            if let Values::Integer(values) = &mut self.values {
+                sort_pairs(&mut self.times, values, i64::cmp);
+                return;
+            }
+        }
         let mut order: Vec<u32> = self.by_value().into_iter().map(|(_, row)| row).collect();
         order.sort_by(|a, b| self.by_time(*a, *b));
         self.reorder(&order);
@@ -164,6 +174,16 @@ impl Collected {
                 }
             }
         }
+    }
+}
+
+/// Sorts by (time, value). The values came series after series, each in time order; a stable sort merges such runs
+/// instead of sorting anew.
+fn sort_pairs<T: Copy>(times: &mut [i64], values: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
+    let mut pairs: Vec<(i64, T)> = times.iter().copied().zip(values.iter().copied()).collect();
+    pairs.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| compare(&a.1, &b.1)));
+    for (row, (time, value)) in pairs.into_iter().enumerate() {
+        (times[row], values[row]) = (time, value);
     }
 }
 

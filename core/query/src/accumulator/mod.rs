@@ -94,6 +94,28 @@ impl CarriedColumn<'_> {
     }
 }
 
+/// Rows `start..end` of a batch, which fall into the window of a slot. Not empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub slot: u32,
+    pub start: u32,
+    pub end: u32,
+}
+
+impl Segment {
+    pub(crate) fn slot(&self) -> usize {
+        self.slot as usize
+    }
+
+    pub(crate) fn rows(&self) -> std::ops::Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+}
+
 /// Partial aggregates of one column, slot by slot.
 #[derive(Clone, Debug)]
 pub(crate) enum Accumulator {
@@ -129,21 +151,26 @@ impl Accumulator {
         }
     }
 
-    /// Takes rows `rows` of a dense column: `times[i]` belongs to value `i`. `rows` is not empty.
+    /// Takes runs of rows of a dense column, each for its slot: `times[i]` belongs to value `i`. No run is empty.
     pub(crate) fn update(
         &mut self,
-        slot: usize,
         times: &[i64],
         values: &Values,
-        rows: std::ops::Range<usize>,
+        segments: &[Segment],
         carried: Option<&Carried<'_>>,
     ) {
         match self {
-            Accumulator::Count(counts) => counts[slot] += rows.len() as u64,
-            Accumulator::Sum(slots) => slots.update(slot, values, rows),
-            Accumulator::Pick(slots) => slots.update(slot, times, values, rows),
-            Accumulator::Collect(slots) => slots.update(slot, times, values, rows, carried),
-            Accumulator::Distinct(slots) => slots.update(slot, times, values, rows),
+            Accumulator::Count(counts) => segments.iter().for_each(|one| counts[one.slot()] += one.len() as u64),
+            Accumulator::Sum(slots) => slots.update(values, segments),
+            Accumulator::Pick(slots) => {
+                segments.iter().for_each(|one| slots.update(one.slot(), times, values, one.rows()));
+            }
+            Accumulator::Collect(slots) => {
+                segments.iter().for_each(|one| slots.update(one.slot(), times, values, one.rows(), carried));
+            }
+            Accumulator::Distinct(slots) => {
+                segments.iter().for_each(|one| slots.update(one.slot(), times, values, one.rows()));
+            }
         }
     }
 

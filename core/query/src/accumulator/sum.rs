@@ -3,8 +3,7 @@
 //! A long slice is summed in lanes, a short one in row order. So the rounding of a float sum depends on how rows are cut
 //! into batches, but on nothing else: not on the number of cores and not on the moment.
 
-use super::BlockSummary;
-use std::ops::Range;
+use super::{BlockSummary, Segment};
 use tidemill_column::{FieldType, Value, Values};
 
 /// Below this many rows the lanes cost more than they save (measured with `scan_speed`: they cross at about 20 rows).
@@ -60,15 +59,28 @@ impl SumSlots {
         }
     }
 
-    pub(crate) fn update(&mut self, slot: usize, values: &Values, rows: Range<usize>) {
-        self.counts[slot] += rows.len() as u64;
+    pub(crate) fn update(&mut self, values: &Values, segments: &[Segment]) {
+        let counts = &mut self.counts;
         match (&mut self.sums, values) {
-            (Sums::Float(sums), Values::Float(values)) => sums[slot] += sum_floats(&values[rows]),
+            (Sums::Float(sums), Values::Float(values)) => {
+                for segment in segments {
+                    counts[segment.slot()] += segment.len() as u64;
+                    sums[segment.slot()] += sum_floats(&values[segment.rows()]);
+                }
+            }
             (Sums::Integer(sums), Values::Integer(values)) => {
-                sums[slot] = values[rows].iter().fold(sums[slot], |sum, value| sum.wrapping_add(*value));
+                for segment in segments {
+                    counts[segment.slot()] += segment.len() as u64;
+                    let sum = values[segment.rows()].iter().fold(0, |sum: i64, value| sum.wrapping_add(*value));
+                    sums[segment.slot()] = sums[segment.slot()].wrapping_add(sum);
+                }
             }
             (Sums::Unsigned(sums), Values::Unsigned(values)) => {
-                sums[slot] = values[rows].iter().fold(sums[slot], |sum, value| sum.wrapping_add(*value));
+                for segment in segments {
+                    counts[segment.slot()] += segment.len() as u64;
+                    let sum = values[segment.rows()].iter().fold(0, |sum: u64, value| sum.wrapping_add(*value));
+                    sums[segment.slot()] = sums[segment.slot()].wrapping_add(sum);
+                }
             }
             (_, values) => panic!("{} values into a sum of another type", values.field_type()),
         }
@@ -148,7 +160,7 @@ mod tests {
     fn integers_wrap() {
         let mut slots = SumSlots::new(FieldType::Integer);
         slots.add_slot();
-        slots.update(0, &Values::Integer(vec![i64::MAX, 1]), 0..2);
+        slots.update(&Values::Integer(vec![i64::MAX, 1]), &[Segment { slot: 0, start: 0, end: 2 }]);
         assert_eq!(slots.sum(0), Some(Value::Integer(i64::MIN)));
     }
 }

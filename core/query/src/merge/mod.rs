@@ -66,14 +66,6 @@ pub(crate) struct Stream {
     ended: bool,
 }
 
-/// What a step of the work came to.
-pub(crate) enum Step {
-    /// A stream's head is used up.
-    Starved,
-    /// There may be more to do at once.
-    Went,
-}
-
 /// Where finished pieces go, and what all of the work needs to know.
 pub(crate) struct Target<'a> {
     pub name: &'a Arc<str>,
@@ -187,10 +179,10 @@ impl Merge {
                 }
                 continue;
             }
-            while let Step::Went = match &mut self.work {
+            match &mut self.work {
                 MergeWork::Raw(work) => work.step(&mut self.streams, &mut target),
                 MergeWork::Windows(work) => work.step(&mut self.streams, &mut target),
-            } {}
+            }
         }
     }
 

@@ -1,13 +1,13 @@
 //! Rows of a raw select, merged by time, rows of equal time by series key.
 
 use super::writer::SeriesWriter;
-use super::{Step, Stream, Target, compare_groups};
+use super::{Stream, Target, compare_groups};
 use crate::finish::LeafRows;
 use crate::part::output::{PartBody, RowPiece};
 use crate::plan::{LeafRef, Shape, Work};
 use crate::rows::{self, Run};
 use std::sync::Arc;
-use tidemill_column::{FieldType, Value};
+use tidemill_column::{Column, FieldType, Values};
 
 pub(super) struct RawMerge {
     shape: Arc<Shape>,
@@ -52,10 +52,10 @@ impl RawMerge {
     }
 
     /// Goes on by a run of rows of one stream. All streams that have not ended have a head.
-    pub(super) fn step(&mut self, streams: &mut [Stream], target: &mut Target<'_>) -> Step {
+    pub(super) fn step(&mut self, streams: &mut [Stream], target: &mut Target<'_>) {
         let descending = self.shape.descending;
         let mut groups = streams.iter().filter_map(|stream| stream.head.as_ref()).map(|head| &head.group);
-        let Some(mut first) = groups.next() else { return Step::Starved };
+        let Some(mut first) = groups.next() else { return };
         for group in groups {
             if compare_groups(group, first, descending).is_lt() {
                 first = group;
@@ -65,7 +65,7 @@ impl RawMerge {
         if self.group.as_ref().is_none_or(|(group, _)| group[..] != first[..]) {
             self.close(target);
             if self.shape.series_limit.is_reached(*target.series_count) {
-                return Step::Starved;
+                return;
             }
             let accepted = self.shape.series_limit.accepts(*target.series_count);
             let writer = accepted.then(|| SeriesWriter::new(self.shape.clone(), target, &first));
@@ -74,10 +74,10 @@ impl RawMerge {
         let members: Vec<usize> = (0..streams.len())
             .filter(|index| streams[*index].head.as_ref().is_some_and(|head| head.group[..] == first[..]))
             .collect();
-        self.merge_members(streams, &members, target)
+        self.merge_members(streams, &members, target);
     }
 
-    fn merge_members(&mut self, streams: &mut [Stream], members: &[usize], target: &mut Target<'_>) -> Step {
+    fn merge_members(&mut self, streams: &mut [Stream], members: &[usize], target: &mut Target<'_>) {
         let descending = self.shape.descending;
         loop {
             // The least and the second least next row; there are few parts, so a scan beats a heap.
@@ -95,7 +95,7 @@ impl RawMerge {
                     second = Some(*member);
                 }
             }
-            let Some(best) = best else { return Step::Starved };
+            let Some(best) = best else { return };
             let start = streams[best].position;
             let rows = piece(&streams[best]).times.len();
             let end =
@@ -121,11 +121,11 @@ impl RawMerge {
                 }
                 if starved {
                     streams[best].head = None;
-                    return Step::Starved;
+                    return;
                 }
                 if !target.ready.is_empty() {
                     // Hands the piece out before more are made.
-                    return Step::Starved;
+                    return;
                 }
             }
         }
@@ -149,9 +149,15 @@ impl RawMerge {
                     for run in &self.runs {
                         let piece = piece(&streams[run.source as usize]);
                         for row in run.start..run.start + run.count {
-                            match &piece.table.tags[piece.series[row as usize] as usize][tags] {
-                                Some(tag) => column.push(&Value::String(tag.as_bytes().into())),
-                                None => column.push_null(),
+                            let tag = &piece.table.tags[piece.series[row as usize] as usize][tags];
+                            match (tag, &mut *column) {
+                                (Some(tag), Column { values: Values::String(values), valid }) => {
+                                    values.push(tag.as_bytes());
+                                    if let Some(valid) = valid {
+                                        valid.push(true);
+                                    }
+                                }
+                                _ => column.push_null(),
                             }
                         }
                     }

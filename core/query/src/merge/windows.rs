@@ -1,7 +1,7 @@
 //! Partial aggregates of all parts, joined window by window, then finished, filled and written.
 
 use super::writer::SeriesWriter;
-use super::{Step, Stream, Target, compare_groups};
+use super::{Stream, Target, compare_groups};
 use crate::accumulator::Accumulator;
 use crate::fill::Filler;
 use crate::finish::finish;
@@ -88,57 +88,66 @@ impl WindowMerge {
         }
     }
 
-    /// Goes on by one window. All streams that have not ended have a head.
-    pub(super) fn step(&mut self, streams: &mut [Stream], target: &mut Target<'_>) -> Step {
+    /// Goes on until a head is used up or enough windows are joined. All streams that have not ended have a head.
+    pub(super) fn step(&mut self, streams: &mut [Stream], target: &mut Target<'_>) {
         let descending = self.shape.descending;
-        let mut least: Option<(&Arc<[String]>, i64)> = None;
-        for stream in streams.iter() {
-            let Some(head) = &stream.head else { continue };
-            let start = piece(stream).starts[stream.position];
-            let start = if descending { !start } else { start };
-            let is_less = least.is_none_or(|(group, least)| {
-                compare_groups(&head.group, group, descending).then(start.cmp(&least)).is_lt()
-            });
-            if is_less {
-                least = Some((&head.group, start));
+        let mut groups = streams.iter().filter_map(|stream| stream.head.as_ref()).map(|head| &head.group);
+        let Some(mut group) = groups.next() else { return };
+        for other in groups {
+            if compare_groups(other, group, descending).is_lt() {
+                group = other;
             }
         }
-        let Some((group, start)) = least else { return Step::Starved };
-        let (group, start) = (group.clone(), if descending { !start } else { start });
+        let group = group.clone();
         if self.group.as_ref().is_none_or(|open| open.values[..] != group[..]) {
             if self.group.is_some() {
                 self.close(target);
-                return Step::Starved;
+                return;
             }
             self.open(streams, group.clone(), target);
         }
-        if self.starts.last() != Some(&start) {
-            if self.starts.len() >= self.chunk_rows {
-                self.finish_windows();
-                return Step::Starved;
+        let members: Vec<usize> = (0..streams.len())
+            .filter(|index| streams[*index].head.as_ref().is_some_and(|head| head.group[..] == group[..]))
+            .collect();
+        self.join_members(streams, &members);
+    }
+
+    fn join_members(&mut self, streams: &mut [Stream], members: &[usize]) {
+        let descending = self.shape.descending;
+        loop {
+            let starts = members.iter().map(|member| piece(&streams[*member]).starts[streams[*member].position]);
+            let least = if descending { starts.max() } else { starts.min() };
+            let Some(start) = least else { return };
+            if self.starts.last() != Some(&start) {
+                if self.starts.len() >= self.chunk_rows {
+                    self.finish_windows();
+                    return;
+                }
+                self.starts.push(start);
+                self.slots.iter_mut().for_each(Accumulator::add_slot);
             }
-            self.starts.push(start);
-            self.slots.iter_mut().for_each(Accumulator::add_slot);
+            let slot = self.starts.len() - 1;
+            let mut starved = false;
+            for member in members {
+                let stream = &mut streams[*member];
+                let position = stream.position;
+                let Some(PartBody::Windows(piece)) = stream.head.as_mut().map(|head| &mut head.body) else { continue };
+                if piece.starts[position] != start {
+                    continue;
+                }
+                for (to, from) in self.slots.iter_mut().zip(&mut piece.accumulators) {
+                    to.join(slot, from, position);
+                }
+                stream.position += 1;
+                if stream.position == piece.starts.len() {
+                    stream.head = None;
+                    starved = true;
+                }
+            }
+            if starved {
+                return;
+            }
         }
-        let slot = self.starts.len() - 1;
-        let mut step = Step::Went;
-        for stream in streams {
-            let position = stream.position;
-            let Some(head) = &mut stream.head else { continue };
-            let PartBody::Windows(piece) = &mut head.body else { continue };
-            if piece.starts[position] != start || head.group[..] != group[..] {
-                continue;
-            }
-            for (to, from) in self.slots.iter_mut().zip(&mut piece.accumulators) {
-                to.join(slot, from, position);
-            }
-            stream.position += 1;
-            if stream.position == piece.starts.len() {
-                stream.head = None;
-                step = Step::Starved;
-            }
-        }
-        step
     }
 
     fn open(&mut self, streams: &[Stream], values: Arc<[String]>, target: &Target<'_>) {

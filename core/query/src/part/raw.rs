@@ -197,7 +197,14 @@ impl RawPart {
 impl OpenGroup {
     /// Orders the rows of the first cursor up to the next row of the second, or to the end of its batch.
     fn advance(&mut self, scan: &ScanPlan) {
-        let Some(Reverse((_, index))) = self.heap.pop() else { return };
+        let Some(Reverse((_, index))) = self.heap.peek().copied() else { return };
+        // The second is one of the two below the top: looked up where the heap keeps them, so that the top is replaced
+        // in one go down instead of taken out and put in again.
+        let second = match self.heap.as_slice() {
+            [_, left, right, ..] => Some(left.max(right).0),
+            [_, left] => Some(left.0),
+            _ => None,
+        };
         let descending = scan.shape.descending;
         let cursor = &mut self.cursors[index as usize];
         let room = PART_OUTPUT_ROWS_MAX.saturating_sub(self.piece.times.len() + self.run_rows).max(1);
@@ -208,10 +215,10 @@ impl OpenGroup {
             .map_or(usize::MAX, |rows| usize::try_from(rows.saturating_sub(self.rows)).unwrap_or(usize::MAX));
         let end = cursor.times.len().min(cursor.position.saturating_add(room.min(left)));
         let mut next = cursor.position + 1;
-        match self.heap.peek() {
+        match second {
             None => next = end,
-            Some(Reverse(second)) => {
-                while next < end && (rank(cursor.times[next], descending), index) < *second {
+            Some(second) => {
+                while next < end && (rank(cursor.times[next], descending), index) < second {
                     next += 1;
                 }
             }
@@ -224,9 +231,12 @@ impl OpenGroup {
         match cursor.times.get(next) {
             Some(time) => {
                 let time = rank(*time, descending);
-                self.heap.push(Reverse((time, index)));
+                if let Some(mut top) = self.heap.peek_mut() {
+                    *top = Reverse((time, index));
+                }
             }
             None => {
+                self.heap.pop();
                 // The batch is left for the next one.
                 self.gather();
                 self.wanted.push(index);
@@ -237,9 +247,15 @@ impl OpenGroup {
     /// Copies the ordered rows out of the batches.
     fn gather(&mut self) {
         for run in &self.runs {
-            let rows = run.start as usize..(run.start + run.count) as usize;
-            self.piece.times.extend_from_slice(&self.cursors[run.source as usize].times[rows]);
-            self.piece.series.extend(std::iter::repeat_n(run.source, run.count as usize));
+            let times = &self.cursors[run.source as usize].times;
+            let start = run.start as usize;
+            if run.count == 1 {
+                self.piece.times.push(times[start]);
+                self.piece.series.push(run.source);
+            } else {
+                self.piece.times.extend_from_slice(&times[start..start + run.count as usize]);
+                self.piece.series.extend(std::iter::repeat_n(run.source, run.count as usize));
+            }
         }
         for (index, column) in self.piece.columns.iter_mut().enumerate() {
             rows::gather(column, &self.runs, |source| self.cursors[source as usize].columns[index].as_ref());

@@ -3,23 +3,23 @@
 //! Series after series is added, so windows are met again and again in the same order; a slot that was used right
 //! after another one is tried first, which makes the search tree the exception.
 
-use crate::accumulator::{Accumulator, BlockSummary, Carried, CarriedColumn, carried_types};
+use crate::accumulator::{Accumulator, BlockSummary, Carried, CarriedColumn, Segment, carried_types};
 use crate::part::batch::Batch;
 use crate::plan::{Aggregate, LeafRef, Shape};
 use crate::window::Windows;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
-use tidemill_column::{Column, Values};
+use tidemill_column::Column;
 
 pub(crate) struct WindowTable {
     shape: Arc<Shape>,
     starts: Vec<i64>,
-    by_start: BTreeMap<i64, u32>,
+    /// Slots by start, once windows were met out of order; before, the starts ascend and are searched themselves.
+    by_start: Option<BTreeMap<i64, u32>>,
     recent: usize,
     accumulators: Vec<Accumulator>,
     /// Scratch, kept for its memory.
-    segments: Vec<(usize, Range<usize>)>,
+    segments: Vec<Segment>,
 }
 
 /// The first row at or behind `row` whose time is beyond `last`. Close rows are found in a few steps, far ones in a
@@ -38,14 +38,7 @@ fn gallop(times: &[i64], row: usize, last: i64) -> usize {
 impl WindowTable {
     pub(crate) fn new(shape: Arc<Shape>) -> WindowTable {
         let accumulators = new_accumulators(&shape);
-        WindowTable {
-            shape,
-            starts: Vec::new(),
-            by_start: BTreeMap::new(),
-            recent: 0,
-            accumulators,
-            segments: Vec::new(),
-        }
+        WindowTable { shape, starts: Vec::new(), by_start: None, recent: 0, accumulators, segments: Vec::new() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -64,7 +57,23 @@ impl WindowTable {
             }
         }
         let next = self.starts.len();
-        let slot = *self.by_start.entry(start).or_insert(next as u32) as usize;
+        if self.by_start.is_none() {
+            match self.starts.binary_search(&start) {
+                Ok(slot) => {
+                    self.recent = slot;
+                    return slot;
+                }
+                Err(place) if place < next => {
+                    let slots = self.starts.iter().enumerate().map(|(slot, start)| (*start, slot as u32));
+                    self.by_start = Some(slots.collect());
+                }
+                Err(_) => {}
+            }
+        }
+        let slot = match &mut self.by_start {
+            Some(slots) => *slots.entry(start).or_insert(next as u32) as usize,
+            None => next,
+        };
         if slot == next {
             self.starts.push(start);
             self.accumulators.iter_mut().for_each(Accumulator::add_slot);
@@ -74,7 +83,7 @@ impl WindowTable {
     }
 
     /// Cuts ascending times into runs of rows that fall into one window.
-    fn cut(&mut self, times: &[i64], segments: &mut Vec<(usize, Range<usize>)>) {
+    fn cut(&mut self, times: &[i64], segments: &mut Vec<Segment>) {
         segments.clear();
         let windows: Windows = self.shape.windows;
         let Some(first) = times.first() else { return };
@@ -82,7 +91,8 @@ impl WindowTable {
         let mut row = 0;
         loop {
             let end = gallop(times, row, last);
-            segments.push((self.slot(start), row..end));
+            let slot = self.slot(start) as u32;
+            segments.push(Segment { slot, start: row as u32, end: end as u32 });
             let Some(time) = times.get(end) else { return };
             // The window behind this one, unless the rows leap further: saves a division a window.
             match last.checked_add(windows.interval()) {
@@ -116,7 +126,8 @@ impl WindowTable {
                 self.cut(&times, &mut sparse);
                 met[index] = !rows.is_empty();
                 let carried = Carried { series, columns: &carried, rows: &rows };
-                self.update(index, &times, &values, &sparse, (!aggregate.carried.is_empty()).then_some(&carried));
+                let carried = (!aggregate.carried.is_empty()).then_some(&carried);
+                self.accumulators[index].update(&times, &values, &sparse, carried);
                 continue;
             }
             if !is_cut {
@@ -125,30 +136,17 @@ impl WindowTable {
             }
             met[index] = !batch.times.is_empty();
             if aggregate.carried.is_empty() {
-                self.update(index, &batch.times, &column.values, &segments, None);
+                self.accumulators[index].update(&batch.times, &column.values, &segments, None);
             } else {
                 if identity.is_empty() {
                     identity = (0..batch.times.len() as u32).collect();
                 }
                 let carried = Carried { series, columns: &carried, rows: &identity };
-                self.update(index, &batch.times, &column.values, &segments, Some(&carried));
+                self.accumulators[index].update(&batch.times, &column.values, &segments, Some(&carried));
             }
         }
         self.segments = segments;
         met
-    }
-
-    fn update(
-        &mut self,
-        index: usize,
-        times: &[i64],
-        values: &Values,
-        segments: &[(usize, Range<usize>)],
-        carried: Option<&Carried<'_>>,
-    ) {
-        for (slot, rows) in segments {
-            self.accumulators[index].update(*slot, times, values, rows.clone(), carried);
-        }
     }
 
     /// Adds a block of column `column` of the plan by its summary.
@@ -174,8 +172,14 @@ impl WindowTable {
 
     /// The slots in the order of the answer.
     pub(crate) fn order(&self) -> Vec<u32> {
-        let ascending = self.by_start.values().copied();
-        if self.shape.descending { ascending.rev().collect() } else { ascending.collect() }
+        let mut order: Vec<u32> = match &self.by_start {
+            Some(slots) => slots.values().copied().collect(),
+            None => (0..self.starts.len() as u32).collect(),
+        };
+        if self.shape.descending {
+            order.reverse();
+        }
+        order
     }
 
     /// Moves slots out.
@@ -187,7 +191,7 @@ impl WindowTable {
     /// Forgets all windows.
     pub(crate) fn clear(&mut self) {
         self.starts.clear();
-        self.by_start.clear();
+        self.by_start = None;
         self.recent = 0;
         self.accumulators = new_accumulators(&self.shape);
     }
