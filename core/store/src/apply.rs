@@ -5,9 +5,10 @@ use crate::{
     entry::{EntryError, Measurements, TagCondition},
     id::{DatabaseId, FieldId, ShardGroupId},
     index::{SeriesIndex, TagPredicate},
+    maintenance::{Job, Publication},
     manifest::{Tombstone, TombstoneScope},
     memtable::IncomingRows,
-    partition::{Job, State},
+    partition::State,
     shard_group::ShardGroup,
 };
 use roaring::RoaringBitmap;
@@ -16,6 +17,7 @@ use tidemill_column::FieldType;
 use tidemill_disk::Disk;
 use tidemill_line::{FieldDefinition, FormatError, PartitionBatch, RowGroup};
 use tidemill_raft::{LogIndex, Term};
+use tidemill_tsm::key;
 
 /// What an entry did.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,7 +80,16 @@ impl<D: Disk> State<D> {
         let mut memtable = group.active.borrow_mut();
         let mut rows = 0;
         for series in batch.series() {
-            let id = index.insert(series.hash, series.key);
+            let id = match index.find(series.hash, series.key).filter(|id| index.is_alive(*id)) {
+                Some(id) => id,
+                None if is_storable(series.key) => index.insert(series.hash, series.key),
+                None => {
+                    // Such lines are to be rejected with a reason before they are proposed; here they must not stop the
+                    // flush of everything else.
+                    tracing::error!(key = %series.key.escape_ascii(), "a series key that no TSM file can hold");
+                    continue;
+                }
+            };
             for row_group in series.groups() {
                 self.scratch.clear();
                 words(&row_group, memtable.strings_mut(), &mut self.scratch);
@@ -98,7 +109,8 @@ impl<D: Disk> State<D> {
         for group in self.groups.values_mut() {
             group.freeze(index.0);
         }
-        self.jobs.push_back(Job::Flush { index, term, sessions: self.sessions.clone() });
+        let sessions = self.sessions.clone();
+        self.jobs.push_back(Job::Flush { index, term, sessions, publication: Publication::None });
         Applied::Flush
     }
 
@@ -133,8 +145,17 @@ impl<D: Disk> State<D> {
             }
             all |= series.as_ref();
         }
+        if !all.is_empty() {
+            *self.unsettled.entry(database).or_default() |= &all;
+        }
         Ok(Applied::Deleted { database, series: Rc::new(all) })
     }
+}
+
+/// Whether a TSM index can hold the key: with any field behind it, it is split where it was joined.
+fn is_storable(series_key: &[u8]) -> bool {
+    let mut joined = Vec::with_capacity(series_key.len() + key::SEPARATOR.len());
+    key::join(series_key, b"", &mut joined).is_ok()
 }
 
 /// Names of the measurements that are there, of those that are meant.

@@ -92,16 +92,27 @@ impl ReadCache {
         })?;
         let (first, last) = (offset / CHUNK_BYTES as u64, end.saturating_sub(1) / CHUNK_BYTES as u64);
         let start = (offset % CHUNK_BYTES as u64) as usize;
+        // A file that was cut short under its reader gives chunks that are too short.
+        let short = |number: u64| {
+            let offset = number * CHUNK_BYTES as u64;
+            io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("the file ends in the {CHUNK_BYTES} bytes at {offset}"),
+            )
+        };
         if first == last {
             let bytes = self.chunk(key, file, file_len, first).await?;
+            if bytes.len() < start + len {
+                return Err(short(first));
+            }
             return Ok(FileBytes::Chunk(bytes, start..start + len));
         }
         let mut joined = Vec::with_capacity(len);
         for number in first..=last {
             let bytes = self.chunk(key, file, file_len, number).await?;
             let from = if number == first { start } else { 0 };
-            let upto = (from + len - joined.len()).min(bytes.len());
-            joined.extend_from_slice(&bytes[from..upto]);
+            let upto = (from + len - joined.len()).min(CHUNK_BYTES);
+            joined.extend_from_slice(bytes.get(from..upto).ok_or_else(|| short(number))?);
         }
         Ok(FileBytes::Joined(joined))
     }

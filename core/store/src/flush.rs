@@ -42,22 +42,25 @@ pub enum FlushError {
     Format { path: String, what: String },
 }
 
+/// Gives the dictionary for the time of one call; `false` when there is none any more, because the rows were dropped.
+pub type LendIndex<'a> = dyn Fn(&mut dyn FnMut(&SeriesIndex)) -> bool + 'a;
+
 /// Writes the ordered rows and, if there are any, the late rows of a memtable into a file each, durable and under
-/// their final names. `lend_index` gives the dictionary for the time of one call.
+/// their final names. `None`: the rows were dropped meanwhile; whoever dropped them removes what was written.
 pub async fn write_files<D: Disk>(
     disk: &D,
     folder: &str,
     target: FlushTarget,
     memtable: &RefCell<Memtable>,
-    lend_index: &dyn Fn(&mut dyn FnMut(&SeriesIndex)),
-) -> Result<Vec<FileRecord>, FlushError> {
+    lend_index: &LendIndex<'_>,
+) -> Result<Option<Vec<FileRecord>>, FlushError> {
     let mut records = Vec::new();
     for kind in [RunKind::Ordered, RunKind::Late] {
         let series: Vec<SeriesId> = memtable.borrow().series(kind).collect();
         if series.is_empty() {
             continue;
         }
-        let series = sort_by_key(series, lend_index).await;
+        let Some(series) = sort_by_key(series, lend_index).await else { return Ok(None) };
         // A key can hold one type a file. A field that changed its type inside this memtable (its points were deleted
         // in between) puts the other type into a file of its own.
         let mut round = 0;
@@ -65,7 +68,11 @@ pub async fn write_files<D: Disk>(
             let sequence = records.len() as u32 + 1;
             let late = kind == RunKind::Late;
             let mut run = FileRun::create(disk, folder, target, sequence, late).await?;
-            let more = run.write(memtable, kind, round, &series, lend_index).await?;
+            let Some(more) = run.write(memtable, kind, round, &series, lend_index).await? else {
+                let io_error = |error| FlushError::Io { path: run.temporary, error };
+                run.file.close().await.map_err(io_error)?;
+                return Ok(None);
+            };
             if let Some(record) = run.finish(disk, folder).await? {
                 records.push(record);
             }
@@ -75,7 +82,7 @@ pub async fn write_files<D: Disk>(
             round += 1;
         }
     }
-    Ok(records)
+    Ok(Some(records))
 }
 
 /// One file being written.
@@ -126,20 +133,20 @@ impl<F: DiskFile> FileRun<F> {
     }
 
     /// Encodes all series; `round` counts the types of a field name that went into files before. Returns whether
-    /// another round is needed.
+    /// another round is needed; `None` if the rows were dropped.
     async fn write(
         &mut self,
         memtable: &RefCell<Memtable>,
         kind: RunKind,
         round: usize,
         series: &[SeriesId],
-        lend_index: &dyn Fn(&mut dyn FnMut(&SeriesIndex)),
-    ) -> Result<bool, FlushError> {
+        lend_index: &LendIndex<'_>,
+    ) -> Result<Option<bool>, FlushError> {
         let mut more = false;
         let mut next = 0;
         while next < series.len() {
             let mut result = Ok(());
-            lend_index(&mut |index| {
+            let lent = lend_index(&mut |index| {
                 let memtable = memtable.borrow();
                 let points_before = self.record.points;
                 for id in series[next..].iter().take(SERIES_PER_TURN) {
@@ -154,10 +161,13 @@ impl<F: DiskFile> FileRun<F> {
                 }
             });
             result?;
+            if !lent {
+                return Ok(None);
+            }
             self.write_out(false).await?;
             breathe().await;
         }
-        Ok(more)
+        Ok(Some(more))
     }
 
     fn encode_series(
@@ -177,10 +187,13 @@ impl<F: DiskFile> FileRun<F> {
         let mut shared = SharedTimes::default();
         let mut key_bytes = Vec::new();
         for same_name in fields.chunk_by(|a, b| index.field(*a).name == index.field(*b).name) {
-            let Some(id) = same_name.get(round) else { continue };
-            more |= same_name.len() > round + 1;
-            let field = index.field(*id);
-            let Some(column) = rows.column(*id, field.field_type) else { continue };
+            // A field whose values were all deleted takes no turn.
+            let mut types = same_name.iter().filter_map(|id| {
+                let field = index.field(*id);
+                rows.column(*id, field.field_type).map(|column| (field, column))
+            });
+            let Some((field, column)) = types.nth(round) else { continue };
+            more |= same_name.len() > 1 && types.next().is_some();
             key_bytes.clear();
             key::join(index.key(series), &field.name, &mut key_bytes).map_err(|error| format_error(&error))?;
             let (times, values) = dense(rows.times(), column);
@@ -287,11 +300,13 @@ fn dense(times: &[i64], column: Column) -> (Option<Vec<i64>>, Values) {
 }
 
 /// Series in the order of their keys in a TSM index. Sorts runs and merges them, with a breath in between.
-async fn sort_by_key(series: Vec<SeriesId>, lend_index: &dyn Fn(&mut dyn FnMut(&SeriesIndex))) -> Vec<SeriesId> {
+async fn sort_by_key(series: Vec<SeriesId>, lend_index: &LendIndex<'_>) -> Option<Vec<SeriesId>> {
     let mut runs: Vec<Vec<SeriesId>> = Vec::new();
     for part in series.chunks(SORT_RUN) {
         let mut run = part.to_vec();
-        lend_index(&mut |index| run.sort_by(|a, b| compare_tsm_keys(index.key(*a), index.key(*b))));
+        if !lend_index(&mut |index| run.sort_by(|a, b| compare_tsm_keys(index.key(*a), index.key(*b)))) {
+            return None;
+        }
         runs.push(run);
         breathe().await;
     }
@@ -300,25 +315,21 @@ async fn sort_by_key(series: Vec<SeriesId>, lend_index: &dyn Fn(&mut dyn FnMut(&
         let mut pairs = runs.into_iter();
         while let Some(first) = pairs.next() {
             match pairs.next() {
-                Some(second) => merged.push(merge_runs(first, second, lend_index).await),
+                Some(second) => merged.push(merge_runs(first, second, lend_index).await?),
                 None => merged.push(first),
             }
         }
         runs = merged;
     }
-    runs.pop().unwrap_or_default()
+    Some(runs.pop().unwrap_or_default())
 }
 
-async fn merge_runs(
-    first: Vec<SeriesId>,
-    second: Vec<SeriesId>,
-    lend_index: &dyn Fn(&mut dyn FnMut(&SeriesIndex)),
-) -> Vec<SeriesId> {
+async fn merge_runs(first: Vec<SeriesId>, second: Vec<SeriesId>, lend_index: &LendIndex<'_>) -> Option<Vec<SeriesId>> {
     let mut merged = Vec::with_capacity(first.len() + second.len());
     let (mut a, mut b) = (first.into_iter().peekable(), second.into_iter().peekable());
     loop {
         let mut left = false;
-        lend_index(&mut |index| {
+        let lent = lend_index(&mut |index| {
             for _ in 0..SORT_RUN {
                 let next = match (a.peek(), b.peek()) {
                     (Some(x), Some(y)) if compare_tsm_keys(index.key(*x), index.key(*y)) == Ordering::Greater => {
@@ -334,8 +345,8 @@ async fn merge_runs(
                 }
             }
         });
-        if !left {
-            return merged;
+        if !lent || !left {
+            return lent.then_some(merged);
         }
         breathe().await;
     }

@@ -3,7 +3,8 @@
 //! Owns: canonical series keys and their ids, for each tag value the set of series that have it, and the fields that
 //! each measurement has been written with.
 //! Invariants: an id never changes its key; a series that lost all of its points keeps its id and is only taken out of
-//! the postings, so that an entry of the log that names it stays true.
+//! the postings, so that an entry of the log that names it stays true. Fields keep their ids in the same way: when a
+//! measurement is found empty differs from replica to replica, and what a flush writes must not.
 //! Knows nothing of points, files and the log. It is derived: files and log rebuild it.
 
 use crate::id::{FieldId, SeriesId};
@@ -43,7 +44,14 @@ pub struct Measurement {
     series: RoaringBitmap,
     tags: BTreeMap<Box<[u8]>, BTreeMap<Box<[u8]>, RoaringBitmap>>,
     /// By name, then by the code of the type.
-    fields: BTreeMap<Box<[u8]>, [Option<FieldId>; FieldType::ALL.len()]>,
+    fields: BTreeMap<Box<[u8]>, [Option<KnownField>; FieldType::ALL.len()]>,
+}
+
+#[derive(Clone, Copy)]
+struct KnownField {
+    id: FieldId,
+    /// It was written since the measurement was last empty.
+    is_written: bool,
 }
 
 /// A condition on tags, as the index evaluates it. A series that lacks a tag has the empty value.
@@ -112,13 +120,18 @@ impl SeriesIndex {
             }
         }
         if measurement.series.is_empty() {
-            // Ids of its fields stay taken; the measurement starts anew if it is written again.
-            self.measurements.remove(name.as_ref());
+            // The measurement starts anew if it is written again.
+            measurement.fields.values_mut().flatten().flatten().for_each(|field| field.is_written = false);
         }
     }
 
     pub fn key(&self, id: SeriesId) -> &[u8] {
         self.key_of(id.0 as usize)
+    }
+
+    /// As [`SeriesIndex::key`], for an id that may be of a dictionary that was dropped.
+    pub fn known_key(&self, id: SeriesId) -> Option<&[u8]> {
+        ((id.0 as usize) < self.series.len()).then(|| self.key(id))
     }
 
     pub fn is_alive(&self, id: SeriesId) -> bool {
@@ -141,25 +154,28 @@ impl SeriesIndex {
             None => known.fields.entry(name.into()).or_default(),
         };
         let slot = &mut ids[field_type.code() as usize];
-        if let Some(id) = slot {
-            return *id;
+        if let Some(field) = slot {
+            field.is_written = true;
+            return field.id;
         }
         let id = FieldId(u32::try_from(self.fields.len()).expect("fewer than 2^32 fields in a partition"));
-        *slot = Some(id);
+        *slot = Some(KnownField { id, is_written: true });
         self.fields.push(Field { name: name.into(), field_type });
         id
     }
 
     /// The ids of a field's name, one a type that it has been written with.
     pub fn field_ids(&self, measurement: &[u8], name: &[u8]) -> Vec<FieldId> {
-        let ids = self.measurements.get(measurement).and_then(|known| known.fields.get(name));
-        ids.into_iter().flatten().flatten().copied().collect()
+        let fields = self.measurements.get(measurement).and_then(|known| known.fields.get(name));
+        fields.into_iter().flatten().flatten().filter(|field| field.is_written).map(|field| field.id).collect()
     }
 
     /// Names of the fields that a measurement has been written with, sorted.
     pub fn field_names(&self, measurement: &[u8]) -> impl Iterator<Item = &[u8]> {
         let known = self.measurements.get(measurement);
-        known.into_iter().flat_map(|known| known.fields.keys().map(AsRef::as_ref))
+        let fields = known.into_iter().flat_map(|known| &known.fields);
+        let is_written = |types: &[Option<KnownField>]| types.iter().flatten().any(|field| field.is_written);
+        fields.filter(move |(_, types)| is_written(types.as_slice())).map(|(name, _)| name.as_ref())
     }
 
     pub fn field(&self, id: FieldId) -> &Field {
@@ -312,6 +328,10 @@ mod tests {
         assert_eq!((index.alive_count(), index.is_alive(b)), (1, true));
         assert_eq!(index.insert_key(b"cpu,host=a"), a);
         assert_eq!(selected(&index, &TagPredicate::All), [a.0]);
-        assert_ne!(index.insert_field(b"cpu", b"v", FieldType::Integer), field);
+        assert_eq!(index.field_names(b"cpu").count(), 0);
+        assert_ne!(index.insert_field(b"cpu", b"w", FieldType::Float), field);
+        assert_eq!(index.field_names(b"cpu").collect::<Vec<_>>(), [b"w".as_slice()]);
+        assert_eq!(index.insert_field(b"cpu", b"v", FieldType::Float), field);
+        assert_eq!(index.field_ids(b"cpu", b"v"), [field]);
     }
 }

@@ -14,6 +14,7 @@ mod entry;
 mod flush;
 mod id;
 mod index;
+mod maintenance;
 mod manifest;
 mod memtable;
 mod pace;
@@ -30,8 +31,9 @@ pub use entry::{Command, Entry, EntryError, Measurements, TagCondition, write_pr
 pub use flush::FlushError;
 pub use id::{DatabaseId, FieldId, SeriesId, ShardGroupId};
 pub use index::{SeriesIndex, TagPredicate};
+pub use maintenance::MaintainError;
 pub use manifest::{FileRecord, Manifest, ManifestError, Tombstone, TombstoneScope};
 pub use pace::breathe;
-pub use partition::{MaintainError, OpenError, Partition, PartitionFigures, PartitionView};
+pub use partition::{OpenError, Partition, PartitionFigures, PartitionView};
 pub use read_error::ReadError;
 pub use shard_group::ScanField;

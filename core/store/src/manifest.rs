@@ -102,7 +102,7 @@ impl Manifest {
         let len = file.len().await.map_err(io_error)? as usize;
         let mut bytes = Vec::with_capacity(len);
         while bytes.len() < len {
-            let asked = (len - bytes.len()).next_multiple_of(BLOCK_BYTES).min(READ_BYTES_MAX);
+            let asked = (len - bytes.len()).next_multiple_of(BLOCK_BYTES).min(CALL_BYTES_MAX);
             let part = file.read_at(bytes.len() as u64, asked).await.map_err(io_error)?;
             if part.as_ref().is_empty() {
                 break;
@@ -123,10 +123,12 @@ impl Manifest {
             disk.remove(&from).await.map_err(io_error)?;
         }
         let file = disk.create(&from, Purpose::Data).await.map_err(io_error)?;
-        let mut buf = file.alloc(bytes.len().next_multiple_of(BLOCK_BYTES));
-        buf.as_mut()[..bytes.len()].copy_from_slice(&bytes);
-        buf.as_mut()[bytes.len()..].fill(0);
-        file.write_at(buf, 0).await.map_err(io_error)?;
+        for (number, part) in bytes.chunks(CALL_BYTES_MAX).enumerate() {
+            let mut buf = file.alloc(part.len().next_multiple_of(BLOCK_BYTES));
+            buf.as_mut()[..part.len()].copy_from_slice(part);
+            buf.as_mut()[part.len()..].fill(0);
+            file.write_at(buf, (number * CALL_BYTES_MAX) as u64).await.map_err(io_error)?;
+        }
         file.set_len(bytes.len() as u64).await.map_err(io_error)?;
         disk.publish(file, &from, &to).await.map_err(io_error)
     }
@@ -168,8 +170,8 @@ impl Manifest {
     }
 }
 
-/// One read of a manifest: the size that direct-I/O buffers are pooled for.
-const READ_BYTES_MAX: usize = 512 * 1024;
+/// One read or write of a manifest: the size that direct-I/O buffers are pooled for.
+const CALL_BYTES_MAX: usize = 512 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -11,12 +11,11 @@ use crate::{
     cache::{FileKey, ReadCache},
     cursor::SeriesCursor,
     entry::{Command, Entry},
-    flush::{FlushError, FlushTarget, write_files},
     id::{DatabaseId, FieldId, SeriesId, ShardGroupId},
     index::SeriesIndex,
+    maintenance::{Job, generation_prefix},
     manifest::{FileRecord, Manifest, ManifestError},
     memtable::{Memtable, Watermarks},
-    pace::breathe,
     read_error::ReadError,
     shard_group::{ScanField, ShardGroup, ShardGroupView},
     tsm_file::TsmFile,
@@ -24,7 +23,7 @@ use crate::{
 use roaring::RoaringBitmap;
 use std::{
     cell::{Cell, Ref, RefCell},
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
 };
 use tidemill_disk::Disk;
@@ -32,13 +31,13 @@ use tidemill_raft::{LogIndex, Term};
 
 /// A partition on its core.
 pub struct Partition<D: Disk> {
-    disk: D,
-    folder: String,
+    pub(crate) disk: D,
+    pub(crate) folder: String,
     cache: Rc<ReadCache>,
     file_keys: Rc<Cell<u64>>,
     pub(crate) state: RefCell<State<D>>,
     /// Maintenance is one at a time.
-    maintaining: Cell<bool>,
+    pub(crate) maintaining: Cell<bool>,
 }
 
 /// What the log has made.
@@ -51,16 +50,10 @@ pub(crate) struct State<D: Disk> {
     /// The sessions as of `flushed`: what the manifest holds.
     pub flushed_sessions: BTreeMap<u64, u64>,
     pub jobs: VecDeque<Job>,
+    /// Series that lost points, by database, until [`Partition::settle`] has looked at them.
+    pub unsettled: BTreeMap<DatabaseId, RoaringBitmap>,
     /// Words of the row group that is being applied; kept for its memory.
     pub scratch: Vec<u64>,
-}
-
-/// Work that an applied entry left.
-pub(crate) enum Job {
-    /// Write the memtables that were frozen by this entry.
-    Flush { index: LogIndex, term: Term, sessions: BTreeMap<u64, u64> },
-    /// Remove files that the manifest must not name any more.
-    Remove { paths: Vec<String> },
 }
 
 /// Why a partition does not open.
@@ -72,33 +65,6 @@ pub enum OpenError {
     File(#[from] ReadError),
     #[error("{path}: {error}")]
     Io { path: String, error: std::io::Error },
-}
-
-/// Why maintenance stopped. Nothing is lost: what is not in files is in the log. It may be tried again when the cause
-/// is gone.
-#[derive(Debug, thiserror::Error)]
-pub enum MaintainError {
-    #[error(transparent)]
-    Flush(#[from] FlushError),
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
-    #[error(transparent)]
-    Reopen(#[from] ReadError),
-    #[error("{path}: {error}")]
-    Io { path: String, error: std::io::Error },
-}
-
-impl MaintainError {
-    /// The disk has no room; reads and the log's spare segments go on.
-    pub fn is_disk_full(&self) -> bool {
-        let error = match self {
-            MaintainError::Flush(FlushError::Io { error, .. })
-            | MaintainError::Manifest(ManifestError::Io { error, .. })
-            | MaintainError::Io { error, .. } => error,
-            _ => return false,
-        };
-        error.kind() == std::io::ErrorKind::StorageFull
-    }
 }
 
 /// Bytes in memory.
@@ -116,7 +82,7 @@ pub struct PartitionFigures {
 
 /// Some shard groups at one moment.
 pub struct PartitionView<D: Disk> {
-    groups: Vec<ShardGroupView<D::File>>,
+    pub(crate) groups: Vec<ShardGroupView<D::File>>,
 }
 
 impl<D: Disk> Partition<D> {
@@ -147,6 +113,7 @@ impl<D: Disk> Partition<D> {
                 flushed_sessions: manifest.sessions.clone(),
                 sessions: manifest.sessions,
                 jobs: VecDeque::new(),
+                unsettled: BTreeMap::new(),
                 scratch: Vec::new(),
             }),
             maintaining: Cell::new(false),
@@ -157,11 +124,12 @@ impl<D: Disk> Partition<D> {
             let (database, group) = (DatabaseId(record.database), ShardGroupId(record.shard_group));
             let policy = record.policy;
             let has_tombstones = !record.tombstones.is_empty();
-            let file = partition.open_file(record).await?;
+            let loaded = partition.load_file(record).await?;
+            let mut state = partition.state.borrow_mut();
+            let file = loaded.enter(state.databases.entry(database).or_default())?;
             if has_tombstones {
                 tombstoned.entry(database).or_default().extend(file.series().map(|series| series.0));
             }
-            let mut state = partition.state.borrow_mut();
             let group = state.groups.entry(group).or_insert_with(|| ShardGroup::new(database, policy));
             Rc::make_mut(&mut group.files).push(Rc::new(file));
         }
@@ -216,144 +184,40 @@ impl<D: Disk> Partition<D> {
     }
 
     fn apply_drop(&self, state: &mut State<D>, database: Option<DatabaseId>, groups: &[u64]) -> Applied {
+        let named = groups.iter().copied().map(ShardGroupId);
+        // None of the database's shard groups outlives its dictionary.
+        let of_database = state.groups.iter().filter(|(_, group)| Some(group.database) == database).map(|(id, _)| *id);
+        let dropped: BTreeSet<ShardGroupId> = named.chain(of_database).collect();
         let mut paths = Vec::new();
-        for id in groups {
-            let Some(group) = state.groups.remove(&ShardGroupId(*id)) else { continue };
+        for id in dropped {
+            let Some(group) = state.groups.remove(&id) else { continue };
+            // Some of them may have had no other points.
+            let series = group.series();
+            if !series.is_empty() {
+                *state.unsettled.entry(group.database).or_default() |= series;
+            }
             for file in group.files.iter() {
                 paths.push(file.path().to_string());
                 self.cache.forget(file.cache_key());
             }
             for generation in group.frozen.iter().map(|frozen| frozen.generation) {
                 // A flush under way may still write them; they are removed behind it.
-                paths.push(format!("{}/{generation:09}-*", self.group_folder(ShardGroupId(*id))));
+                paths.push(format!("{}/{}", self.group_folder(id), generation_prefix(generation)));
             }
         }
         if let Some(database) = database {
             state.databases.remove(&database);
+            state.unsettled.remove(&database);
         }
         state.jobs.push_back(Job::Remove { paths });
         Applied::Dropped
     }
 
-    /// Whether applied entries left work for [`Partition::maintain`].
-    pub fn has_work(&self) -> bool {
-        !self.state.borrow().jobs.is_empty()
-    }
-
-    /// Does the work that applied entries left, in their order. Returns the index up to which the log is not needed
-    /// any more. Only one call is at work at a time; another returns at once.
-    pub async fn maintain(&self) -> Result<LogIndex, MaintainError> {
-        if self.maintaining.replace(true) {
-            return Ok(self.flushed().0);
-        }
-        let result = self.work_off().await;
-        self.maintaining.set(false);
-        result.map(|()| self.flushed().0)
-    }
-
-    async fn work_off(&self) -> Result<(), MaintainError> {
-        loop {
-            // The job stays in front until it is done: a failed one is tried again.
-            let (flush, remove) = match self.state.borrow().jobs.front() {
-                None => return Ok(()),
-                Some(Job::Flush { index, term, sessions }) => (Some((*index, *term, sessions.clone())), Vec::new()),
-                Some(Job::Remove { paths }) => (None, paths.clone()),
-            };
-            match flush {
-                Some((index, term, sessions)) => self.flush(index, term, sessions).await?,
-                None => self.remove(&remove).await?,
-            }
-            self.state.borrow_mut().jobs.pop_front();
-        }
-    }
-
-    async fn flush(&self, index: LogIndex, term: Term, sessions: BTreeMap<u64, u64>) -> Result<(), MaintainError> {
-        let frozen: Vec<(ShardGroupId, DatabaseId, u32, Rc<RefCell<Memtable>>)> = {
-            let state = self.state.borrow();
-            let of_entry = |group: &ShardGroup<D::File>| {
-                let frozen = group.frozen.iter().find(|frozen| frozen.generation == index.0)?;
-                Some((group.database, group.policy, frozen.memtable.clone()))
-            };
-            let frozen = state.groups.iter().filter_map(|(id, group)| of_entry(group).map(|found| (*id, found)));
-            frozen.map(|(id, (database, policy, memtable))| (id, database, policy, memtable)).collect()
-        };
-        let mut made = Vec::new();
-        for (group, database, policy, memtable) in frozen {
-            let folder = self.group_folder(group);
-            let io_error = |error| MaintainError::Io { path: folder.clone(), error };
-            self.disk.create_dir(&folder).await.map_err(io_error)?;
-            let target = FlushTarget { database: database.0, policy, shard_group: group.0, generation: index.0 };
-            let lend = |see: &mut dyn FnMut(&SeriesIndex)| {
-                if let Some(index) = self.state.borrow().databases.get(&database) {
-                    see(index);
-                }
-            };
-            // A database that was dropped meanwhile has no dictionary any more; nobody will miss its files.
-            if !self.state.borrow().databases.contains_key(&database) {
-                continue;
-            }
-            made.push((group, write_files(&self.disk, &folder, target, &memtable, &lend).await?));
-        }
-        let still_there = |group: &ShardGroupId| self.state.borrow().groups.contains_key(group);
-        let mut manifest = self.manifest(index, term, sessions.clone());
-        for (_, records) in made.iter().filter(|(group, _)| still_there(group)) {
-            manifest.files.extend(records.iter().cloned());
-        }
-        manifest.files.sort_by_key(|file| (file.shard_group, file.generation, file.sequence));
-        manifest.publish(&self.disk, &self.folder).await?;
-        for (group, records) in made {
-            let mut files = Vec::new();
-            for record in records {
-                if still_there(&group) {
-                    files.push(self.open_file(record).await?);
-                }
-            }
-            let state = &mut *self.state.borrow_mut();
-            if let Some(known) = state.groups.get_mut(&group) {
-                if let Some(dictionary) = state.databases.get(&known.database) {
-                    known.thaw(index.0, files, dictionary);
-                }
-            }
-        }
-        let mut state = self.state.borrow_mut();
-        (state.flushed, state.flushed_sessions) = ((index, term), sessions);
-        Ok(())
-    }
-
-    async fn remove(&self, paths: &[String]) -> Result<(), MaintainError> {
-        let (index, term) = self.flushed();
-        let sessions = self.state.borrow().flushed_sessions.clone();
-        self.manifest(index, term, sessions).publish(&self.disk, &self.folder).await?;
-        for path in paths {
-            let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-            let io_error = |error| MaintainError::Io { path: path.clone(), error };
-            let names = self.disk.list(folder).await.map_err(io_error)?;
-            let wanted = |known: &String| match name.strip_suffix('*') {
-                Some(prefix) => known.starts_with(prefix),
-                None => known == name,
-            };
-            for found in names.into_iter().filter(wanted) {
-                self.disk.remove(&format!("{folder}/{found}")).await.map_err(io_error)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The manifest as of a flushed index, with the files and tombstones as they are now.
-    fn manifest(&self, index: LogIndex, term: Term, sessions: BTreeMap<u64, u64>) -> Manifest {
-        let state = self.state.borrow();
-        let files = state.groups.values().flat_map(|group| group.files.iter().map(|file| file.record())).collect();
-        Manifest { flushed_index: index.0, flushed_term: term.0, files, sessions }
-    }
-
-    async fn open_file(&self, record: FileRecord) -> Result<TsmFile<D::File>, ReadError> {
-        let database = DatabaseId(record.database);
+    /// Reads what a file has behind its blocks.
+    pub(crate) async fn load_file(&self, record: FileRecord) -> Result<TsmFile<D::File>, ReadError> {
         let path = format!("{}/{}", self.group_folder(ShardGroupId(record.shard_group)), record.name());
         let key = FileKey(self.file_keys.replace(self.file_keys.get() + 1));
-        // The dictionary cannot be borrowed across the reads: it is taken in after them.
-        let loaded = TsmFile::load(&self.disk, path, record, key, self.cache.clone()).await?;
-        let mut state = self.state.borrow_mut();
-        loaded.enter(state.databases.entry(database).or_default())
+        TsmFile::load(&self.disk, path, record, key, self.cache.clone()).await
     }
 
     async fn remove_strangers(&self, files: &[FileRecord]) -> Result<(), OpenError> {
@@ -374,7 +238,7 @@ impl<D: Disk> Partition<D> {
         OpenError::Io { path: self.folder.clone(), error }
     }
 
-    fn group_folder(&self, group: ShardGroupId) -> String {
+    pub(crate) fn group_folder(&self, group: ShardGroupId) -> String {
         format!("{}/g{}", self.folder, group.0)
     }
 
@@ -400,8 +264,10 @@ impl<D: Disk> Partition<D> {
         range: (i64, i64),
         descending: bool,
     ) -> SeriesCursor<D::File> {
-        let Some(index) = self.index(database) else { return SeriesCursor::new(Vec::new(), fields.len(), descending) };
-        let measurement = tidemill_line::series_key::measurement(index.key(series));
+        let nothing = || SeriesCursor::new(Vec::new(), fields.len(), descending);
+        let Some(index) = self.index(database) else { return nothing() };
+        let Some(key) = index.known_key(series) else { return nothing() };
+        let measurement = tidemill_line::series_key::measurement(key);
         let field_type = |id: FieldId| index.field(id).field_type;
         let lanes = |group: &ShardGroupView<D::File>| group.lanes(series, &measurement, fields, field_type, range);
         let mut groups: Vec<_> = view.groups.iter().map(lanes).collect();
@@ -409,50 +275,6 @@ impl<D: Disk> Partition<D> {
             groups.reverse();
         }
         SeriesCursor::new(groups, fields.len(), descending)
-    }
-
-    /// Takes the series that have no point left out of the index. Blocks of which a part was deleted are read.
-    pub async fn settle(&self, database: DatabaseId, series: &RoaringBitmap) -> Result<(), ReadError> {
-        for (count, id) in series.iter().map(SeriesId).enumerate() {
-            if count % 64 == 63 {
-                breathe().await;
-            }
-            let Some(key) = self.index(database).map(|index| index.key(id).to_vec()) else { return Ok(()) };
-            let measurement = tidemill_line::series_key::measurement(&key).into_owned();
-            let views: Vec<ShardGroupView<D::File>> = {
-                let state = self.state.borrow();
-                state.groups.values().filter(|group| group.database == database).map(ShardGroup::view).collect()
-            };
-            let known: Vec<Option<bool>> = views.iter().map(|view| view.surely_has_points(id, &measurement)).collect();
-            let mut alive = known.contains(&Some(true));
-            if !alive && known.contains(&None) {
-                alive = self.has_points(database, id, &measurement, views).await?;
-            }
-            if !alive {
-                if let Some(index) = self.state.borrow_mut().databases.get_mut(&database) {
-                    index.remove(id);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads until a point is found.
-    async fn has_points(
-        &self,
-        database: DatabaseId,
-        series: SeriesId,
-        measurement: &[u8],
-        groups: Vec<ShardGroupView<D::File>>,
-    ) -> Result<bool, ReadError> {
-        let fields: Vec<ScanField> = {
-            let Some(index) = self.index(database) else { return Ok(false) };
-            let names = index.field_names(measurement);
-            names.map(|name| ScanField { name: name.into(), ids: index.field_ids(measurement, name) }).collect()
-        };
-        let view = PartitionView { groups };
-        let mut cursor = self.cursor(&view, database, series, &fields, (i64::MIN, i64::MAX), false);
-        Ok(cursor.next().await?.is_some())
     }
 
     /// Bytes in memory and on disk.
@@ -474,6 +296,13 @@ impl<D: Disk> Partition<D> {
             figures.series += index.alive_count();
         }
         figures
+    }
+
+    /// Bytes of rows in active and in frozen memtables.
+    pub fn memtable_bytes(&self) -> (usize, usize) {
+        let state = self.state.borrow();
+        let groups = state.groups.values().map(ShardGroup::memtable_bytes);
+        groups.fold((0, 0), |sum, group| (sum.0 + group.0, sum.1 + group.1))
     }
 
     /// Whether there are rows that a flush would move.

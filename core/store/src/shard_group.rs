@@ -98,6 +98,21 @@ impl<F: DiskFile> ShardGroup<F> {
         }
     }
 
+    /// All series that may have points here.
+    pub fn series(&self) -> RoaringBitmap {
+        let mut all = RoaringBitmap::new();
+        for file in self.files.iter() {
+            all.extend(file.series().map(|series| series.0));
+        }
+        let memtables = self.frozen.iter().map(|frozen| &frozen.memtable).chain([&self.active]);
+        for memtable in memtables {
+            for kind in [RunKind::Ordered, RunKind::Late] {
+                all.extend(memtable.borrow().series(kind).map(|series| series.0));
+            }
+        }
+        all
+    }
+
     pub fn view(&self) -> ShardGroupView<F> {
         ShardGroupView { active: self.active.clone(), frozen: self.frozen.clone(), files: self.files.clone() }
     }

@@ -68,12 +68,12 @@ impl<'a> SortedRows<'a> {
         let (words, valid) = self.cells.column(field)?;
         match &self.order {
             Order::Plain(range) => {
-                let values = self.values(cell_type, words[range.clone()].iter().copied());
                 let valid = valid.map(|valid| {
                     let mut part = Bitmap::new();
                     range.clone().for_each(|row| part.push(valid.bit(row)));
                     part
                 });
+                let values = self.values(cell_type, words[range.clone()].iter().copied(), valid.as_ref());
                 present(Column { values, valid })
             }
             Order::Sorted { rows, ends } => {
@@ -89,23 +89,25 @@ impl<'a> SortedRows<'a> {
                     }
                     chosen.push(newest.copied().unwrap_or(group[0]));
                 }
-                let values = self.values(cell_type, chosen.iter().map(|row| words[*row as usize]));
+                let chosen = chosen.iter().map(|row| words[*row as usize]);
+                let values = self.values(cell_type, chosen, present_rows.as_ref());
                 present(Column { values, valid: present_rows })
             }
         }
     }
 
-    fn values(&self, cell_type: CellType, words: impl Iterator<Item = u64>) -> Values {
+    /// `valid` counts for strings alone: the word of a missing one is no handle.
+    fn values(&self, cell_type: CellType, words: impl Iterator<Item = u64>, valid: Option<&Bitmap>) -> Values {
         match cell_type {
             FieldType::Float => Values::Float(words.map(f64::from_bits).collect()),
             FieldType::Integer => Values::Integer(words.map(|word| word as i64).collect()),
             FieldType::Boolean => Values::Boolean(words.map(|word| word != 0).collect()),
             FieldType::Unsigned => Values::Unsigned(words.collect()),
-            // A place holder for a missing string is the word zero, which may be no handle of the heap.
-            FieldType::String if self.strings.byte_size() == 0 => {
-                Values::String(words.map(|_| &b""[..]).collect::<Strings>())
+            FieldType::String => {
+                let is_valid = |row: usize| valid.is_none_or(|valid| valid.bit(row));
+                let string = |(row, word)| if is_valid(row) { self.strings.value(word) } else { &b""[..] };
+                Values::String(words.enumerate().map(string).collect::<Strings>())
             }
-            FieldType::String => Values::String(words.map(|word| self.strings.value(word)).collect::<Strings>()),
         }
     }
 }
@@ -125,6 +127,22 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use tidemill_column::Value;
+
+    #[test]
+    fn a_missing_string_takes_no_bytes() {
+        let mut heap = StringHeap::default();
+        let long = heap.push(&[b'x'; 60_000]);
+        let mut cells = Cells::new(&[FieldId(0), FieldId(1)]);
+        cells.append(&[FieldId(0), FieldId(1)], &[1, long, 0], 1, 0..1);
+        for time in 2..200_000 {
+            cells.append(&[FieldId(1)], &[time, 0], 1, 0..1);
+        }
+        let column = SortedRows::new(&cells, &heap, i64::MIN, i64::MAX).unwrap().column(FieldId(0), FieldType::String);
+        let column = column.unwrap();
+        assert_eq!((column.valid_count(), column.len()), (1, 199_999));
+        let Values::String(strings) = column.values else { panic!() };
+        assert_eq!(strings.byte_size(), 60_000);
+    }
 
     proptest! {
         #[test]

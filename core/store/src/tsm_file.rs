@@ -19,12 +19,12 @@ use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 use tidemill_line::series_key;
 use tidemill_tsm::{
     block,
-    file::{FOOTER_BYTES, Layout, verify_block},
+    file::{FOOTER_BYTES, Layout, verify_block, verify_header},
     index::{Entries, Entry, FileIndex},
     key,
     statistics::Statistics,
 };
-use xxhash_rust::xxh3::Xxh3DefaultBuilder;
+use xxhash_rust::xxh3::{Xxh3DefaultBuilder, xxh3_64};
 
 /// One read while a file is opened.
 const OPEN_READ_BYTES: usize = 512 * 1024;
@@ -51,7 +51,8 @@ struct Deleted {
 }
 
 impl<F: DiskFile> TsmFile<F> {
-    /// Opens a file that the manifest names and verifies everything but its blocks. [`TsmFile::enter`] completes it.
+    /// Opens a file that the manifest names and verifies everything but its blocks. [`TsmFile::enter`] or
+    /// [`TsmFile::attach`] completes it.
     pub async fn load<D: Disk<File = F>>(
         disk: &D,
         path: String,
@@ -66,6 +67,8 @@ impl<F: DiskFile> TsmFile<F> {
         if size != record.size || record.index_offset < record.blocks_end {
             return Err(damaged(&format_args!("the file has {size} bytes, the manifest says {}", record.size)));
         }
+        let head = file.read_at(0, BLOCK_BYTES).await.map_err(io_error)?;
+        verify_header(head.as_ref()).map_err(|error| ReadError::damaged(&path, 0, error))?;
         let tail = read_tail(&file, record.blocks_end, size).await.map_err(io_error)?;
         if crc32c::crc32c(&tail) != record.tail_crc {
             return Err(damaged(&"checksum mismatch behind the blocks"));
@@ -87,26 +90,48 @@ impl<F: DiskFile> TsmFile<F> {
         Ok(TsmFile { cache_key, path, file, index: parsed, statistics, series: Vec::new(), record, deleted, cache })
     }
 
-    /// Enters the file's series and fields into the dictionary and finds them again by it.
+    /// Completes a file that was found at a start: its series and fields enter the dictionary.
     pub fn enter(mut self, index: &mut SeriesIndex) -> Result<TsmFile<F>, ReadError> {
         let mut series: Vec<(SeriesId, u32)> = Vec::new();
         let mut last: &[u8] = b"";
         for (position, entry) in self.index.iter().enumerate() {
-            let Some((series_key, field)) = key::split(entry.key) else {
-                let offset = self.record.borrow().index_offset;
-                return Err(ReadError::damaged(&self.path, offset, "a key without a field"));
-            };
+            let (series_key, field) = key::split(entry.key).ok_or_else(|| self.no_field())?;
             if series.is_empty() || series_key != last {
                 series.push((index.insert_key(series_key), position as u32));
                 last = series_key;
             }
             index.insert_field(&series_key::measurement(series_key), field, entry.field_type);
         }
+        self.complete(series, index);
+        Ok(self)
+    }
+
+    /// Completes a file that a flush made: the dictionary knows its series, and those that were deleted meanwhile must
+    /// not come back by it.
+    pub fn attach(mut self, index: &SeriesIndex) -> Result<TsmFile<F>, ReadError> {
+        let mut series: Vec<(SeriesId, u32)> = Vec::new();
+        let mut last: &[u8] = b"";
+        for (position, entry) in self.index.iter().enumerate() {
+            let (series_key, _) = key::split(entry.key).ok_or_else(|| self.no_field())?;
+            if position == 0 || series_key != last {
+                let known = index.find(xxh3_64(series_key), series_key);
+                series.extend(known.map(|series| (series, position as u32)));
+                last = series_key;
+            }
+        }
+        self.complete(series, index);
+        Ok(self)
+    }
+
+    fn complete(&mut self, mut series: Vec<(SeriesId, u32)>, index: &SeriesIndex) {
         series.sort_unstable();
         self.series = series;
         let tombstones = self.record.borrow().tombstones.clone();
         tombstones.iter().for_each(|tombstone| self.cover(tombstone, index));
-        Ok(self)
+    }
+
+    fn no_field(&self) -> ReadError {
+        ReadError::damaged(&self.path, self.record.borrow().index_offset, "a key without a field")
     }
 
     /// What the manifest says of the file.
@@ -153,10 +178,11 @@ impl<F: DiskFile> TsmFile<F> {
     /// Fields of a series with their blocks, in the order of their names.
     pub fn keys(&self, series: SeriesId) -> impl Iterator<Item = (&[u8], FieldType, Entries<'_>)> {
         let found = self.series.binary_search_by_key(&series, |(series, _)| *series).ok();
-        let first = found.map_or(usize::MAX, |found| self.series[found].1 as usize);
+        let first = found.map_or(self.index.key_count(), |found| self.series[found].1 as usize);
         let series_key =
             self.index.key(first).and_then(|known| key::split(known.key)).map(|(series_key, _)| series_key);
-        (first..).map_while(|position| self.index.key(position)).map_while(move |known| {
+        let keys = (first..self.index.key_count()).map_while(|position| self.index.key(position));
+        keys.map_while(move |known| {
             let (of, field) = key::split(known.key)?;
             (Some(of) == series_key).then_some((field, known.field_type, known.entries))
         })
@@ -201,7 +227,7 @@ impl<F: DiskFile> TsmFile<F> {
             TombstoneScope::Measurement(name) => deleted.measurements.entry(name.clone()).or_default().push(range),
             TombstoneScope::Series(keys) => {
                 for known in keys {
-                    if let Some(series) = index.find(xxhash_rust::xxh3::xxh3_64(known), known) {
+                    if let Some(series) = index.find(xxh3_64(known), known) {
                         deleted.series.entry(series).or_default().push(range);
                     }
                 }

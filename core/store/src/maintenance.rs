@@ -1,0 +1,347 @@
+//! The work that applied entries leave behind: flushes, removal of files, series without points.
+//!
+//! Owns: its order, and what happens when it fails.
+//! Invariants: the manifest is published after the files that it names and before the files that it no longer names are
+//! removed; a job leaves the queue when it is done, so that a failed one is tried again; rows stay readable in memory
+//! until their files have taken over. Removals go first: a flush may be waiting for the room that they make.
+//! Knows nothing of why an entry was proposed.
+
+use crate::{
+    flush::{FlushError, FlushTarget, write_files},
+    id::{DatabaseId, SeriesId, ShardGroupId},
+    index::SeriesIndex,
+    manifest::{FileRecord, Manifest, ManifestError},
+    pace::breathe,
+    partition::{Partition, PartitionView},
+    read_error::ReadError,
+    shard_group::{Frozen, ScanField, ShardGroup, ShardGroupView},
+};
+use roaring::RoaringBitmap;
+use std::{collections::BTreeMap, io, rc::Rc};
+use tidemill_disk::Disk;
+use tidemill_raft::{LogIndex, Term};
+
+/// Work that an applied entry left.
+pub(crate) enum Job {
+    /// Write the memtables that were frozen by this entry.
+    Flush { index: LogIndex, term: Term, sessions: BTreeMap<u64, u64>, publication: Publication },
+    /// Remove files that the manifest must not name any more.
+    Remove { paths: Vec<String> },
+}
+
+/// Whether a manifest on disk may name the files of a flush.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Publication {
+    None,
+    /// It was begun and not seen to succeed: its fate is unknown, so the files must stay.
+    Tried,
+}
+
+/// Why maintenance stopped. Nothing is lost: what is not in files is in the log. It may be tried again when the cause
+/// is gone.
+#[derive(Debug, thiserror::Error)]
+pub enum MaintainError {
+    #[error(transparent)]
+    Flush(#[from] FlushError),
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("{path}: {error}")]
+    Io { path: String, error: io::Error },
+}
+
+impl MaintainError {
+    /// The disk has no room; reads and the log's spare segments go on.
+    pub fn is_disk_full(&self) -> bool {
+        let error = match self {
+            MaintainError::Flush(FlushError::Io { error, .. })
+            | MaintainError::Manifest(ManifestError::Io { error, .. })
+            | MaintainError::Io { error, .. } => error,
+            _ => return false,
+        };
+        error.kind() == io::ErrorKind::StorageFull
+    }
+}
+
+/// The files that a flush made of one frozen memtable.
+struct Made {
+    group: ShardGroupId,
+    frozen: Rc<Frozen>,
+    records: Vec<FileRecord>,
+}
+
+impl<D: Disk> Partition<D> {
+    /// Whether applied entries left work for [`Partition::maintain`].
+    pub fn has_work(&self) -> bool {
+        let state = self.state.borrow();
+        !state.jobs.is_empty() || !state.unsettled.is_empty()
+    }
+
+    /// Does the work that applied entries left. Returns the index up to which the log is not needed any more. Only one
+    /// call is at work at a time; another returns at once.
+    pub async fn maintain(&self) -> Result<LogIndex, MaintainError> {
+        if self.maintaining.replace(true) {
+            return Ok(self.flushed().0);
+        }
+        let result = self.work_off().await;
+        self.maintaining.set(false);
+        result.map(|()| self.flushed().0)
+    }
+
+    async fn work_off(&self) -> Result<(), MaintainError> {
+        // Deletes that were replayed, or whose owner did not settle them.
+        while let Some((database, series)) = self.first_unsettled() {
+            if let Err(error) = self.settle(database, &series).await {
+                // Such a series stays in the index; a query of it names the damage. Flushes must not wait for it.
+                tracing::warn!(%error, folder = self.folder, "deleted series cannot be looked at");
+                self.forget_unsettled(database, &series);
+            }
+        }
+        loop {
+            let removal = self.state.borrow().jobs.iter().position(|job| matches!(job, Job::Remove { .. }));
+            if let Some(position) = removal {
+                // Later entries queue up behind; nothing else takes jobs away.
+                let paths = match &self.state.borrow().jobs[position] {
+                    Job::Remove { paths } => paths.clone(),
+                    Job::Flush { .. } => Vec::new(),
+                };
+                self.remove(&paths).await?;
+                self.state.borrow_mut().jobs.remove(position);
+                continue;
+            }
+            let (index, term, sessions) = match self.state.borrow().jobs.front() {
+                Some(Job::Flush { index, term, sessions, .. }) => (*index, *term, sessions.clone()),
+                _ => return Ok(()),
+            };
+            self.flush(index, term, sessions).await?;
+            let mut state = self.state.borrow_mut();
+            // A removal may have come in behind it, never before it.
+            state.jobs.pop_front();
+        }
+    }
+
+    async fn flush(&self, index: LogIndex, term: Term, sessions: BTreeMap<u64, u64>) -> Result<(), MaintainError> {
+        let held: Vec<(ShardGroupId, Rc<Frozen>)> = {
+            let state = self.state.borrow();
+            let of_entry =
+                |group: &ShardGroup<D::File>| group.frozen.iter().find(|frozen| frozen.generation == index.0).cloned();
+            state.groups.iter().filter_map(|(id, group)| Some((*id, of_entry(group)?))).collect()
+        };
+        let mut made = Vec::new();
+        for (group, frozen) in &held {
+            match self.write_group(*group, frozen, index).await {
+                Ok(Some(records)) => made.push(Made { group: *group, frozen: frozen.clone(), records }),
+                // Dropped meanwhile; a removal is behind us in the queue.
+                Ok(None) => {}
+                Err(error) => {
+                    self.clear_away(&held, index).await;
+                    return Err(error);
+                }
+            }
+        }
+        let mut manifest = self.manifest(index, term, sessions.clone());
+        for made in made.iter().filter(|made| self.is_held(made.group, &made.frozen)) {
+            manifest.files.extend(made.records.iter().cloned());
+        }
+        manifest.files.sort_by_key(|file| (file.shard_group, file.generation, file.sequence));
+        if let Some(Job::Flush { publication, .. }) = self.state.borrow_mut().jobs.front_mut() {
+            *publication = Publication::Tried;
+        }
+        manifest.publish(&self.disk, &self.folder).await?;
+        for made in made {
+            let mut files = Vec::new();
+            for record in made.records {
+                if self.is_held(made.group, &made.frozen) {
+                    files.push(self.load_file(record).await?);
+                }
+            }
+            if self.is_held(made.group, &made.frozen) {
+                let state = &mut *self.state.borrow_mut();
+                if let Some(group) = state.groups.get_mut(&made.group) {
+                    let dictionary = state.databases.entry(group.database).or_default();
+                    let files = files.into_iter().map(|file| file.attach(dictionary)).collect::<Result<_, _>>()?;
+                    group.thaw(index.0, files, dictionary);
+                }
+            }
+        }
+        let mut state = self.state.borrow_mut();
+        (state.flushed, state.flushed_sessions) = ((index, term), sessions);
+        Ok(())
+    }
+
+    /// Writes one frozen memtable; `None` if its rows were dropped meanwhile.
+    async fn write_group(
+        &self,
+        id: ShardGroupId,
+        frozen: &Rc<Frozen>,
+        index: LogIndex,
+    ) -> Result<Option<Vec<FileRecord>>, MaintainError> {
+        let Some((database, policy)) = self.state.borrow().groups.get(&id).map(|group| (group.database, group.policy))
+        else {
+            return Ok(None);
+        };
+        let folder = self.group_folder(id);
+        let io_error = |error| MaintainError::Io { path: folder.clone(), error };
+        self.disk.create_dir(&folder).await.map_err(io_error)?;
+        let target = FlushTarget { database: database.0, policy, shard_group: id.0, generation: index.0 };
+        let lend = |see: &mut dyn FnMut(&SeriesIndex)| {
+            if !self.is_held(id, frozen) {
+                return false;
+            }
+            let state = self.state.borrow();
+            let dictionary = state.databases.get(&database);
+            dictionary.into_iter().for_each(|index| see(index));
+            dictionary.is_some()
+        };
+        Ok(write_files(&self.disk, &folder, target, &frozen.memtable, &lend).await?)
+    }
+
+    /// Whether the rows are still the partition's: neither dropped nor in files yet.
+    fn is_held(&self, group: ShardGroupId, frozen: &Rc<Frozen>) -> bool {
+        let state = self.state.borrow();
+        state.groups.get(&group).is_some_and(|group| group.frozen.iter().any(|known| Rc::ptr_eq(known, frozen)))
+    }
+
+    /// Removes what a failed flush wrote, as far as the disk lets us: the room may be what the next try needs.
+    async fn clear_away(&self, frozen: &[(ShardGroupId, Rc<Frozen>)], index: LogIndex) {
+        let publication = match self.state.borrow().jobs.front() {
+            Some(Job::Flush { publication, .. }) => *publication,
+            _ => return,
+        };
+        if publication == Publication::Tried {
+            return;
+        }
+        for (group, _) in frozen {
+            let _ = self.remove_matching(&self.group_folder(*group), &generation_prefix(index.0)).await;
+        }
+    }
+
+    async fn remove(&self, paths: &[String]) -> Result<(), MaintainError> {
+        let (index, term) = self.flushed();
+        let sessions = self.state.borrow().flushed_sessions.clone();
+        self.manifest(index, term, sessions).publish(&self.disk, &self.folder).await?;
+        for path in paths {
+            let (folder, prefix) = path.rsplit_once('/').unwrap_or(("", path));
+            self.remove_matching(folder, prefix).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the files whose names begin so.
+    async fn remove_matching(&self, folder: &str, prefix: &str) -> Result<(), MaintainError> {
+        let io_error = |error| MaintainError::Io { path: format!("{folder}/{prefix}"), error };
+        let names = self.disk.list(folder).await.map_err(io_error)?;
+        for name in names.iter().filter(|name| name.starts_with(prefix)) {
+            self.disk.remove(&format!("{folder}/{name}")).await.map_err(io_error)?;
+        }
+        Ok(())
+    }
+
+    /// The manifest as of a flushed index, with the files and tombstones as they are now.
+    fn manifest(&self, index: LogIndex, term: Term, sessions: BTreeMap<u64, u64>) -> Manifest {
+        let state = self.state.borrow();
+        let files = state.groups.values().flat_map(|group| group.files.iter().map(|file| file.record())).collect();
+        Manifest { flushed_index: index.0, flushed_term: term.0, files, sessions }
+    }
+
+    fn first_unsettled(&self) -> Option<(DatabaseId, RoaringBitmap)> {
+        self.state.borrow().unsettled.iter().next().map(|(database, series)| (*database, series.clone()))
+    }
+
+    /// Takes the series that have no point left out of the index. Blocks of which a part was deleted are read.
+    /// [`Partition::maintain`] does the same for deletes that nobody settled.
+    pub async fn settle(&self, database: DatabaseId, series: &RoaringBitmap) -> Result<(), ReadError> {
+        for (count, id) in series.iter().map(SeriesId).enumerate() {
+            if count % 64 == 63 {
+                breathe().await;
+            }
+            // Before the look: a delete that comes meanwhile enters it again.
+            self.forget_unsettled(database, &RoaringBitmap::from_iter([id.0]));
+            if let Err(error) = self.settle_series(database, id).await {
+                self.state.borrow_mut().unsettled.entry(database).or_default().insert(id.0);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_unsettled(&self, database: DatabaseId, series: &RoaringBitmap) {
+        let mut state = self.state.borrow_mut();
+        if let Some(unsettled) = state.unsettled.get_mut(&database) {
+            *unsettled -= series;
+            if unsettled.is_empty() {
+                state.unsettled.remove(&database);
+            }
+        }
+    }
+
+    async fn settle_series(&self, database: DatabaseId, id: SeriesId) -> Result<(), ReadError> {
+        // The database may have been dropped, and begun anew, since the delete.
+        let Some(key) = self.index(database).and_then(|index| Some(index.known_key(id)?.to_vec())) else {
+            return Ok(());
+        };
+        let measurement = tidemill_line::series_key::measurement(&key).into_owned();
+        let views = self.views_of(database);
+        let mut alive = surely_alive(&views, id, &measurement);
+        if alive.is_none() {
+            if self.has_points(database, id, &measurement, views).await? {
+                return Ok(());
+            }
+            // Rows may have come while blocks were read. What is unsure now is what was read.
+            let known = self.views_of(database);
+            alive = Some(surely_alive(&known, id, &measurement) == Some(true));
+        }
+        if alive == Some(false) {
+            if let Some(index) = self.state.borrow_mut().databases.get_mut(&database) {
+                index.remove(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn views_of(&self, database: DatabaseId) -> Vec<ShardGroupView<D::File>> {
+        let state = self.state.borrow();
+        state.groups.values().filter(|group| group.database == database).map(ShardGroup::view).collect()
+    }
+
+    /// Reads until a point is found.
+    async fn has_points(
+        &self,
+        database: DatabaseId,
+        series: SeriesId,
+        measurement: &[u8],
+        groups: Vec<ShardGroupView<D::File>>,
+    ) -> Result<bool, ReadError> {
+        let fields: Vec<ScanField> = {
+            let Some(index) = self.index(database) else { return Ok(false) };
+            let names = index.field_names(measurement);
+            names.map(|name| ScanField { name: name.into(), ids: index.field_ids(measurement, name) }).collect()
+        };
+        let view = PartitionView { groups };
+        let mut cursor = self.cursor(&view, database, series, &fields, (i64::MIN, i64::MAX), false);
+        Ok(cursor.next().await?.is_some())
+    }
+}
+
+/// Whether a point of the series is left in any of the shard groups; `None` if only its blocks can tell.
+fn surely_alive<F: tidemill_disk::DiskFile>(
+    views: &[ShardGroupView<F>],
+    series: SeriesId,
+    measurement: &[u8],
+) -> Option<bool> {
+    let mut known = Some(false);
+    for view in views {
+        match view.surely_has_points(series, measurement) {
+            Some(true) => return Some(true),
+            Some(false) => {}
+            None => known = None,
+        }
+    }
+    known
+}
+
+/// How the names of a generation's files begin.
+pub(crate) fn generation_prefix(generation: u64) -> String {
+    format!("{generation:09}-")
+}

@@ -1,0 +1,143 @@
+//! Rot in TSM files and the manifest: an error that names the place, never a wrong value (D5).
+
+use crate::{
+    harness::*,
+    model::{Model, Point, Series},
+};
+use tidemill_column::Value;
+use tidemill_disk::sim::{Crash, SimDisk, block_on};
+
+const DATABASE: u32 = 3;
+
+fn fields(number: i64) -> Vec<(&'static str, Value)> {
+    vec![
+        ("f", Value::Float(number as f64 * 0.5)),
+        ("i", Value::Integer(-number)),
+        ("uns", Value::Unsigned(number as u64 * 3)),
+        ("b", Value::Boolean(number % 2 == 0)),
+        ("s", Value::String(format!("text {number}").into_bytes().into())),
+    ]
+}
+
+/// A partition with an ordered and a late file.
+async fn small() -> (Store, Model) {
+    let disk = SimDisk::new(1);
+    disk.set_yields(false);
+    let mut store = Store::new(disk, 1 << 20).await;
+    let mut model = Model::default();
+    let mut write = async |store: &mut Store, times: &[i64]| {
+        let points: Vec<Point> = times
+            .iter()
+            .flat_map(|time| ["a", "b"].map(|host| point("cpu", &[("host", host)], &fields(*time), *time)))
+            .collect();
+        points.iter().for_each(|point| model.write(DATABASE, point));
+        store.write(DATABASE, &points);
+        store.flush().await;
+    };
+    write(&mut store, &[10, 20, 30]).await;
+    write(&mut store, &[15, 20, 40]).await;
+    assert_eq!(store.tsm_files().len(), 3);
+    (store, model)
+}
+
+/// Reads everything; `Ok(true)` if something could not be read.
+async fn damage_shows(disk: &SimDisk, store: &Store, model: &Model, path: &str) -> bool {
+    let partition = match open(disk, 1 << 20).await {
+        Ok(partition) => partition,
+        Err(error) => {
+            assert!(error.to_string().contains(path), "{error}");
+            return true;
+        }
+    };
+    replay(&partition, &store.log);
+    let names: Vec<String> = ["f", "i", "uns", "b", "s"].map(String::from).to_vec();
+    let mut shows = false;
+    for (_, series) in &model.seen {
+        for name in &names {
+            let one = std::slice::from_ref(name);
+            match read(&partition, DATABASE, &GROUPS, series, one, (i64::MIN, i64::MAX), false).await {
+                Ok(rows) => {
+                    assert_eq!(rows, model.rows(DATABASE, &GROUPS, series, one, (i64::MIN, i64::MAX)), "{path}");
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(text.contains(path) && text.contains("offset"), "{text}");
+                    shows = true;
+                }
+            }
+        }
+    }
+    shows
+}
+
+#[test]
+fn every_flipped_bit_of_a_file_is_an_error_that_names_it() {
+    block_on(1, async {
+        let (store, model) = small().await;
+        let paths: Vec<String> = store.disk.paths();
+        assert!(paths.iter().any(|path| path.ends_with("manifest")));
+        let mut flips = 0;
+        for path in paths {
+            let bytes = store.disk.content(&path).unwrap().len();
+            for bit in 0..bytes * 8 {
+                let disk = store.disk.crash(Crash::None, 0);
+                disk.set_yields(false);
+                disk.flip_bit(&path, bit / 8, (bit % 8) as u8);
+                assert!(damage_shows(&disk, &store, &model, &path).await, "{path}: bit {bit} changes nothing");
+                flips += 1;
+            }
+        }
+        println!("{flips} flips");
+    });
+}
+
+#[test]
+fn a_file_that_was_cut_lost_or_swapped_is_an_error() {
+    block_on(1, async {
+        let (store, model) = small().await;
+        let files = store.tsm_files();
+        for (path, content) in &files {
+            for cut in (0..content.len()).step_by(7) {
+                let disk = store.disk.crash(Crash::None, 0);
+                disk.set_yields(false);
+                disk.lose(path);
+                disk.plant(path, content[..cut].to_vec());
+                assert!(damage_shows(&disk, &store, &model, path).await, "{path} cut at {cut}");
+            }
+            let disk = store.disk.crash(Crash::None, 0);
+            disk.lose(path);
+            assert!(damage_shows(&disk, &store, &model, path).await);
+            for other in files.keys().filter(|other| *other != path) {
+                let disk = store.disk.crash(Crash::None, 0);
+                disk.lose(path);
+                disk.plant(path, files[other].clone());
+                assert!(damage_shows(&disk, &store, &model, path).await, "{other} in the place of {path}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_file_that_shrinks_while_it_is_open_is_an_error() {
+    block_on(1, async {
+        let disk = SimDisk::new(1);
+        let mut store = Store::new(disk, 0).await;
+        let points: Vec<Point> = (0..90_000i64)
+            .map(|time| {
+                point("cpu", &[], &[("v", Value::Float((time.wrapping_mul(0x9e37_79b9) % 8191) as f64 * 0.1))], time)
+            })
+            .collect();
+        store.write(DATABASE, &points);
+        store.flush().await;
+        let series: Series = ("cpu".into(), Default::default());
+        let path = store.tsm_files().into_keys().next().unwrap();
+        let file = tidemill_disk::Disk::open(&store.disk, &path, tidemill_disk::Purpose::Data).await.unwrap();
+        let names = ["v".to_string()];
+        for left in [300_000, 65_536, 70_000, 4096, 0] {
+            tidemill_disk::DiskFile::set_len(&file, left).await.unwrap();
+            let result = read(&store.partition, DATABASE, &GROUPS, &series, &names, (0, i64::MAX), false).await;
+            let text = result.unwrap_err().to_string();
+            assert!(text.contains(&path), "{text}");
+        }
+    });
+}

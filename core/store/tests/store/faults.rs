@@ -1,0 +1,178 @@
+//! Calls that fail and disks that are full, at every place of a flush: nothing is lost, reads go on, a retry works.
+
+use crate::{
+    harness::*,
+    model::{Model, Point},
+};
+use tidemill_column::Value;
+use tidemill_disk::sim::{Crash, Executor, Fault, Prng, SimDisk};
+use tidemill_store::{Command, MaintainError, Measurements, TagCondition};
+
+const DATABASE: u32 = 7;
+
+struct Scene {
+    store: Store,
+    model: Model,
+}
+
+/// Files, tombstones, and a flush with two runs in one group and one in another that is yet to be worked off.
+async fn scene(seed: u64) -> Scene {
+    let disk = SimDisk::new(seed);
+    disk.set_yields(false);
+    let mut scene = Scene { store: Store::new(disk, 100_000).await, model: Model::default() };
+    scene.write(0..400, 1);
+    scene.write(0..20, 2);
+    scene.store.flush().await;
+    let command = Command::Delete {
+        database: DATABASE,
+        measurements: Measurements::Named(vec![b"cpu".to_vec()]),
+        condition: TagCondition::Equal { key: b"host".to_vec(), value: b"h1".to_vec() },
+        min_time: start_of(1),
+        max_time: start_of(1) + 99,
+    };
+    scene.store.command(&command);
+    scene.model.delete(DATABASE, |series| series.1["host"] == "h1", start_of(1), start_of(1) + 99);
+    scene.write(200..1200, 1);
+    scene.write(20..50, 2);
+    scene.store.command(&Command::Flush);
+    scene
+}
+
+impl Scene {
+    fn write(&mut self, times: std::ops::Range<i64>, group: u64) {
+        let point_at = |time: i64| {
+            let host = format!("h{}", time % 3);
+            let text = Value::String(format!("{}", time * time).into_bytes().into());
+            point("cpu", &[("host", &host)], &[("v", Value::Integer(time * 7)), ("s", text)], start_of(group) + time)
+        };
+        let points: Vec<Point> = times.map(point_at).collect();
+        points.iter().for_each(|point| self.model.write(DATABASE, point));
+        self.store.write(DATABASE, &points);
+    }
+
+    async fn check(&self, context: &str) {
+        check_points(&self.store.partition, &self.model, &mut Prng::new(1), 1, context).await;
+    }
+}
+
+#[test]
+fn a_call_that_fails_anywhere_in_a_flush_loses_nothing() {
+    let (mut struck, mut calls) = (0, 0);
+    for fault in [Fault::Eio, Fault::StorageFull, Fault::ShortWrite] {
+        for nth in 1.. {
+            let executor = Executor::new(nth);
+            let ended = executor.block_on(async {
+                let mut scene = scene(nth).await;
+                let before = scene.store.disk.operations_total();
+                scene.store.disk.fail_at(None, nth, fault);
+                let context = format!("{fault:?} at call {nth}");
+                let failed = scene.store.partition.maintain().await;
+                if failed.is_ok() {
+                    // A flush does nothing that may fail unnoticed.
+                    let took = scene.store.disk.operations_total() - before;
+                    assert!(took < nth, "{context}: it went unnoticed");
+                    return true;
+                }
+                struck += 1;
+                calls = calls.max(nth);
+                let text = failed.as_ref().unwrap_err().to_string();
+                assert!(text.contains(FOLDER), "{context}: {text}");
+                let error = failed.unwrap_err();
+                let is_read = matches!(error, MaintainError::Read(_));
+                assert_eq!(error.is_disk_full(), fault == Fault::StorageFull && !is_read, "{context}: {text}");
+                scene.check(&context).await;
+                for crash in Crash::ALL {
+                    let disk = scene.store.disk.crash(crash, nth);
+                    disk.set_yields(false);
+                    let partition = open(&disk, 0).await.unwrap_or_else(|error| panic!("{context} {crash:?}: {error}"));
+                    replay(&partition, &scene.store.log);
+                    check_points(&partition, &scene.model, &mut Prng::new(2), 2, &format!("{context} {crash:?}")).await;
+                    partition.maintain().await.unwrap();
+                    check_points(&partition, &scene.model, &mut Prng::new(2), 2, &format!("{context} {crash:?}")).await;
+                }
+                scene.write(1200..1300, 1);
+                scene.check(&context).await;
+                scene.store.partition.maintain().await.unwrap_or_else(|error| panic!("{context}, again: {error}"));
+                scene.check(&context).await;
+                scene.store.flush().await;
+                scene.check(&context).await;
+                scene.store.crash(Crash::Drop, nth).await;
+                scene.check(&context).await;
+                false
+            });
+            if ended {
+                break;
+            }
+        }
+    }
+    println!("{struck} failed flushes, each of up to {calls} calls");
+    assert!(struck > 60);
+}
+
+#[test]
+fn a_full_disk_stops_flushes_until_there_is_room_and_keeps_nothing_of_the_attempts() {
+    Executor::new(1).block_on(async {
+        let mut scene = scene(1).await;
+        let used = scene.store.disk.used_bytes();
+        for room in (0..80).map(|blocks| blocks * 4096) {
+            scene.store.disk.set_capacity(Some(used + room));
+            let result = scene.store.partition.maintain().await;
+            let Err(error) = result else { break };
+            assert!(error.is_disk_full(), "{error}");
+            scene.check("full").await;
+        }
+        assert!(!scene.store.partition.has_work());
+        scene.check("room again").await;
+        scene.store.crash(Crash::Drop, 1).await;
+        scene.check("after a restart").await;
+    });
+}
+
+#[test]
+fn a_failed_attempt_gives_its_room_back() {
+    Executor::new(1).block_on(async {
+        let scene = scene(1).await;
+        let used = scene.store.disk.used_bytes();
+        scene.store.disk.set_capacity(Some(used + 3 * 4096));
+        assert!(scene.store.partition.maintain().await.unwrap_err().is_disk_full());
+        assert_eq!(scene.store.disk.used_bytes(), used);
+    });
+}
+
+#[test]
+fn dropping_makes_room_although_a_flush_waits_for_it() {
+    Executor::new(1).block_on(async {
+        let mut scene = scene(1).await;
+        let used = scene.store.disk.used_bytes();
+        scene.store.disk.set_capacity(Some(used + 4096));
+        assert!(scene.store.partition.maintain().await.unwrap_err().is_disk_full());
+        scene.store.command(&Command::DropShardGroups { groups: vec![crate::model::group_id(DATABASE, 1)] });
+        scene.model.drop_group(DATABASE, 1);
+        scene.store.partition.maintain().await.unwrap();
+        scene.check("after the drop").await;
+    });
+}
+
+#[test]
+fn an_open_that_fails_names_the_file_and_works_the_next_time() {
+    let executor = Executor::new(3);
+    executor.block_on(async {
+        let scene = scene(3).await;
+        scene.store.partition.maintain().await.unwrap();
+        for nth in 1.. {
+            let disk = scene.store.disk.crash(Crash::Drop, nth);
+            disk.set_yields(false);
+            disk.fail_at(None, nth, Fault::Eio);
+            match open(&disk, 0).await {
+                Ok(_) => {
+                    assert!(nth > 10);
+                    break;
+                }
+                Err(error) => assert!(error.to_string().contains(FOLDER), "{error}"),
+            }
+            let partition = open(&disk, 0).await.unwrap();
+            replay(&partition, &scene.store.log);
+            check_points(&partition, &scene.model, &mut Prng::new(2), 1, "reopened").await;
+        }
+    });
+}

@@ -1,0 +1,8 @@
+//! The store against a naive model, under faults, damage and power loss.
+
+mod damage;
+mod faults;
+mod harness;
+mod maintenance;
+mod model;
+mod random;
