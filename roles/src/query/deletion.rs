@@ -1,0 +1,173 @@
+//! DELETE, DROP SERIES and DROP MEASUREMENT: points of some series, in all retention policies of the database.
+//!
+//! Invariant: a statement whose condition names a field changes nothing.
+
+use crate::{
+    data::question::MeasurementTest,
+    query::{
+        StatementError,
+        pieces::Answer,
+        show::refuse_time,
+        sources::{Session, copy, test_of},
+    },
+};
+use tidemill_column::{TIME_MAX, TIME_MIN};
+use tidemill_influxql::{DataType, Expr, Measurement, TimeRange};
+use tidemill_meta::{Command, Database, Meta};
+use tidemill_query::TagFilter;
+use tidemill_store::{Command as StoreCommand, DatabaseId, Measurements, TagCondition};
+
+pub(super) async fn delete(
+    session: &Session,
+    sources: &[Measurement],
+    condition: Option<&Expr>,
+) -> Result<Answer, StatementError> {
+    let (range, condition) = session.split_time(condition)?;
+    remove(session, sources, condition.as_ref(), range).await
+}
+
+pub(super) async fn drop_series(
+    session: &Session,
+    sources: &[Measurement],
+    condition: Option<&Expr>,
+) -> Result<Answer, StatementError> {
+    let (range, condition) = session.split_time(condition)?;
+    refuse_time(range, "DROP SERIES")?;
+    remove(session, sources, condition.as_ref(), range).await
+}
+
+pub(super) async fn drop_measurement(session: &Session, name: String) -> Result<Answer, StatementError> {
+    remove(session, &[Measurement::named(name)], None, TimeRange::default()).await
+}
+
+async fn remove(
+    session: &Session,
+    sources: &[Measurement],
+    condition: Option<&Expr>,
+    range: TimeRange,
+) -> Result<Answer, StatementError> {
+    // Upstream does not complain of a missing name here, but of an unknown empty one.
+    let not_found = || StatementError::DatabaseNotFound(session.database.clone());
+    let database = session.core.meta().database(&session.database).map(|database| database.id).ok_or_else(not_found)?;
+    let database = DatabaseId(database.0);
+    let tests: Option<Vec<MeasurementTest>> =
+        (!sources.is_empty()).then(|| sources.iter().filter_map(test_of).collect());
+    let measurements =
+        session.measurements(database, tests.as_ref().map(|tests| tests.iter().map(copy).collect())).await?;
+    if range.is_empty() || measurements.is_empty() {
+        return Ok(Answer::done());
+    }
+    let deletions = match condition {
+        None => wanted(tests.as_deref()).into_iter().map(|wanted| (wanted, TagCondition::All)).collect(),
+        Some(condition) => {
+            let meta = session.core.meta();
+            let known = meta.database_by_id(tidemill_meta::DatabaseId(database.0)).ok_or_else(not_found)?;
+            refuse_fields(&meta, known, &measurements, condition, range)?;
+            conditional(&measurements, condition)
+        }
+    };
+    let (min_time, max_time) = (range.min_ns.unwrap_or(TIME_MIN), range.max_ns.unwrap_or(TIME_MAX));
+    for (measurements, condition) in deletions {
+        let command = StoreCommand::Delete { database: database.0, measurements, condition, min_time, max_time };
+        session.core.change_store(command).await?;
+    }
+    forget(session, database, measurements).await?;
+    Ok(Answer::done())
+}
+
+/// Takes the fields of measurements that have no series left out of the metadata.
+async fn forget(session: &Session, database: DatabaseId, candidates: Vec<String>) -> Result<(), StatementError> {
+    let tests = candidates.iter().cloned().map(MeasurementTest::Name).collect();
+    let left = session.measurements(database, Some(tests)).await?;
+    for gone in candidates.into_iter().filter(|name| left.binary_search(name).is_err()) {
+        let database = tidemill_meta::DatabaseId(database.0);
+        let command = Command::ForgetMeasurement { database, measurement: gone.into_bytes() };
+        session.core.change_meta(command).await?;
+    }
+    Ok(())
+}
+
+/// The measurements of a deletion without a condition, as the store takes them.
+fn wanted(tests: Option<&[MeasurementTest]>) -> Vec<Measurements> {
+    let Some(tests) = tests else { return vec![Measurements::All] };
+    let mut names = Vec::new();
+    let mut wanted = Vec::new();
+    for test in tests {
+        match test {
+            MeasurementTest::Name(name) => names.push(name.as_bytes().to_vec()),
+            MeasurementTest::Regex(regex) => wanted.push(Measurements::Matching(regex.program().as_str().to_owned())),
+        }
+    }
+    if !names.is_empty() {
+        wanted.push(Measurements::Named(names));
+    }
+    wanted
+}
+
+/// The measurements with what the condition says of their tags; those with the same condition together.
+fn conditional(measurements: &[String], condition: &Expr) -> Vec<(Measurements, TagCondition)> {
+    let mut deletions: Vec<(Vec<Vec<u8>>, TagFilter)> = Vec::new();
+    for measurement in measurements {
+        let filter = TagFilter::of_show(condition, measurement, &|_| false);
+        if filter == TagFilter::None {
+            continue;
+        }
+        let name = measurement.as_bytes().to_vec();
+        match deletions.iter_mut().find(|(_, known)| *known == filter) {
+            Some((names, _)) => names.push(name),
+            None => deletions.push((vec![name], filter)),
+        }
+    }
+    deletions.into_iter().map(|(names, filter)| (Measurements::Named(names), tag_condition(&filter))).collect()
+}
+
+/// # Errors
+/// The condition names a field of a measurement; upstream says so for a shard that has it.
+fn refuse_fields(
+    meta: &Meta,
+    database: &Database,
+    measurements: &[String],
+    condition: &Expr,
+    range: TimeRange,
+) -> Result<(), StatementError> {
+    let groups = database.policies.iter().flat_map(|p| p.groups_in(range.min_or_first(), range.max_or_last()));
+    let mut groups: Vec<u64> = groups.map(|group| group.id.0).collect();
+    groups.sort_unstable();
+    for reference in condition.var_refs() {
+        let is_cast = matches!(reference.data_type, Some(data_type) if data_type != DataType::Tag);
+        if reference.name == "_name" || reference.data_type == Some(DataType::Tag) {
+            continue;
+        }
+        let has_field = |group: &&u64| {
+            let group = tidemill_meta::ShardGroupId(**group);
+            let field_type = |measurement: &String| {
+                meta.field_types().field_type(group, measurement.as_bytes(), reference.name.as_bytes())
+            };
+            measurements.iter().any(|measurement| is_cast || field_type(measurement).is_some())
+        };
+        if let Some(group) = groups.iter().find(has_field) {
+            let text = format!("shard {group}: fields not supported in WHERE clause during deletion");
+            return Err(StatementError::Invalid(text));
+        }
+    }
+    Ok(())
+}
+
+/// A filter as it travels in the log.
+fn tag_condition(filter: &TagFilter) -> TagCondition {
+    let bytes = |text: &String| text.as_bytes().to_vec();
+    match filter {
+        TagFilter::All => TagCondition::All,
+        TagFilter::None => TagCondition::Or(Vec::new()),
+        TagFilter::And(parts) => TagCondition::And(parts.iter().map(tag_condition).collect()),
+        TagFilter::Or(parts) => TagCondition::Or(parts.iter().map(tag_condition).collect()),
+        TagFilter::Equal { tag, value } => TagCondition::Equal { key: bytes(tag), value: bytes(value) },
+        TagFilter::NotEqual { tag, value } => TagCondition::NotEqual { key: bytes(tag), value: bytes(value) },
+        TagFilter::Match { tag, regex } => {
+            TagCondition::Matches { key: bytes(tag), regex: regex.program().as_str().to_owned() }
+        }
+        TagFilter::NotMatch { tag, regex } => {
+            TagCondition::NotMatches { key: bytes(tag), regex: regex.program().as_str().to_owned() }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The execution of statements: on the core that was asked, and the scans on the cores that own the data.
+//!
+//! Owns: the way from a parsed request to the pieces of its answer ([`QueryPieces`]), the scans that a SELECT sends to
+//! the owning cores ([`scan`]), the table of running queries, and what a query may use ([`QueryLimits`]).
+//! Invariants: what a query holds is charged to its budget wherever it is held; a part that does not end with its end
+//! marker is an error, never an end (I9); when the answer is dropped, its parts stop at their next batch.
+//! Knows nothing of HTTP's encodings, of the log, and of how points are stored.
+
+mod account;
+mod answer_table;
+mod cardinality;
+mod definitions;
+mod deletion;
+mod error;
+mod limits;
+mod pieces;
+mod running;
+pub mod scan;
+mod select;
+mod series_cursors;
+mod show;
+mod sources;
+
+pub use error::StatementError;
+pub use limits::QueryLimits;
+pub use pieces::QueryPieces;

@@ -1,0 +1,218 @@
+//! The answer of a request: its statements in their order, a piece at a time.
+//!
+//! Owns: which statement is under way. A statement starts when the former one is answered; an error ends the answer.
+//! Invariants: the request is listed among the running queries until its pieces are dropped; at most one piece is made
+//! ahead of what the client takes.
+//! Knows nothing of encodings.
+
+use crate::{
+    data::DataCore,
+    query::{
+        StatementError,
+        account::Charge,
+        cardinality, definitions, deletion,
+        error::Stopped,
+        running::{RunningGuard, RunningQueries},
+        select::Select,
+        show,
+        sources::Session,
+    },
+};
+use std::{collections::VecDeque, rc::Rc};
+use tidemill_http::{Piece, Pieces, QueryRequest};
+use tidemill_influxql::Statement;
+use tidemill_query::ResultSeries;
+
+/// The pieces of one request.
+pub struct QueryPieces(Progress);
+
+enum Progress {
+    Running(Request),
+    /// The request does not run; its first statement says why.
+    Refused(Option<String>),
+}
+
+/// A request under way.
+struct Request {
+    session: Rc<Session>,
+    /// With their numbers.
+    statements: VecDeque<(u32, Statement)>,
+    current: Option<(u32, Answer)>,
+    _running: RunningGuard,
+}
+
+/// What a statement answers.
+pub(super) enum Answer {
+    Select(Box<Select>),
+    /// All of it is there already.
+    Series(SeriesList),
+}
+
+/// Series that are held until the client takes them.
+pub(super) struct SeriesList {
+    series: VecDeque<ResultSeries>,
+    _charge: Option<Charge>,
+}
+
+impl Answer {
+    /// A statement that answers nothing but that it is done.
+    pub fn done() -> Answer {
+        Answer::of(Vec::new())
+    }
+
+    pub fn of(series: Vec<ResultSeries>) -> Answer {
+        Answer::Series(SeriesList { series: series.into(), _charge: None })
+    }
+
+    /// As [`Answer::of`], with what the series take.
+    pub fn charged(series: Vec<ResultSeries>, charge: Charge) -> Answer {
+        Answer::Series(SeriesList { series: series.into(), _charge: Some(charge) })
+    }
+}
+
+impl QueryPieces {
+    /// Takes a request on. Nothing is executed before the first piece is asked for.
+    ///
+    /// # Errors
+    /// The process is about to stop.
+    pub fn start(core: Rc<DataCore>, request: QueryRequest) -> Result<QueryPieces, String> {
+        if core.context().shutdown.is_requested() {
+            return Err(Stopped::ShuttingDown.to_string());
+        }
+        let clock = &core.context().clock;
+        let text = request.query.to_string();
+        let running = RunningQueries::of_process().start(
+            text,
+            request.database.clone(),
+            clock.monotonic_ns(),
+            core.query_limits(),
+        );
+        let running = match running {
+            Ok(running) => running,
+            Err(error) => return Ok(QueryPieces(Progress::Refused(Some(error.to_string())))),
+        };
+        let session = Session {
+            now_ns: clock.now_ns(),
+            query: running.query().clone(),
+            database: request.database,
+            retention_policy: request.retention_policy.filter(|policy| !policy.is_empty()),
+            chunk_rows: request.chunk_size.max(1),
+            core,
+        };
+        let statements = (0..).zip(request.query.statements).collect();
+        let request = Request { session: Rc::new(session), statements, current: None, _running: running };
+        Ok(QueryPieces(Progress::Running(request)))
+    }
+}
+
+impl Pieces for QueryPieces {
+    async fn next(&mut self) -> Option<Piece> {
+        match &mut self.0 {
+            Progress::Running(request) => request.next().await,
+            Progress::Refused(text) => text.take().map(|text| Piece::Error { statement: 0, text }),
+        }
+    }
+}
+
+impl Request {
+    async fn next(&mut self) -> Option<Piece> {
+        let (statement, next) = match &mut self.current {
+            None => {
+                let (number, statement) = self.statements.pop_front()?;
+                match self.begin(statement).await {
+                    Ok(mut answer) => {
+                        let next = answer.next().await;
+                        self.current = Some((number, answer));
+                        (number, next)
+                    }
+                    Err(error) => (number, Err(error)),
+                }
+            }
+            Some((number, answer)) => (*number, answer.next().await),
+        };
+        Some(match next {
+            Ok(Some(series)) => Piece::Series { statement, series, more: false },
+            Ok(None) => {
+                self.current = None;
+                Piece::StatementDone(statement)
+            }
+            Err(error) => {
+                self.current = None;
+                self.statements.clear();
+                Piece::Error { statement, text: error.to_string() }
+            }
+        })
+    }
+
+    async fn begin(&self, statement: Statement) -> Result<Answer, StatementError> {
+        self.session.query.check(self.session.core.context().clock.monotonic_ns())?;
+        execute(&self.session, statement).await
+    }
+}
+
+impl Answer {
+    async fn next(&mut self) -> Result<Option<ResultSeries>, StatementError> {
+        match self {
+            Answer::Select(select) => select.next().await,
+            Answer::Series(list) => Ok(list.series.pop_front()),
+        }
+    }
+}
+
+/// Executes a statement; of a SELECT only the plan.
+async fn execute(session: &Rc<Session>, statement: Statement) -> Result<Answer, StatementError> {
+    match statement {
+        Statement::Select(select) => Ok(Answer::Select(Box::new(Select::start(session.clone(), &select).await?))),
+        Statement::ShowDatabases => show::databases(session),
+        Statement::ShowRetentionPolicies { database } => show::retention_policies(session, database.as_deref()),
+        Statement::ShowShards => show::shards(session),
+        Statement::ShowShardGroups => show::shard_groups(session),
+        Statement::ShowMeasurements(show) => show::measurements(session, &show).await,
+        Statement::ShowSeries(show) => show::series(session, &show).await,
+        Statement::ShowTagKeys(show) => show::tag_keys(session, &show).await,
+        Statement::ShowTagValues(show) => show::tag_values(session, &show).await,
+        Statement::ShowFieldKeys(show) => show::field_keys(session, &show).await,
+        Statement::ShowContinuousQueries => show::continuous_queries(session),
+        Statement::ShowSubscriptions => Ok(Answer::done()),
+        Statement::ShowUsers => show::users(),
+        Statement::ShowGrants { .. } => Err(StatementError::Invalid("user not found".to_owned())),
+        Statement::ShowQueries => show::queries(session),
+        Statement::KillQuery { id, host: None } => kill(id),
+        Statement::KillQuery { host: Some(_), .. } => Err(StatementError::NotSupported("KILL QUERY ON a host")),
+        Statement::ShowSeriesCardinality(show) => cardinality::series(session, &show).await,
+        Statement::ShowMeasurementCardinality(show) => cardinality::measurements(session, &show).await,
+        Statement::ShowTagKeyCardinality(show) => cardinality::tag_keys(session, &show).await,
+        Statement::ShowFieldKeyCardinality(show) => cardinality::field_keys(session, &show).await,
+        Statement::ShowTagValuesCardinality(show) => cardinality::tag_values(session, &show).await,
+        Statement::CreateDatabase(create) => definitions::create_database(session, create).await,
+        Statement::DropDatabase { name } => definitions::drop_database(session, name).await,
+        Statement::CreateRetentionPolicy(create) => definitions::create_policy(session, create).await,
+        Statement::AlterRetentionPolicy(alter) => definitions::alter_policy(session, alter).await,
+        Statement::DropRetentionPolicy { name, database } => definitions::drop_policy(session, name, database).await,
+        Statement::DropShard { id } => definitions::drop_shard(session, id).await,
+        Statement::DropMeasurement { name } => deletion::drop_measurement(session, name).await,
+        Statement::Delete(delete) => deletion::delete(session, &delete.sources, delete.condition.as_ref()).await,
+        Statement::DropSeries(drop) => deletion::drop_series(session, &drop.sources, drop.condition.as_ref()).await,
+        // Without a continuous query, a user or a subscription there is nothing to drop or to change.
+        Statement::DropContinuousQuery { .. } => Ok(Answer::done()),
+        Statement::DropUser { .. }
+        | Statement::SetPassword { .. }
+        | Statement::Grant { .. }
+        | Statement::GrantAdmin { .. }
+        | Statement::Revoke { .. }
+        | Statement::RevokeAdmin { .. } => Err(StatementError::Invalid("user not found".to_owned())),
+        Statement::DropSubscription { .. } => Err(StatementError::Invalid("subscription not found".to_owned())),
+        Statement::CreateContinuousQuery(_) => Err(StatementError::NotSupported("CREATE CONTINUOUS QUERY")),
+        Statement::CreateSubscription(_) => Err(StatementError::NotSupported("CREATE SUBSCRIPTION")),
+        Statement::CreateUser(_) => Err(StatementError::NotSupported("CREATE USER")),
+        Statement::Explain(explain) if explain.analyze => Err(StatementError::NotSupported("EXPLAIN ANALYZE")),
+        Statement::Explain(_) => Err(StatementError::NotSupported("EXPLAIN")),
+        Statement::ShowStats { .. } => Err(StatementError::NotSupported("SHOW STATS")),
+        Statement::ShowDiagnostics { .. } => Err(StatementError::NotSupported("SHOW DIAGNOSTICS")),
+    }
+}
+
+fn kill(id: u64) -> Result<Answer, StatementError> {
+    let killed = RunningQueries::of_process().kill(id);
+    killed.map(|()| Answer::done()).map_err(|error| StatementError::Invalid(error.to_string()))
+}

@@ -1,0 +1,320 @@
+//! SELECT on the core that was asked: from names to a plan, scans to the owning cores, and the merge.
+//!
+//! Owns: the streams from the parts. Scans are opened in the order in which the merge comes to them, a few ahead, so
+//! that a pattern over thousands of measurements holds the outputs of a few.
+//! Invariants: a stream that ends without its end marker is an error (I9); dropping the select tells all parts to stop.
+//! Knows nothing of how parts read.
+
+use crate::{
+    data::question::{About, Finding, MeasurementTest},
+    query::{
+        StatementError,
+        account::{Account, Charge},
+        scan::{PartChunk, ScanOrder},
+        sources::{Session, store_id},
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+};
+use tidemill_column::FieldType;
+use tidemill_influxql::SelectStatement;
+use tidemill_meta::Meta;
+use tidemill_query::{
+    CompileOptions, Compiled, MeasurementSelector, Merge, MergeDemand, PartOutput, ResultSeries, ScanPlan,
+    SourceRequest, SourceSchema, compile, winner,
+};
+use tidemill_reactor::{ChunkConsumer, ChunkConsumerEnd, CoreId, chunk_stream};
+use tidemill_store::{DatabaseId, ShardGroupId};
+
+/// Outputs of a part that may wait for the merge. Two: one is on its way while the next is made.
+const WINDOW: usize = 2;
+/// Scans that work before the merge asks for them.
+const SCANS_AHEAD: usize = 2;
+/// Outputs that the merge takes between two looks at what it holds.
+const OUTPUTS_PER_LOOK: usize = 16;
+
+/// A SELECT under way.
+pub(super) struct Select {
+    session: Rc<Session>,
+    account: Arc<Account>,
+    merge: Merge,
+    charge: Charge,
+    outputs_taken: usize,
+    scans: Vec<Scan>,
+    /// Scans in the order of the merge; those in front are open.
+    turns: Vec<u32>,
+    opened: usize,
+}
+
+struct Scan {
+    plan: Arc<ScanPlan>,
+    database: DatabaseId,
+    groups: Arc<[ShardGroupId]>,
+    /// One a partition, once open.
+    parts: Vec<PartStream>,
+}
+
+enum PartStream {
+    Away(Option<ChunkConsumerEnd<PartChunk>>),
+    Here(ChunkConsumer<PartChunk>),
+    Ended,
+}
+
+/// A retention policy that a source names.
+struct Target {
+    database: DatabaseId,
+    database_name: String,
+    policy_name: String,
+    groups: Arc<[ShardGroupId]>,
+}
+
+impl Select {
+    /// Plans the statement. Nothing is read yet.
+    pub async fn start(session: Rc<Session>, select: &SelectStatement) -> Result<Select, StatementError> {
+        session.check_sources(&select.sources)?;
+        let limits = session.core.query_limits().select;
+        let options = CompileOptions {
+            now_ns: session.now_ns,
+            default_database: (!session.database.is_empty()).then(|| session.database.clone()),
+            limits,
+        };
+        let compiled = compile(select, &options)?;
+        let targets = {
+            let meta = session.core.meta();
+            let target = |source| target(&meta, source, session.retention_policy.as_deref(), compiled.time_range());
+            compiled.sources().iter().map(target).collect::<Result<Vec<_>, _>>()?
+        };
+        let schemas = schemas(&session, &compiled, &targets).await?;
+        let plan = Arc::new(compiled.plan(schemas)?);
+        let scans: Vec<Scan> = plan.scans().iter().map(|scan| open_scan(scan, &targets)).collect();
+        let mut turns: Vec<u32> = (0..scans.len() as u32).collect();
+        turns.sort_by_key(|scan| scans[*scan as usize].plan.measurement());
+        if !select.is_ascending() {
+            turns.reverse();
+        }
+        let account = Arc::new(Account::new(session.query.clone(), limits));
+        Ok(Select {
+            merge: Merge::new(plan, session.core.partition_count(), session.chunk_rows),
+            charge: account.charge(),
+            outputs_taken: 0,
+            account,
+            session,
+            scans,
+            turns,
+            opened: 0,
+        })
+    }
+
+    /// The next rows of the answer; `None` behind the last.
+    pub async fn next(&mut self) -> Result<Option<ResultSeries>, StatementError> {
+        loop {
+            self.account.check(self.session.core.context().clock.monotonic_ns())?;
+            match self.merge.poll()? {
+                MergeDemand::Rows(series) => return Ok(Some(series)),
+                MergeDemand::Done => {
+                    self.account.abandon();
+                    self.scans.clear();
+                    return Ok(None);
+                }
+                MergeDemand::Part { scan, part } => {
+                    self.open_up_to(scan).await?;
+                    let output = self.receive(scan, part).await?;
+                    self.merge.supply(scan, part, output);
+                    self.outputs_taken += 1;
+                    if self.outputs_taken % OUTPUTS_PER_LOOK == 0 {
+                        self.charge.set(self.merge.bytes_held())?;
+                    }
+                }
+            }
+            self.session.core.context().yield_now_if_needed().await;
+        }
+    }
+
+    /// Opens the scans up to this one and a few behind it.
+    async fn open_up_to(&mut self, scan: u32) -> Result<(), StatementError> {
+        if !self.scans[scan as usize].parts.is_empty() {
+            return Ok(());
+        }
+        let turn = self.turns.iter().position(|turn| *turn == scan).unwrap_or(0);
+        let end = (turn + 1 + SCANS_AHEAD).min(self.turns.len());
+        let mut sends: Vec<Pin<Box<dyn Future<Output = _>>>> = Vec::new();
+        for turn in self.opened..end {
+            let scan = &mut self.scans[self.turns[turn] as usize];
+            for (owner, order) in scan.orders(&self.session, &self.account) {
+                let core = self.session.core.clone();
+                sends.push(Box::pin(async move { core.send_scan(owner, order).await }));
+            }
+        }
+        self.opened = self.opened.max(end);
+        for result in all(sends).await {
+            result?;
+        }
+        Ok(())
+    }
+
+    /// The next output of a part; `None` when it is done.
+    async fn receive(&mut self, scan: u32, part: u32) -> Result<Option<PartOutput>, StatementError> {
+        let stream = &mut self.scans[scan as usize].parts[part as usize];
+        if let PartStream::Away(end) = stream {
+            let end = end.take().ok_or(StatementError::PartLost(part))?;
+            *stream = PartStream::Here(end.arrive().await);
+        }
+        let PartStream::Here(chunks) = stream else { return Ok(None) };
+        let chunk = match chunks.next().await {
+            // Between finding nothing and finding the producer gone, its last chunk may have come.
+            None => chunks.next().await,
+            chunk => chunk,
+        };
+        match chunk {
+            Some(PartChunk::Output(output, _)) => Ok(Some(output)),
+            Some(PartChunk::End) => {
+                *stream = PartStream::Ended;
+                Ok(None)
+            }
+            Some(PartChunk::Failed(text)) => Err(StatementError::Part(text)),
+            None => Err(StatementError::PartLost(part)),
+        }
+    }
+}
+
+impl Drop for Select {
+    fn drop(&mut self) {
+        self.account.abandon();
+    }
+}
+
+impl Scan {
+    /// Makes the streams of all parts; the orders go to the cores that own the partitions.
+    fn orders(&mut self, session: &Session, account: &Arc<Account>) -> BTreeMap<CoreId, ScanOrder> {
+        let mut orders: BTreeMap<CoreId, ScanOrder> = BTreeMap::new();
+        for partition in 0..session.core.partition_count() {
+            let (producer, consumer) = chunk_stream(WINDOW);
+            self.parts.push(PartStream::Away(Some(consumer)));
+            let order = orders.entry(session.core.core_of(partition)).or_insert_with(|| ScanOrder {
+                scan: self.plan.clone(),
+                database: self.database,
+                groups: self.groups.clone(),
+                parts: Vec::new(),
+                account: account.clone(),
+            });
+            order.parts.push((partition, producer));
+        }
+        orders
+    }
+}
+
+fn open_scan(scan: &Arc<ScanPlan>, targets: &[Target]) -> Scan {
+    let of_scan =
+        |target: &&Target| target.database_name == scan.database() && target.policy_name == scan.retention_policy();
+    let target = targets.iter().find(of_scan).expect("a plan scans what its schemas named");
+    Scan { plan: scan.clone(), database: target.database, groups: target.groups.clone(), parts: Vec::new() }
+}
+
+/// The database, the policy and its shard groups that a source reads.
+fn target(
+    meta: &Meta,
+    source: &SourceRequest,
+    request_policy: Option<&str>,
+    range: (i64, i64),
+) -> Result<Target, StatementError> {
+    let name = source.database.as_deref().ok_or(StatementError::DatabaseRequired)?;
+    let database = meta.database(name).ok_or_else(|| StatementError::DatabaseNotFound(name.to_owned()))?;
+    let policy_name = source.retention_policy.as_deref().or(request_policy).unwrap_or(&database.default_policy);
+    let policy = database.policy(Some(policy_name));
+    let policy = policy.ok_or_else(|| StatementError::PolicyNotFound(policy_name.to_owned()))?;
+    let groups = if range.0 <= range.1 {
+        policy.groups_in(range.0, range.1).map(|group| ShardGroupId(group.id.0)).collect()
+    } else {
+        Vec::new()
+    };
+    Ok(Target {
+        database: store_id(database),
+        database_name: name.to_owned(),
+        policy_name: policy_name.to_owned(),
+        groups: groups.into(),
+    })
+}
+
+/// The measurements that the sources come to, with their fields and tag keys.
+async fn schemas(
+    session: &Session,
+    compiled: &Compiled,
+    targets: &[Target],
+) -> Result<Vec<SourceSchema>, StatementError> {
+    let databases: BTreeSet<DatabaseId> = targets.iter().map(|target| target.database).collect();
+    let mut tag_keys = BTreeMap::new();
+    for database in databases {
+        let of_database = compiled.sources().iter().zip(targets).filter(|(_, target)| target.database == database);
+        let tests = of_database.map(|(source, _)| match &source.measurement {
+            MeasurementSelector::Name(name) => MeasurementTest::Name(name.clone()),
+            MeasurementSelector::Regex(regex) => MeasurementTest::Regex(regex.clone()),
+        });
+        let found = session.ask(database, Some(tests.collect()), None, About::TagKeys).await?;
+        let Finding::Names(names) = found else { unreachable!("tag keys are found by name") };
+        tag_keys.insert(database, names);
+    }
+    let meta = session.core.meta();
+    let mut schemas: Vec<SourceSchema> = Vec::new();
+    for (number, (source, target)) in compiled.sources().iter().zip(targets).enumerate() {
+        for (measurement, tag_keys) in &tag_keys[&target.database] {
+            let is_meant = match &source.measurement {
+                MeasurementSelector::Name(name) => name == measurement,
+                MeasurementSelector::Regex(regex) => regex.is_match(measurement.as_bytes()),
+            };
+            let is_known = schemas.iter().any(|schema| {
+                schema.measurement == *measurement
+                    && schema.database == target.database_name
+                    && schema.retention_policy == target.policy_name
+            });
+            let fields = if is_meant && !is_known { fields(&meta, target, measurement) } else { BTreeMap::new() };
+            if !fields.is_empty() {
+                schemas.push(SourceSchema {
+                    source: number,
+                    database: target.database_name.clone(),
+                    retention_policy: target.policy_name.clone(),
+                    measurement: measurement.clone(),
+                    fields,
+                    tag_keys: tag_keys.clone(),
+                });
+            }
+        }
+    }
+    Ok(schemas)
+}
+
+/// The fields of a measurement in the shard groups that are read.
+fn fields(meta: &Meta, target: &Target, measurement: &str) -> BTreeMap<String, FieldType> {
+    let mut fields: BTreeMap<String, FieldType> = BTreeMap::new();
+    for group in target.groups.iter() {
+        let group = tidemill_meta::ShardGroupId(group.0);
+        for (name, field_type) in meta.field_types().fields(group, measurement.as_bytes()) {
+            let name = crate::data::question::lossy(name);
+            let known = fields.get(&name).copied();
+            fields.insert(name, known.map_or(field_type, |known| winner(known, field_type)));
+        }
+    }
+    fields
+}
+
+/// Runs futures side by side and gives what they came to, in their order.
+async fn all<T>(mut futures: Vec<Pin<Box<dyn Future<Output = T>>>>) -> Vec<T> {
+    let mut results: Vec<Option<T>> = futures.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        for (future, result) in futures.iter_mut().zip(&mut results) {
+            if result.is_none() {
+                if let Poll::Ready(value) = future.as_mut().poll(context) {
+                    *result = Some(value);
+                }
+            }
+        }
+        if results.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    results.into_iter().flatten().collect()
+}

@@ -1,0 +1,303 @@
+//! SHOW statements other than the cardinalities.
+//!
+//! Owns: columns, names, order and limits of their answers.
+//! Invariant: index statements answer from the indexes, so that what has no points left is not shown. As in upstream's
+//! in-memory index, a time range decides only whether any shard is asked, not which series it has.
+
+use crate::{
+    data::question::{About, Finding},
+    query::{
+        StatementError,
+        account::Charge,
+        answer_table::{TableColumn, list, table},
+        pieces::Answer,
+        running::RunningQueries,
+        sources::{Session, fields_of, store_id, test_of, tests_of},
+    },
+};
+use tidemill_influxql::{
+    Expr, GoDurationText, ShowFieldKeys, ShowMeasurements, ShowSeries, ShowTagKeys, ShowTagValues, Source, TimeRange,
+    TimestampText,
+};
+use tidemill_meta::{Database, RetentionPolicy, ShardGroup};
+use tidemill_query::RowLimit;
+use tidemill_store::DatabaseId;
+
+/// SHOW DATABASES, in the order of creation.
+pub(super) fn databases(session: &Session) -> Result<Answer, StatementError> {
+    let names = session.core.meta().databases().iter().map(|database| database.name.clone()).collect();
+    Ok(Answer::of(vec![table("databases", vec![("name", TableColumn::Texts(names))])]))
+}
+
+pub(super) fn retention_policies(session: &Session, database: Option<&str>) -> Result<Answer, StatementError> {
+    let name = session.database_name(database)?;
+    let meta = session.core.meta();
+    let database = meta.database(name).ok_or_else(|| StatementError::DatabaseNotFound(name.to_owned()))?;
+    let texts = |text: fn(&RetentionPolicy) -> String| database.policies.iter().map(text).collect();
+    let columns = vec![
+        ("name", TableColumn::Texts(texts(|policy| policy.name.clone()))),
+        ("duration", TableColumn::Texts(texts(|policy| GoDurationText(policy.duration_ns).to_string()))),
+        (
+            "shardGroupDuration",
+            TableColumn::Texts(texts(|policy| GoDurationText(policy.shard_group_duration_ns).to_string())),
+        ),
+        (
+            "replicaN",
+            TableColumn::Integers(database.policies.iter().map(|policy| i64::from(policy.replicas)).collect()),
+        ),
+        (
+            "default",
+            TableColumn::Booleans(
+                database.policies.iter().map(|policy| policy.name == database.default_policy).collect(),
+            ),
+        ),
+    ];
+    Ok(Answer::of(vec![table("", columns)]))
+}
+
+/// SHOW SHARDS: each group has one shard, of the same id.
+pub(super) fn shards(session: &Session) -> Result<Answer, StatementError> {
+    let meta = session.core.meta();
+    let of_database = |database: &Database| {
+        let rows: Vec<(&Database, &RetentionPolicy, &ShardGroup)> = groups(database).collect();
+        let mut columns = group_columns(&rows);
+        let ids = rows.iter().map(|(_, _, group)| group.id.0 as i64).collect();
+        columns.insert(3, ("shard_group", TableColumn::Integers(ids)));
+        columns.push(("owners", TableColumn::Texts(vec![String::new(); rows.len()])));
+        table(&database.name, columns)
+    };
+    Ok(Answer::of(meta.databases().iter().map(of_database).collect()))
+}
+
+pub(super) fn shard_groups(session: &Session) -> Result<Answer, StatementError> {
+    let meta = session.core.meta();
+    let rows: Vec<_> = meta.databases().iter().flat_map(groups).collect();
+    Ok(Answer::of(vec![table("shard groups", group_columns(&rows))]))
+}
+
+fn groups(database: &Database) -> impl Iterator<Item = (&Database, &RetentionPolicy, &ShardGroup)> {
+    database.policies.iter().flat_map(move |policy| policy.groups.iter().map(move |group| (database, policy, group)))
+}
+
+fn group_columns(rows: &[(&Database, &RetentionPolicy, &ShardGroup)]) -> Vec<(&'static str, TableColumn)> {
+    let texts = |text: &dyn Fn(&(&Database, &RetentionPolicy, &ShardGroup)) -> String| {
+        TableColumn::Texts(rows.iter().map(text).collect())
+    };
+    vec![
+        ("id", TableColumn::Integers(rows.iter().map(|(_, _, group)| group.id.0 as i64).collect())),
+        ("database", texts(&|(database, _, _)| database.name.clone())),
+        ("retention_policy", texts(&|(_, policy, _)| policy.name.clone())),
+        ("start_time", texts(&|(_, _, group)| second_text(group.start_ns))),
+        ("end_time", texts(&|(_, _, group)| second_text(group.end_ns))),
+        ("expiry_time", texts(&|(_, policy, group)| second_text(group.end_ns.saturating_add(policy.duration_ns)))),
+    ]
+}
+
+/// The time in whole seconds.
+fn second_text(time_ns: i64) -> String {
+    TimestampText(time_ns.div_euclid(1_000_000_000).saturating_mul(1_000_000_000)).to_string()
+}
+
+/// SHOW MEASUREMENTS: an unknown database has none.
+pub(super) async fn measurements(session: &Session, show: &ShowMeasurements) -> Result<Answer, StatementError> {
+    let name = session.database_name(show.database.as_deref())?;
+    let (range, condition) = session.split_time(show.condition.as_ref())?;
+    refuse_time(range, "SHOW MEASUREMENTS")?;
+    let database = session.core.meta().database(name).map(store_id);
+    let Some(database) = database else { return Ok(Answer::done()) };
+    let tests = show.with_measurement.as_ref().map(|measurement| test_of(measurement).into_iter().collect());
+    let found = session.ask(database, tests, condition.as_ref(), About::Measurements).await?;
+    let Finding::Names(names) = found else { unreachable!("measurements are found by name") };
+    let names: Vec<String> = names.into_keys().collect();
+    let names = RowLimit::new(show.limit, show.offset).slice(&names).to_vec();
+    let charge = charge(session, names.iter().map(String::len))?;
+    Ok(Answer::charged(list("measurements", "name", names, session.chunk_rows), charge))
+}
+
+/// SHOW SERIES: canonical keys of the whole database, in byte order.
+pub(super) async fn series(session: &Session, show: &ShowSeries) -> Result<Answer, StatementError> {
+    let scope = Scope::of(session, show.database.as_deref(), &show.sources, show.condition.as_ref())?;
+    let Finding::Names(keys) = scope.ask(session, &show.sources, About::Series).await? else {
+        unreachable!("series are found by measurement")
+    };
+    let mut keys: Vec<String> = keys.into_values().flatten().collect();
+    let charge = charge(session, keys.iter().map(String::len))?;
+    // Measurements follow each other by name, and an escaped comma or space may sort otherwise in the keys.
+    keys.sort_unstable();
+    let keys = RowLimit::new(show.limit, show.offset).slice(&keys).to_vec();
+    Ok(Answer::charged(list("", "key", keys, session.chunk_rows), charge))
+}
+
+pub(super) async fn tag_keys(session: &Session, show: &ShowTagKeys) -> Result<Answer, StatementError> {
+    let scope = Scope::of(session, show.database.as_deref(), &show.sources, show.condition.as_ref())?;
+    let Finding::Names(found) = scope.ask(session, &show.sources, About::TagKeys).await? else {
+        unreachable!("tag keys are found by measurement")
+    };
+    let limit = RowLimit::new(show.limit, show.offset);
+    let mut series = Vec::new();
+    for (measurement, keys) in found {
+        let keys: Vec<String> = keys.into_iter().collect();
+        let keys = limit.slice(&keys).to_vec();
+        if !keys.is_empty() {
+            series.push(table(&measurement, vec![("tagKey", TableColumn::Texts(keys))]));
+        }
+    }
+    Ok(Answer::of(series))
+}
+
+pub(super) async fn tag_values(session: &Session, show: &ShowTagValues) -> Result<Answer, StatementError> {
+    let scope = Scope::of(session, show.database.as_deref(), &show.sources, show.condition.as_ref())?;
+    let Finding::Pairs(found) = scope.ask(session, &show.sources, About::TagValues(show.key.clone())).await? else {
+        unreachable!("tag values are found as pairs")
+    };
+    let charge = charge(session, found.values().flatten().map(|(key, value)| key.len() + value.len()))?;
+    let limit = RowLimit::new(show.limit, show.offset);
+    let mut series = Vec::new();
+    for (measurement, pairs) in found {
+        let pairs: Vec<(String, String)> = pairs.into_iter().collect();
+        let (keys, values): (Vec<String>, Vec<String>) = limit.slice(&pairs).iter().cloned().unzip();
+        if !keys.is_empty() {
+            let columns = vec![("key", TableColumn::Texts(keys)), ("value", TableColumn::Texts(values))];
+            series.push(table(&measurement, columns));
+        }
+    }
+    Ok(Answer::charged(series, charge))
+}
+
+pub(super) async fn field_keys(session: &Session, show: &ShowFieldKeys) -> Result<Answer, StatementError> {
+    let scope = Scope::of(session, show.database.as_deref(), &show.sources, None)?;
+    let names = session.measurements(scope.database, tests_of(&show.sources)).await?;
+    let limit = RowLimit::new(show.limit, show.offset);
+    let meta = session.core.meta();
+    let mut series = Vec::new();
+    if let Some(database) = meta.database_by_id(tidemill_meta::DatabaseId(scope.database.0)) {
+        for measurement in names {
+            let fields: Vec<_> = fields_of(&meta, database, &measurement).into_iter().collect();
+            let rows = limit.slice(&fields).iter().map(|(name, kind)| (name.clone(), kind.to_string()));
+            let (keys, types): (Vec<String>, Vec<String>) = rows.unzip();
+            if !keys.is_empty() {
+                let columns = vec![("fieldKey", TableColumn::Texts(keys)), ("fieldType", TableColumn::Texts(types))];
+                series.push(table(&measurement, columns));
+            }
+        }
+    }
+    Ok(Answer::of(series))
+}
+
+/// SHOW CONTINUOUS QUERIES: a table for each database; there are no such queries.
+pub(super) fn continuous_queries(session: &Session) -> Result<Answer, StatementError> {
+    let meta = session.core.meta();
+    let empty = |database: &Database| {
+        let none = || TableColumn::Texts(Vec::new());
+        table(&database.name, vec![("name", none()), ("query", none())])
+    };
+    Ok(Answer::of(meta.databases().iter().map(empty).collect()))
+}
+
+/// SHOW USERS: there are none.
+pub(super) fn users() -> Result<Answer, StatementError> {
+    let columns = vec![("user", TableColumn::Texts(Vec::new())), ("admin", TableColumn::Booleans(Vec::new()))];
+    Ok(Answer::of(vec![table("", columns)]))
+}
+
+/// SHOW QUERIES, this one included.
+pub(super) fn queries(session: &Session) -> Result<Answer, StatementError> {
+    let now_ns = session.core.context().clock.monotonic_ns();
+    let queries = RunningQueries::of_process().list();
+    let texts = |text: &dyn Fn(&crate::query::account::RunningQuery) -> String| {
+        TableColumn::Texts(queries.iter().map(|query| text(query)).collect())
+    };
+    let status = |killed| if killed { "killed" } else { "running" };
+    let columns = vec![
+        ("qid", TableColumn::Integers(queries.iter().map(|query| query.id as i64).collect())),
+        ("query", texts(&|query| query.text.clone())),
+        ("database", texts(&|query| query.database.clone())),
+        ("duration", texts(&|query| running_text(now_ns.saturating_sub(query.started_ns)))),
+        ("status", texts(&|query| status(query.is_killed()).to_owned())),
+    ];
+    Ok(Answer::of(vec![table("", columns)]))
+}
+
+/// A duration without what is below its largest of s, ms and us.
+fn running_text(duration_ns: u64) -> String {
+    let unit = [1_000_000_000, 1_000_000, 1_000].into_iter().find(|unit| duration_ns >= *unit).unwrap_or(1_000);
+    GoDurationText((duration_ns / unit * unit) as i64).to_string()
+}
+
+/// # Errors
+/// There is a time bound where upstream takes none.
+pub(super) fn refuse_time(range: TimeRange, statement: &str) -> Result<(), StatementError> {
+    if range == TimeRange::default() {
+        return Ok(());
+    }
+    Err(StatementError::Invalid(format!("{statement} doesn't support time in WHERE clause")))
+}
+
+/// Charges what texts of these lengths take.
+fn charge(session: &Session, lengths: impl Iterator<Item = usize>) -> Result<Charge, StatementError> {
+    let mut charge = session.query.charge();
+    charge.set(lengths.map(|length| length + size_of::<String>()).sum())?;
+    Ok(charge)
+}
+
+/// What an index statement is about.
+pub(super) struct Scope {
+    pub database: DatabaseId,
+    /// No shard holds the asked time.
+    is_empty: bool,
+    condition: Option<Expr>,
+}
+
+impl Scope {
+    /// Checks the names of an index statement.
+    pub fn of(
+        session: &Session,
+        database: Option<&str>,
+        sources: &[Source],
+        condition: Option<&Expr>,
+    ) -> Result<Scope, StatementError> {
+        session.check_sources(sources)?;
+        let database = session.database_id(database)?;
+        session.check_policies(sources)?;
+        let (range, condition) = session.split_time(condition)?;
+        let is_empty = range != TimeRange::default() && {
+            let meta = session.core.meta();
+            let known = meta.database_by_id(tidemill_meta::DatabaseId(database.0));
+            let mut policies = known.into_iter().flat_map(|known| &known.policies);
+            !policies.any(|policy| policy.groups_in(range.min_or_first(), range.max_or_last()).next().is_some())
+        };
+        Ok(Scope { database, is_empty, condition })
+    }
+
+    pub async fn ask(&self, session: &Session, sources: &[Source], about: About) -> Result<Finding, StatementError> {
+        let tests = if self.is_empty { Some(Vec::new()) } else { tests_of(sources) };
+        session.ask(self.database, tests, self.condition.as_ref(), about).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn running_times_keep_their_largest_unit() {
+        for (duration_ns, text) in [
+            (0, "0s"),
+            (999, "0s"),
+            (12_345, "12µs"),
+            (9_876_543, "9ms"),
+            (1_999_999_999, "1s"),
+            (61_500_000_000, "1m1s"),
+        ] {
+            assert_eq!(running_text(duration_ns), text);
+        }
+    }
+
+    #[test]
+    fn bounds_of_shards_show_whole_seconds() {
+        assert_eq!(second_text(0), "1970-01-01T00:00:00Z");
+        assert_eq!(second_text(-1), "1969-12-31T23:59:59Z");
+        assert_eq!(second_text(1_500_000_000_999_999_999), "2017-07-14T02:40:00Z");
+        assert!(second_text(i64::MIN).starts_with("1677-09-21T00:12:4"));
+    }
+}
