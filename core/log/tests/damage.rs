@@ -161,6 +161,9 @@ fn damage_is_named_with_its_place() {
         damaged(&|disk| disk.flip_bit(&path(1), last_of_first, 0)),
         (Finding::DamageInside, path(1), last_of_first as u64)
     );
+    // The seal: what tells is the commit in the next segment.
+    let seal = 6 * BLOCK_BYTES;
+    assert_eq!(damaged(&|disk| disk.flip_bit(&path(1), seal, 0)), (Finding::DamageInside, path(1), seal as u64));
     assert_eq!(damaged(&|disk| disk.lose(&path(1))), (Finding::MissingSegment, path(1), 0));
     assert_eq!(damaged(&|disk| disk.lose(&path(2))), (Finding::MissingSegment, path(2), 0));
     let lose_last = |disk: &SimDisk| [3, 4].iter().for_each(|sequence| disk.lose(&path(*sequence)));
