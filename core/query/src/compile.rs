@@ -200,20 +200,13 @@ fn sources(select: &SelectStatement, options: &CompileOptions) -> Result<Vec<Sou
 
 /// Functions in a condition work on rows: those of windows have no meaning there.
 fn check_condition(condition: &Expr) -> Result<(), QueryError> {
-    for call in condition.calls() {
-        match Function::named(&call.name) {
-            Err(QueryError::NotSupported(what)) if is_row_function(&call.name) => {
-                return Err(QueryError::not_supported(format!("{what} in WHERE")));
-            }
-            _ => {
-                return Err(QueryError::invalid(format!(
-                    "invalid function call in condition: {}",
-                    Expr::Call(call.clone())
-                )));
-            }
+    let Some(call) = condition.calls().first().copied() else { return Ok(()) };
+    match Function::named(&call.name) {
+        Err(QueryError::NotSupported(what)) if is_row_function(&call.name) => {
+            Err(QueryError::not_supported(format!("{what} in WHERE")))
         }
+        _ => Err(QueryError::invalid(format!("invalid function call in condition: {}", Expr::Call(call.clone())))),
     }
-    Ok(())
 }
 
 /// Functions of single values.

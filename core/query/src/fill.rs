@@ -234,15 +234,15 @@ fn fill_column(
     // Next row of the column that has a value, for linear fill.
     let mut ahead = 0;
     for (step, time) in steps.iter().zip(times) {
-        if let (Step::Row(row), Some(column)) = (step, from) {
-            if column.is_valid(*row as usize) {
-                to.push_from(column, *row as usize);
-                state.started = true;
-                if matches!(context.fill, Fill::Previous | Fill::Linear) {
-                    state.previous = column.value(*row as usize).map(|value| (*time, value));
-                }
-                continue;
+        if let (Step::Row(row), Some(column)) = (step, from)
+            && column.is_valid(*row as usize)
+        {
+            to.push_from(column, *row as usize);
+            state.started = true;
+            if matches!(context.fill, Fill::Previous | Fill::Linear) {
+                state.previous = column.value(*row as usize).map(|value| (*time, value));
             }
+            continue;
         }
         let value = match context.fill {
             Fill::Null if state.counts && state.present => {

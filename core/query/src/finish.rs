@@ -39,13 +39,13 @@ pub(crate) fn leaf_types(aggregate: &Aggregate, shape: &Shape) -> Vec<FieldType>
 /// no row.
 pub(crate) fn finish(shape: &Shape, aggregate: &Aggregate, starts: &[i64], slots: &mut [Accumulator]) -> LeafRows {
     let mut rows = LeafRows::new(&leaf_types(aggregate, shape));
-    if let [CallPlan { finish: Some(finish), .. }] = aggregate.calls.as_slice() {
-        if finish.gives_rows() {
-            for (slot, start) in starts.iter().enumerate() {
-                several_rows(finish, *start, slot, slots, &mut rows);
-            }
-            return rows;
+    if let [CallPlan { finish: Some(finish), .. }] = aggregate.calls.as_slice()
+        && finish.gives_rows()
+    {
+        for (slot, start) in starts.iter().enumerate() {
+            several_rows(finish, *start, slot, slots, &mut rows);
         }
+        return rows;
     }
     let has_value = |slot: usize| {
         let mut finishes = aggregate.calls.iter().filter_map(|call| call.finish.as_ref());

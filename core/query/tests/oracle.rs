@@ -459,7 +459,7 @@ fn has_all_fields(source: &MemorySource) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn answers_equal_the_naive_evaluation(

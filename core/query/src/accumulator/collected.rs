@@ -287,10 +287,10 @@ impl CollectedSlots {
         }
         other.values.truncate(0);
         other.carried.iter_mut().for_each(|column| column.truncate(0));
-        if let Keep::Best(better) = &self.keep {
-            if slot.len() > better.count.saturating_mul(2).saturating_add(PRUNE_SLACK_ROWS) {
-                slot.prune(better);
-            }
+        if let Keep::Best(better) = &self.keep
+            && slot.len() > better.count.saturating_mul(2).saturating_add(PRUNE_SLACK_ROWS)
+        {
+            slot.prune(better);
         }
         self.bytes = (self.bytes + slot.byte_size()).saturating_sub(before);
     }

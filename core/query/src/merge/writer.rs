@@ -115,12 +115,12 @@ fn output_column(output: &Output, rows: &LeafRows, window: std::ops::Range<usize
         cut.extend_from(&whole, window);
         cut
     };
-    if let Values::Float(values) = &column.values {
-        if values.iter().any(|value| value.is_nan()) {
-            let rows = values.len();
-            let valid = column.valid.get_or_insert_with(|| Bitmap::filled(rows, true));
-            values.iter().enumerate().filter(|(_, value)| value.is_nan()).for_each(|(row, _)| valid.clear_bit(row));
-        }
+    if let Values::Float(values) = &column.values
+        && values.iter().any(|value| value.is_nan())
+    {
+        let rows = values.len();
+        let valid = column.valid.get_or_insert_with(|| Bitmap::filled(rows, true));
+        values.iter().enumerate().filter(|(_, value)| value.is_nan()).for_each(|(row, _)| valid.clear_bit(row));
     }
     match (fill, &column.valid) {
         (Some((float, integer)), Some(valid)) if valid.count_ones() < valid.len() => {
