@@ -114,6 +114,13 @@ impl Filler {
         }
     }
 
+    /// Forgets the rows at hand and makes no more empty windows.
+    pub(crate) fn discard(&mut self) {
+        self.queue.clear();
+        self.position = 0;
+        self.makes_windows = false;
+    }
+
     pub(crate) fn byte_size(&self) -> usize {
         self.queue.iter().map(LeafRows::byte_size).sum()
     }

@@ -129,6 +129,9 @@ fn rows_and_empty_windows_stream_through_bounded_memory() {
     assert_eq!(watch(&source, sparse, usize::MAX, 32 << 20), 500_000);
     let all = "SELECT mean(v) FROM n WHERE time >= -1000000000s AND time < 1000s GROUP BY time(1s)";
     assert!(watch(&source, all, 300_000, 8 << 20) >= 300_000);
+    // A series that has its LIMIT is done, however many empty windows lie behind or between its rows.
+    let gap = "SELECT mean(v) FROM n WHERE time >= 0 AND time < 9000000000s GROUP BY time(1ns) LIMIT 3";
+    assert_eq!(watch(&source, gap, usize::MAX, 32 << 20), 3);
     // All values of one window are sent on in pieces; the merge must hold them.
     assert_eq!(watch(&source, "SELECT count(v), mean(v) FROM n", usize::MAX, 1 << 20), 1);
 }

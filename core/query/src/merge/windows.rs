@@ -63,29 +63,27 @@ impl WindowMerge {
     /// Writes a piece of rows that are finished, empty windows between them included. False when there is none.
     pub(super) fn drain(&mut self, target: &mut Target<'_>) -> bool {
         let Some(group) = &mut self.group else { return false };
-        let full = group.writer.as_ref().is_none_or(SeriesWriter::is_full);
-        match group.filler.take(target.chunk_rows) {
-            Some(rows) if !full => {
-                if let Some(writer) = &mut group.writer {
-                    target.ready.extend(writer.push(&rows));
-                }
-                true
-            }
-            // Rows that no one will see; of empty windows there may be too many to go through.
-            Some(_) if !group.ended => true,
-            _ => {
-                if group.ended {
-                    if let Some(writer) = self.group.take().and_then(|group| group.writer) {
-                        *target.series_count += u64::from(writer.rows_seen() > 0);
-                        target.ready.extend(writer.end());
-                    } else {
-                        *target.series_count += 1;
-                    }
-                    return true;
-                }
-                false
-            }
+        if group.writer.as_ref().is_none_or(SeriesWriter::is_full) {
+            // No one will see the rows, and of empty windows there may be too many to go through.
+            group.filler.discard();
         }
+        if let Some(rows) = group.filler.take(target.chunk_rows) {
+            if let Some(writer) = &mut group.writer {
+                target.ready.extend(writer.push(&rows));
+            }
+            return true;
+        }
+        if !group.ended {
+            return false;
+        }
+        match self.group.take().and_then(|group| group.writer) {
+            Some(writer) => {
+                *target.series_count += u64::from(writer.rows_seen() > 0);
+                target.ready.extend(writer.end());
+            }
+            None => *target.series_count += 1,
+        }
+        true
     }
 
     /// Goes on until a head is used up or enough windows are joined. All streams that have not ended have a head.

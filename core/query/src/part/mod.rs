@@ -47,7 +47,6 @@ pub enum PartDemand {
 
 /// The execution of a scan over the series of one partition.
 pub struct PartExec {
-    /// Shared with the merge's plan, so its drop is cheap.
     work: PartWork,
 }
 
