@@ -284,3 +284,16 @@ fn shards_that_disagree_on_a_type_give_what_converts() {
     assert_eq!(answer(&source, "SELECT sum(v::integer) FROM m", &run), "m sum 0:3");
     assert_eq!(answer(&source, "SELECT w FROM m WHERE v = 'x'", &run), "");
 }
+
+#[test]
+fn a_count_is_missing_before_the_first_value_of_an_open_range_and_zero_behind_it() {
+    let mut source = MemorySource::default();
+    for line in ["m v=1 0", "m v=1 10", "m w=1 20"] {
+        source.line(line);
+    }
+    let run = Run::default();
+    let query = "SELECT count(v), count(w) FROM m GROUP BY time(10s) LIMIT 4";
+    assert_eq!(answer(&source, query, &run), "m count,count_1 0:1,null 10:1,null 20:0,1 30:0,0");
+    let bounded = "SELECT count(v), count(w) FROM m WHERE time >= 0 GROUP BY time(10s) LIMIT 4";
+    assert_eq!(answer(&source, bounded, &run), "m count,count_1 0:1,0 10:1,0 20:0,1 30:0,0");
+}
