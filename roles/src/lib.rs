@@ -1,3 +1,18 @@
 //! The roles of the one binary, and the only place where wire, log, raft and store meet.
+//!
+//! ```text
+//! main ── options, identity ── standalone
+//!                                 └── data ── start (recover, serve, stop), core (what lives on one core)
+//!                                       ├── service   HTTP requests
+//!                                       ├── write     line protocol to partition batches to logs
+//!                                       ├── query     statements, scans
+//!                                       └── replica   raft, log and state machines
+//! ```
 
+pub mod data;
+pub mod identity;
+pub mod options;
+pub mod query;
 pub mod replica;
+pub mod service;
+pub mod standalone;

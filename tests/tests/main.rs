@@ -7,4 +7,5 @@ mod crash;
 mod judge;
 mod layout;
 mod limits;
+mod simulation;
 mod surface;

@@ -16,5 +16,5 @@ pub use group::{Group, Machine};
 pub use partition_machine::PartitionMachine;
 pub use payload::{Outcome, Payload};
 pub use recover::{RecoverError, recover};
-pub use replicas::{ProposeError, Replicas};
+pub use replicas::{COMMITS_MAX, ProposeError, Replicas};
 pub use ticket::{Ticket, Unknown};

@@ -1,6 +1,7 @@
 //! What entries carry and what comes of them.
 
 use tidemill_meta::MetaError;
+use tidemill_raft::LogIndex;
 use tidemill_store::{Applied, write_prefix};
 
 /// An entry's payload on its way into the log.
@@ -16,7 +17,8 @@ pub enum Payload {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     Store(Applied),
-    Meta(Result<tidemill_meta::Applied, MetaError>),
+    /// The index tells whose turn it is when all cores follow.
+    Meta(LogIndex, Result<tidemill_meta::Applied, MetaError>),
     /// The entry that opens a term.
     Opened,
 }

@@ -12,7 +12,7 @@ use tidemill_store::breathe;
 
 /// Entries between their append and their commit on one core. A thousand clients with a request each on sixteen
 /// partitions stay below it.
-const COMMITS_MAX: usize = 32 * 1024;
+pub const COMMITS_MAX: usize = 32 * 1024;
 /// Commits that are applied before other tasks of the core get a turn.
 const COMMITS_PER_TURN: usize = 4;
 

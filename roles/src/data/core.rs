@@ -1,0 +1,360 @@
+//! One core of the data role.
+
+use crate::{
+    data::{
+        budget::{Admission, Budget},
+        figures::{CoreFigures, WriteFigures},
+        message::{Call, CallError, Message, MetaChangeError, Reply},
+        metadata::{META_GROUP, MetaMachine},
+        question::{Finding, Question},
+    },
+    options::Options,
+    query::{QueryLimits, scan},
+    replica::{Outcome, Payload, ProposeError, Replicas},
+};
+use std::{
+    cell::{Cell, Ref, RefCell},
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+};
+use tidemill_disk::Notify;
+use tidemill_http::metrics::HttpMetrics;
+use tidemill_line::{Batch, Splitter};
+use tidemill_meta::{Command as MetaCommand, Meta};
+use tidemill_raft::GroupId;
+use tidemill_reactor::{CoreContext, CoreId, Pending, RingDisk, SendError};
+use tidemill_store::{Applied, Command as StoreCommand, Partition, ReadCache};
+
+/// The core that the metadata's group lives on.
+pub const META_CORE: CoreId = CoreId(0);
+
+/// Everything that lives on one core.
+pub struct DataCore {
+    pub(crate) context: CoreContext<Message>,
+    pub(crate) options: Arc<Options>,
+    pub(crate) budget: Budget,
+    pub(crate) partition_count: u32,
+    pub(crate) partitions: BTreeMap<u32, Rc<Partition<RingDisk>>>,
+    pub(crate) replicas: Replicas<RingDisk>,
+    /// Only on [`META_CORE`].
+    pub(crate) meta_machine: Option<Rc<MetaMachine>>,
+    pub(crate) meta: RefCell<Meta>,
+    pub(crate) replies: Pending<Reply>,
+    pub(crate) cache: Rc<ReadCache>,
+    pub(crate) unflushed: Rc<Unflushed>,
+    /// Parsers that no request uses now.
+    pub(crate) parsers: RefCell<Vec<(Batch, Splitter)>>,
+    pub(crate) figures: WriteFigures,
+    pub(crate) http_metrics: Rc<HttpMetrics>,
+    /// The core has the metadata.
+    pub(crate) met: Cell<bool>,
+    /// Cores that have nothing to ask any more.
+    pub(crate) parted: Cell<usize>,
+    /// `met` or `parted` changed.
+    pub(crate) met_changed: Notify,
+    pub(crate) stopping: Cell<bool>,
+}
+
+/// A batch on its way.
+pub type Proposal = Pin<Box<dyn Future<Output = Result<(), CallError>>>>;
+
+/// Rows of this core that are not in files.
+#[derive(Default)]
+pub struct Unflushed {
+    /// What the memtables held when they were last measured.
+    measured_bytes: Cell<usize>,
+    /// What was proposed since.
+    added_bytes: Cell<usize>,
+    /// Entries were applied: there may be work.
+    pub changed: Notify,
+}
+
+impl Unflushed {
+    pub fn bytes(&self) -> usize {
+        self.measured_bytes.get() + self.added_bytes.get()
+    }
+
+    pub fn add(&self, bytes: usize) {
+        self.added_bytes.set(self.added_bytes.get() + bytes);
+    }
+
+    /// Takes a measurement. What is proposed and not applied yet is left out until the next one; it is bounded by the
+    /// log's queue.
+    pub fn measure(&self, bytes: usize) {
+        self.measured_bytes.set(bytes);
+        self.added_bytes.set(0);
+    }
+}
+
+impl DataCore {
+    pub fn context(&self) -> &CoreContext<Message> {
+        &self.context
+    }
+
+    /// The core's copy of the metadata.
+    pub fn meta(&self) -> Ref<'_, Meta> {
+        self.meta.borrow()
+    }
+
+    /// Partitions that live on this core.
+    pub fn partitions(&self) -> &BTreeMap<u32, Rc<Partition<RingDisk>>> {
+        &self.partitions
+    }
+
+    /// Partitions of all cores.
+    pub fn partition_count(&self) -> u32 {
+        self.partition_count
+    }
+
+    /// Where a partition lives.
+    pub fn core_of(&self, partition: u32) -> CoreId {
+        CoreId((partition as usize % self.context.cores) as u16)
+    }
+
+    pub fn query_limits(&self) -> &QueryLimits {
+        &self.options.query
+    }
+
+    /// All cores, this one included.
+    pub fn cores(&self) -> impl Iterator<Item = CoreId> + use<> {
+        (0..self.context.cores as u16).map(CoreId)
+    }
+
+    /// Sends a batch to the log of its partition, wherever that lives, at once; the future waits until it is applied.
+    /// The batch stays proposed if the future is dropped.
+    pub fn propose(self: &Rc<Self>, partition: u32, batch: Vec<u8>) -> Proposal {
+        let (group, payload) = (GroupId(partition), Payload::Batch(batch));
+        let owner = self.core_of(partition);
+        if owner == self.context.core {
+            let outcome = self.propose_here(group, payload);
+            return Box::pin(async move { outcome.await.map(drop) });
+        }
+        let call = self.call(owner, Call::Propose { group, payload });
+        Box::pin(async move {
+            match call.await? {
+                Reply::Proposed(result) => result,
+                _ => unreachable!("a proposal is answered as one"),
+            }
+        })
+    }
+
+    fn propose_here(
+        &self,
+        group: GroupId,
+        payload: Payload,
+    ) -> impl Future<Output = Result<Outcome, CallError>> + use<> {
+        let bytes = match &payload {
+            Payload::Batch(image) => image.len(),
+            Payload::Command(_) => 0,
+        };
+        // Commands pass: a flush is what makes room.
+        let ticket = if bytes > 0 && self.budget.admit(self.unflushed.bytes()) == Admission::Refused {
+            Err(ProposeError::Busy)
+        } else {
+            self.replicas.propose(group, payload)
+        };
+        if ticket.is_ok() {
+            self.unflushed.add(bytes);
+        }
+        async move { ticket?.outcome().await.map_err(|unknown| CallError::Unknown(unknown.to_string())) }
+    }
+
+    /// Changes the metadata; returns once every core's copy shows it.
+    pub async fn change_meta(self: &Rc<Self>, command: MetaCommand) -> Result<tidemill_meta::Applied, MetaChangeError> {
+        if self.context.core == META_CORE {
+            return self.change_meta_here(command).await;
+        }
+        match self.call(META_CORE, Call::ChangeMeta(command)).await? {
+            Reply::MetaChanged(result) => result,
+            _ => unreachable!("a change of the metadata is answered as one"),
+        }
+    }
+
+    async fn change_meta_here(&self, command: MetaCommand) -> Result<tidemill_meta::Applied, MetaChangeError> {
+        let machine = self.meta_machine.as_ref().expect("the metadata's core has its machine");
+        let outcome = self.propose_here(META_GROUP, Payload::Command(command.encode())).await?;
+        let Outcome::Meta(index, applied) = outcome else { unreachable!("the metadata's group gives its own outcome") };
+        if !machine.followed.reached(index.0).await {
+            return Err(CallError::Unknown("the core is stopping".into()).into());
+        }
+        Ok(applied?)
+    }
+
+    /// Makes every core's copy of the metadata follow, one change at a time in the order of the log. To be run once, on
+    /// the metadata's core.
+    pub(crate) async fn lead_meta(self: Rc<Self>, machine: Rc<MetaMachine>) {
+        while let Some((index, command)) = machine.unfollowed.pop().await {
+            if let Some(command) = command {
+                let calls: Vec<_> =
+                    self.cores().map(|core| self.call(core, Call::FollowMeta(command.clone()))).collect();
+                for call in calls {
+                    if let Err(error) = call.await {
+                        tracing::error!(%error, "a core does not follow the metadata");
+                    }
+                }
+            }
+            machine.followed.advance(index.0);
+        }
+        machine.followed.close();
+    }
+
+    /// Proposes a command to every partition; returns once all have applied it and their indexes show it.
+    pub async fn change_store(self: &Rc<Self>, command: StoreCommand) -> Result<(), CallError> {
+        let calls: Vec<_> = self.cores().map(|core| self.call(core, Call::ChangeStore(command.clone()))).collect();
+        for call in calls {
+            match call.await? {
+                Reply::Done(result) => result?,
+                _ => unreachable!("a change of the store is answered as one"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn change_store_here(self: &Rc<Self>, command: StoreCommand) -> Result<(), CallError> {
+        let proposals: Vec<_> = self
+            .partitions
+            .keys()
+            .map(|id| self.replicas.propose(GroupId(*id), Payload::Command(command.encode())))
+            .collect();
+        for (partition, proposal) in self.partitions.values().zip(proposals) {
+            let outcome = proposal?.outcome().await.map_err(|unknown| CallError::Unknown(unknown.to_string()))?;
+            if let Outcome::Store(Applied::Deleted { database, series }) = outcome {
+                let settled = partition.settle(database, &series).await;
+                settled.map_err(|error| CallError::Unknown(error.to_string()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks something up in all indexes.
+    pub async fn ask(self: &Rc<Self>, question: Question) -> Result<Finding, CallError> {
+        let question = Arc::new(question);
+        let calls: Vec<_> = self.cores().map(|core| self.call(core, Call::Ask(question.clone()))).collect();
+        let mut finding = question.empty();
+        for call in calls {
+            match call.await? {
+                Reply::Found(part) => finding.join(part),
+                _ => unreachable!("a question is answered as one"),
+            }
+        }
+        Ok(finding)
+    }
+
+    /// Starts a scan on a core; its outputs come through the order's streams.
+    pub async fn send_scan(self: &Rc<Self>, core: CoreId, order: scan::ScanOrder) -> Result<(), CallError> {
+        match self.call(core, Call::Scan(order)).await? {
+            Reply::Done(result) => result,
+            _ => unreachable!("a scan is answered as one"),
+        }
+    }
+
+    /// What a core counts.
+    pub async fn figures_of(self: &Rc<Self>, core: CoreId) -> Result<CoreFigures, CallError> {
+        match self.call(core, Call::Figures).await? {
+            Reply::Figures(figures) => Ok(*figures),
+            _ => unreachable!("figures are answered as such"),
+        }
+    }
+
+    /// Asks a core, this one included. The mail is on its way when this returns.
+    fn call(self: &Rc<Self>, core: CoreId, call: Call) -> Pin<Box<dyn Future<Output = Result<Reply, CallError>>>> {
+        let this = self.clone();
+        if core == self.context.core {
+            return Box::pin(async move { Ok(this.answer(call).await) });
+        }
+        let (token, answer) = self.replies.register();
+        let sent = match self.context.mail.try_send_to(core, Message::Call { token, call }) {
+            Err(SendError::Full(mail)) => Err(mail),
+            Err(SendError::Closed(_)) => {
+                self.replies.abandon(token);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        };
+        Box::pin(async move {
+            if let Err(mail) = sent {
+                if this.context.mail.send_to(core, mail).await.is_err() {
+                    this.replies.abandon(token);
+                }
+            }
+            answer.await.map_err(|_| CallError::Unknown(format!("{core} has ended")))
+        })
+    }
+
+    async fn answer(self: &Rc<Self>, call: Call) -> Reply {
+        match call {
+            Call::Propose { group, payload } => Reply::Proposed(self.propose_here(group, payload).await.map(drop)),
+            Call::ChangeMeta(command) => Reply::MetaChanged(self.change_meta_here(command).await),
+            Call::FollowMeta(command) => self.follow_meta(&command),
+            Call::ChangeStore(command) => Reply::Done(self.change_store_here(command).await),
+            Call::Ask(question) => {
+                let mut finding = question.empty();
+                for partition in self.partitions.values() {
+                    question.ask(partition, &mut finding);
+                    self.context.yield_now_if_needed().await;
+                }
+                Reply::Found(finding)
+            }
+            Call::Scan(order) => {
+                scan::run_scan(self.clone(), order);
+                Reply::Done(Ok(()))
+            }
+            Call::Figures => Reply::Figures(Box::new(CoreFigures::of(self))),
+        }
+    }
+
+    fn follow_meta(&self, command: &MetaCommand) -> Reply {
+        // The group's machine has judged it already: it applies here as it did there.
+        let followed = self.meta.borrow_mut().apply(command.clone());
+        Reply::Done(followed.map(drop).map_err(|error| CallError::Unknown(format!("the metadata differ: {error}"))))
+    }
+
+    /// Reads the core's mail until the other cores have ended or the core stops.
+    pub(crate) async fn read_mail(self: Rc<Self>) {
+        while let Some((from, message)) = self.context.mail.receive().await {
+            match message {
+                Message::Reply { token, reply } => {
+                    // Nobody waits any more if the asker was dropped; a write goes on all the same.
+                    let _ = self.replies.complete(token, reply);
+                }
+                Message::Metadata(meta) => {
+                    *self.meta.borrow_mut() = Meta::clone(&meta);
+                    self.met.set(true);
+                    self.met_changed.notify();
+                }
+                Message::Parting => {
+                    self.parted.set(self.parted.get() + 1);
+                    self.met_changed.notify();
+                }
+                Message::Epoch { .. } => unreachable!("the epoch is told before the mail is read"),
+                // In the order of the mail: the copies of the metadata must not overtake each other.
+                Message::Call { token, call: Call::FollowMeta(command) } => {
+                    let reply = self.follow_meta(&command);
+                    self.reply(from, token, reply);
+                }
+                Message::Call { token, call } => {
+                    let this = self.clone();
+                    let answer = async move {
+                        let reply = this.answer(call).await;
+                        this.reply(from, token, reply);
+                    };
+                    self.context.spawn(self.context.queues.latency, "answer a core", answer).detach();
+                }
+            }
+        }
+    }
+
+    /// Sends a reply without making the reader of the mail wait.
+    fn reply(self: &Rc<Self>, to: CoreId, token: tidemill_reactor::Token, reply: Reply) {
+        if let Err(SendError::Full(mail)) = self.context.mail.try_send_to(to, Message::Reply { token, reply }) {
+            let mailbox = self.context.mail.clone();
+            let send = async move {
+                let _ = mailbox.send_to(to, mail).await;
+            };
+            self.context.spawn(self.context.queues.latency, "reply to a core", send).detach();
+        }
+    }
+}

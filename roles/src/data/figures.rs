@@ -1,0 +1,187 @@
+//! What a core counts, and how it is shown.
+
+use crate::data::core::DataCore;
+use hdrhistogram::Histogram;
+use std::cell::{Cell, RefCell};
+use tidemill_http::metrics::{HttpMetrics, HttpSnapshot, TextWriter};
+use tidemill_log::LogMetrics;
+use tidemill_store::{CacheFigures, PartitionFigures};
+
+/// Longest latency that is told from longer ones.
+const LATENCY_US_MAX: u64 = 60_000_000;
+/// Two digits: 20 KiB a histogram.
+const LATENCY_DIGITS: u8 = 2;
+
+/// Latencies of one stage, in microseconds.
+#[derive(Clone)]
+pub struct Latency {
+    histogram: RefCell<Histogram<u64>>,
+    sum_us: Cell<u64>,
+}
+
+impl Default for Latency {
+    fn default() -> Latency {
+        let histogram = Histogram::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS);
+        Latency { histogram: RefCell::new(histogram.expect("the bounds are constants")), sum_us: Cell::new(0) }
+    }
+}
+
+impl Latency {
+    pub fn record(&self, ns: u64) {
+        let us = ns / 1_000;
+        self.sum_us.set(self.sum_us.get() + us);
+        self.histogram.borrow_mut().saturating_record(us.max(1));
+    }
+}
+
+/// Counters of the way of a write on one core.
+#[derive(Clone, Default)]
+pub struct WriteFigures {
+    pub requests: Cell<u64>,
+    pub rows: Cell<u64>,
+    pub body_bytes: Cell<u64>,
+    /// Requests that waited because memory was short, and those that were refused for it.
+    pub slowed: Cell<u64>,
+    pub refused: Cell<u64>,
+    pub parse: Latency,
+    pub split: Latency,
+    /// From the proposal to durable and applied, over all partitions of a request.
+    pub commit: Latency,
+    pub request: Latency,
+    pub flush: Latency,
+    pub flushes: Cell<u64>,
+    pub flush_failures: Cell<u64>,
+}
+
+/// A copy that can travel to the core that shows it.
+pub struct CoreFigures {
+    pub write: WriteFigures,
+    pub http: HttpSnapshot,
+    pub log: LogMetrics,
+    pub cache: CacheFigures,
+    pub store: PartitionFigures,
+    pub reactor: Vec<(&'static str, u64)>,
+}
+
+impl CoreFigures {
+    pub fn of(core: &DataCore) -> CoreFigures {
+        let mut store = PartitionFigures::default();
+        for partition in core.partitions.values() {
+            let part = partition.figures();
+            store.active_bytes += part.active_bytes;
+            store.frozen_bytes += part.frozen_bytes;
+            store.index_bytes += part.index_bytes;
+            store.file_bytes += part.file_bytes;
+            store.files += part.files;
+            store.series += part.series;
+            store.disk_bytes += part.disk_bytes;
+        }
+        CoreFigures {
+            write: core.figures.clone(),
+            http: core.http_metrics.snapshot(),
+            log: core.replicas.log().metrics(),
+            cache: core.cache.figures(),
+            store,
+            reactor: core.context.metrics.fields(),
+        }
+    }
+}
+
+/// All cores' figures in the Prometheus text format.
+pub fn metrics_text(cores: &[CoreFigures]) -> String {
+    let mut writer = TextWriter::new();
+    for (name, help, value) in counters() {
+        writer.family(name, "counter", help);
+        for (core, figures) in cores.iter().enumerate() {
+            writer.sample(name, &[("core", &core.to_string())], value(figures) as f64);
+        }
+    }
+    for (name, help, value) in gauges() {
+        writer.family(name, "gauge", help);
+        for (core, figures) in cores.iter().enumerate() {
+            writer.sample(name, &[("core", &core.to_string())], value(figures) as f64);
+        }
+    }
+    const STAGES: &str = "tidemill_write_stage_seconds";
+    writer.family(STAGES, "summary", "Latency of a write request by stage.");
+    for (stage, latency) in stages() {
+        let mut all = Latency::default().histogram.into_inner();
+        let mut sum_us = 0;
+        for figures in cores {
+            // The same bounds everywhere: adding cannot fail.
+            let _ = all.add(&*latency(figures).histogram.borrow());
+            sum_us += latency(figures).sum_us.get();
+        }
+        writer.summary(STAGES, &[("stage", stage)], &all, 1e-6, sum_us as f64 * 1e-6);
+    }
+    const REACTOR: &str = "tidemill_core_events_total";
+    writer.family(REACTOR, "untyped", "Events of a core's executor, ring and mail, by kind.");
+    for (core, figures) in cores.iter().enumerate() {
+        for (event, value) in &figures.reactor {
+            writer.sample(REACTOR, &[("core", &core.to_string()), ("event", event)], *value as f64);
+        }
+    }
+    let mut http = HttpMetrics::default().snapshot();
+    cores.iter().for_each(|figures| http.merge(&figures.http));
+    http.write_text(&mut writer);
+    writer.finish()
+}
+
+/// All cores' figures as members of the `/debug/vars` object.
+pub fn debug_vars(cores: &[CoreFigures]) -> serde_json::Value {
+    let mut values = serde_json::Map::new();
+    for (name, _, value) in counters().into_iter().chain(gauges()) {
+        let sum: u64 = cores.iter().map(value).sum();
+        values.insert(name.to_string(), sum.into());
+    }
+    serde_json::Value::Object(values)
+}
+
+type Figure = (&'static str, &'static str, fn(&CoreFigures) -> u64);
+
+fn counters() -> Vec<Figure> {
+    vec![
+        ("tidemill_write_requests_total", "Write requests.", |c| c.write.requests.get()),
+        ("tidemill_write_rows_total", "Rows stored.", |c| c.write.rows.get()),
+        ("tidemill_write_body_bytes_total", "Bytes of line protocol.", |c| c.write.body_bytes.get()),
+        ("tidemill_write_slowed_total", "Requests that waited for memory.", |c| c.write.slowed.get()),
+        ("tidemill_write_refused_total", "Requests refused for lack of memory.", |c| c.write.refused.get()),
+        ("tidemill_log_commits_total", "Group commits.", |c| c.log.commits),
+        ("tidemill_log_syncs_total", "Durable writes and syncs.", |c| c.log.syncs),
+        ("tidemill_log_bytes_total", "Bytes appended to the log.", |c| c.log.bytes),
+        ("tidemill_log_frames_total", "Records appended to the log.", |c| c.log.frames),
+        ("tidemill_log_appends_full_total", "Appends refused for lack of disk.", |c| c.log.appends_full),
+        ("tidemill_flushes_total", "Partitions written to files.", |c| c.write.flushes.get()),
+        ("tidemill_flush_failures_total", "Tries to write files that failed.", |c| c.write.flush_failures.get()),
+        ("tidemill_cache_hits_total", "Chunks of files found in memory.", |c| c.cache.hits),
+        ("tidemill_cache_misses_total", "Chunks of files read from disk.", |c| c.cache.misses),
+    ]
+}
+
+fn gauges() -> Vec<Figure> {
+    vec![
+        ("tidemill_log_pending_bytes", "Bytes waiting for their commit.", |c| c.log.pending_bytes),
+        ("tidemill_log_segments_live", "Log segments in use.", |c| c.log.segments_live),
+        ("tidemill_log_segments_spare", "Log segments ready for use.", |c| c.log.segments_spare),
+        ("tidemill_memtable_active_bytes", "Rows that take more rows.", |c| c.store.active_bytes as u64),
+        ("tidemill_memtable_frozen_bytes", "Rows on their way to files.", |c| c.store.frozen_bytes as u64),
+        ("tidemill_index_bytes", "Series index.", |c| c.store.index_bytes as u64),
+        ("tidemill_open_files_bytes", "Indexes of open files.", |c| c.store.file_bytes as u64),
+        ("tidemill_files", "TSM files.", |c| c.store.files as u64),
+        ("tidemill_files_disk_bytes", "TSM files on disk.", |c| c.store.disk_bytes),
+        ("tidemill_series", "Series with points.", |c| c.store.series),
+        ("tidemill_cache_bytes", "Chunks of files in memory.", |c| c.cache.bytes as u64),
+    ]
+}
+
+type Stage = (&'static str, fn(&CoreFigures) -> &Latency);
+
+fn stages() -> [Stage; 5] {
+    [
+        ("parse", |c| &c.write.parse),
+        ("split", |c| &c.write.split),
+        ("commit", |c| &c.write.commit),
+        ("request", |c| &c.write.request),
+        ("flush", |c| &c.write.flush),
+    ]
+}

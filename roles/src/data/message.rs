@@ -1,0 +1,83 @@
+//! What cores of one process say to each other.
+
+use crate::{
+    data::{
+        figures::CoreFigures,
+        question::{Finding, Question},
+    },
+    query::scan::ScanOrder,
+    replica::{Payload, ProposeError},
+};
+use std::sync::Arc;
+use tidemill_meta::{Command as MetaCommand, Meta, MetaError};
+use tidemill_raft::GroupId;
+use tidemill_reactor::Token;
+use tidemill_store::Command as StoreCommand;
+
+/// A mail.
+pub enum Message {
+    /// Something to do; the reply carries the token back.
+    Call {
+        token: Token,
+        call: Call,
+    },
+    Reply {
+        token: Token,
+        reply: Reply,
+    },
+    /// The log's epoch, before anything else.
+    Epoch {
+        number: u64,
+    },
+    /// The metadata as they are, before the cores serve.
+    Metadata(Arc<Meta>),
+    /// The sender serves no requests any more and has nothing to ask.
+    Parting,
+}
+
+/// What a core can be asked to do.
+pub enum Call {
+    /// Take a batch into the log of a partition that lives there.
+    Propose { group: GroupId, payload: Payload },
+    /// Change the metadata; only the core of the metadata's group is asked.
+    ChangeMeta(MetaCommand),
+    /// Apply a committed change to the core's own copy of the metadata.
+    FollowMeta(Arc<MetaCommand>),
+    /// Propose a command to every partition of the core.
+    ChangeStore(StoreCommand),
+    /// Look something up in the indexes of the core's partitions.
+    Ask(Arc<Question>),
+    /// Run a scan over the core's partitions; the outputs go through the order's streams.
+    Scan(ScanOrder),
+    /// What the core counts.
+    Figures,
+}
+
+/// What came of a call.
+pub enum Reply {
+    Proposed(Result<(), CallError>),
+    MetaChanged(Result<tidemill_meta::Applied, MetaChangeError>),
+    Done(Result<(), CallError>),
+    Found(Finding),
+    Figures(Box<CoreFigures>),
+}
+
+/// Why a call did not do what it should.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// Certainly nothing was done.
+    #[error(transparent)]
+    Refused(#[from] ProposeError),
+    /// Nobody knows.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+/// Why the metadata did not change.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum MetaChangeError {
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    #[error(transparent)]
+    Call(#[from] CallError),
+}

@@ -1,0 +1,206 @@
+//! The metadata's group: state machine, snapshot, and the copy that every core has.
+//!
+//! The group lives in the log of core 0. Its snapshot is replaced as a whole (write, fsync, rename, fsync of the
+//! folder) whenever the log's oldest segment waits for it.
+
+use crate::replica::{COMMITS_MAX, Machine, Outcome, Payload};
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+};
+use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, LocalQueue, Purpose, Watermark};
+use tidemill_meta::{Command, DecodeError, Meta, MetaError};
+use tidemill_raft::{GroupId, LogIndex, Term};
+
+/// The group of the metadata; partitions are numbered from zero.
+pub const META_GROUP: GroupId = GroupId(u32::MAX);
+
+const FOLDER: &str = "meta";
+const SNAPSHOT: &str = "meta/snapshot";
+const TEMPORARY: &str = "meta/snapshot.tmp";
+const MAGIC: [u8; 8] = *b"TMILLMET";
+/// Magic, index, term, length of the body, crc32c of body and of the numbers before it.
+const HEADER_BYTES: usize = 8 + 8 + 8 + 8 + 4;
+/// One read of the snapshot.
+const READ_BYTES: usize = 512 * 1024;
+
+/// The metadata as entries make them.
+pub struct MetaMachine {
+    meta: RefCell<Meta>,
+    applied: Cell<LogIndex>,
+    applied_term: Cell<Term>,
+    flushed: Cell<(LogIndex, Term)>,
+    /// Entries that the cores' copies have not followed yet, in the order of the log; nothing to follow where the
+    /// command was refused.
+    pub unfollowed: LocalQueue<(LogIndex, Option<Arc<Command>>)>,
+    /// Every core's copy shows the entries up to here.
+    pub followed: Watermark,
+}
+
+/// Why the metadata cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("{SNAPSHOT}: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("{SNAPSHOT}: {0}")]
+    Damaged(&'static str),
+    #[error("{SNAPSHOT}: {0}")]
+    Decode(#[from] DecodeError),
+}
+
+impl MetaMachine {
+    /// The metadata of the snapshot; empty ones without.
+    pub async fn load<D: Disk>(disk: &D) -> Result<MetaMachine, SnapshotError> {
+        disk.create_dir(FOLDER).await?;
+        let (index, term, meta) = if disk.list(FOLDER).await?.iter().any(|name| name == "snapshot") {
+            decode(&read(disk).await?)?
+        } else {
+            (LogIndex(0), Term(0), Meta::default())
+        };
+        Ok(MetaMachine {
+            meta: RefCell::new(meta),
+            applied: Cell::new(index),
+            applied_term: Cell::new(term),
+            flushed: Cell::new((index, term)),
+            unfollowed: LocalQueue::new(COMMITS_MAX),
+            followed: Watermark::new(0),
+        })
+    }
+
+    /// Makes the present state durable. Returns the index up to which the log is not needed any more.
+    pub async fn snapshot<D: Disk>(&self, disk: &D) -> Result<LogIndex, SnapshotError> {
+        let (index, term) = (self.applied.get(), self.applied_term.get());
+        let bytes = encode(index, term, &self.meta.borrow());
+        if disk.list(FOLDER).await?.iter().any(|name| name == "snapshot.tmp") {
+            disk.remove(TEMPORARY).await?;
+        }
+        let file = disk.create(TEMPORARY, Purpose::Data).await?;
+        let mut buf = file.alloc(bytes.len().next_multiple_of(BLOCK_BYTES));
+        buf.as_mut()[..bytes.len()].copy_from_slice(&bytes);
+        buf.as_mut()[bytes.len()..].fill(0);
+        file.write_at(buf, 0).await?;
+        file.set_len(bytes.len() as u64).await?;
+        disk.publish(file, TEMPORARY, SNAPSHOT).await?;
+        self.flushed.set((index, term));
+        Ok(index)
+    }
+
+    /// A copy of the state.
+    pub fn state(&self) -> Meta {
+        self.meta.borrow().clone()
+    }
+
+    /// Applies an entry; `None` for the one that opens a term.
+    fn step(&self, term: Term, index: LogIndex, command: Option<Command>) -> Result<tidemill_meta::Applied, MetaError> {
+        assert_eq!(index, self.applied.get().next(), "metadata: entries are applied in order");
+        self.applied.set(index);
+        self.applied_term.set(term);
+        match command {
+            None => Ok(tidemill_meta::Applied::default()),
+            Some(command) => self.meta.borrow_mut().apply(command),
+        }
+    }
+}
+
+impl Machine for MetaMachine {
+    fn apply(&self, term: Term, index: LogIndex, payload: Option<&Payload>) -> Result<Outcome, String> {
+        let Some(payload) = payload else {
+            let opened = self.step(term, index, None);
+            return opened.map(|_| Outcome::Opened).map_err(|error| error.to_string());
+        };
+        let Payload::Command(bytes) = payload else { return Err("a batch of points in the metadata's log".into()) };
+        let command = Command::decode(bytes).map_err(|error| error.to_string())?;
+        let applied = self.step(term, index, Some(command.clone()));
+        let to_follow = applied.is_ok().then(|| Arc::new(command));
+        self.unfollowed.try_push((index, to_follow)).map_err(|_| "too many changes wait for the cores".to_string())?;
+        Ok(Outcome::Meta(index, applied))
+    }
+
+    fn replay(&self, term: Term, index: LogIndex, bytes: &[u8]) -> Result<(), String> {
+        let command = (!bytes.is_empty()).then(|| Command::decode(bytes)).transpose();
+        // A command that was refused is refused again, and changes as little.
+        let _ = self.step(term, index, command.map_err(|error| error.to_string())?);
+        Ok(())
+    }
+
+    fn flushed(&self) -> (LogIndex, Term) {
+        self.flushed.get()
+    }
+
+    fn applied(&self) -> LogIndex {
+        self.applied.get()
+    }
+}
+
+async fn read<D: Disk>(disk: &D) -> Result<Vec<u8>, SnapshotError> {
+    let file = disk.open(SNAPSHOT, Purpose::Data).await?;
+    let len = file.len().await? as usize;
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let part = file.read_at(bytes.len() as u64, READ_BYTES).await?;
+        if part.as_ref().is_empty() {
+            break;
+        }
+        bytes.extend_from_slice(part.as_ref());
+    }
+    file.close().await?;
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+fn encode(index: LogIndex, term: Term, meta: &Meta) -> Vec<u8> {
+    let body = meta.encode();
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&index.0.to_le_bytes());
+    bytes.extend_from_slice(&term.0.to_le_bytes());
+    bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes), &body);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Result<(LogIndex, Term, Meta), SnapshotError> {
+    let damaged = SnapshotError::Damaged;
+    let (header, body) = bytes.split_at_checked(HEADER_BYTES).ok_or(damaged("too short"))?;
+    let (fields, crc) = header.split_last_chunk::<4>().ok_or(damaged("too short"))?;
+    if crc32c::crc32c_append(crc32c::crc32c(fields), body) != u32::from_le_bytes(*crc) {
+        return Err(damaged("checksum mismatch"));
+    }
+    let mut words = fields.chunks_exact(8).map(|word| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(word);
+        bytes
+    });
+    if words.next() != Some(MAGIC) {
+        return Err(damaged("no snapshot by its first bytes"));
+    }
+    let mut number = || words.next().map_or(0, u64::from_le_bytes);
+    let (index, term) = (LogIndex(number()), Term(number()));
+    if number() != body.len() as u64 {
+        return Err(damaged("length mismatch"));
+    }
+    Ok((index, term, Meta::decode(body)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flipped_bit_of_a_snapshot_is_noticed() {
+        let mut meta = Meta::default();
+        meta.apply(Command::CreateDatabase { name: "d".into(), policy: None, autocreate_policy: true }).unwrap();
+        let bytes = encode(LogIndex(7), Term(2), &meta);
+        assert_eq!(decode(&bytes).unwrap(), (LogIndex(7), Term(2), meta));
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&damaged).is_err(), "bit {bit}");
+        }
+        for cut in 0..bytes.len() {
+            assert!(decode(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+}

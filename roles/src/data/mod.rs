@@ -1,0 +1,19 @@
+//! The data role on one core: its partitions behind its log, its copy of the metadata, its share of the requests.
+//!
+//! Owns: what cores say to each other ([`message`]), the way of a write ([`write`]), memory budgets, flushing, start and
+//! stop. Invariants: a partition is touched by the core that it lives on and by nobody else; every core's copy of the
+//! metadata goes through the same changes in the same order; a write is answered after its entries are durable.
+
+mod budget;
+mod core;
+pub mod figures;
+mod maintain;
+pub mod message;
+mod metadata;
+pub mod question;
+mod start;
+pub mod write;
+
+pub use budget::Budget;
+pub use core::DataCore;
+pub use start::{Founding, StartFailure, run_core};

@@ -1,0 +1,172 @@
+//! Questions to the series indexes, answered by each core for its partitions and joined by the one who asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use tidemill_disk::Disk;
+use tidemill_influxql::TagKeyFilter;
+use tidemill_query::TagFilter;
+use tidemill_store::{Partition, SeriesId, SeriesIndex, TagPredicate};
+
+/// What is asked of a database.
+pub struct Question {
+    pub database: tidemill_store::DatabaseId,
+    /// Measurements that are meant, with the condition on their tags.
+    pub wanted: Wanted,
+    pub about: About,
+}
+
+/// Which series.
+pub struct Wanted {
+    /// `None`: all.
+    pub measurements: Option<Vec<MeasurementTest>>,
+    /// The condition for a measurement, given its name.
+    pub filter: Box<dyn Fn(&str) -> TagFilter + Send + Sync>,
+}
+
+/// A name or a pattern of one.
+pub enum MeasurementTest {
+    Name(String),
+    Regex(tidemill_influxql::RegexLiteral),
+}
+
+/// What is to be told of them.
+pub enum About {
+    /// Names of measurements.
+    Measurements,
+    /// Tag keys by measurement.
+    TagKeys,
+    /// Values of the tags that pass, by measurement.
+    TagValues(TagKeyFilter),
+    /// Canonical series keys by measurement.
+    Series,
+    /// How many series, by measurement.
+    SeriesCount,
+}
+
+/// The answer.
+pub enum Finding {
+    /// By measurement: tag keys, series keys, or nothing.
+    Names(BTreeMap<String, BTreeSet<String>>),
+    /// By measurement: pairs of tag key and value.
+    Pairs(BTreeMap<String, BTreeSet<(String, String)>>),
+    Counts(BTreeMap<String, u64>),
+}
+
+impl Question {
+    /// The answer of one partition, joined to `finding`.
+    pub fn ask<D: Disk>(&self, partition: &Partition<D>, finding: &mut Finding) {
+        let Some(index) = partition.index(self.database) else { return };
+        let names: Vec<Vec<u8>> = index.measurement_names().map(<[u8]>::to_vec).collect();
+        for name in names {
+            let text = String::from_utf8_lossy(&name).into_owned();
+            let tests = self.wanted.measurements.as_ref();
+            if tests.is_some_and(|tests| !tests.iter().any(|test| test.accepts(&text))) {
+                continue;
+            }
+            let filter = (self.wanted.filter)(&text);
+            self.ask_measurement(&index, &name, text, &filter, finding);
+        }
+    }
+
+    fn ask_measurement(
+        &self,
+        index: &SeriesIndex,
+        name: &[u8],
+        text: String,
+        filter: &TagFilter,
+        finding: &mut Finding,
+    ) {
+        let all = *filter == TagFilter::All;
+        let selected = index.select(name, &predicate(filter));
+        if selected.is_empty() {
+            return;
+        }
+        match (&self.about, finding) {
+            (About::Measurements, Finding::Names(names)) => {
+                names.entry(text).or_default();
+            }
+            (About::TagKeys, Finding::Names(names)) => {
+                let keys = names.entry(text).or_default();
+                for key in index.tag_keys(name) {
+                    if all || index.tag_values(name, key).any(|(_, posting)| !posting.is_disjoint(&selected)) {
+                        keys.insert(lossy(key));
+                    }
+                }
+            }
+            (About::TagValues(tags), Finding::Pairs(pairs)) => {
+                for key in index.tag_keys(name).filter(|key| tags.accepts(&lossy(key))) {
+                    for (value, posting) in index.tag_values(name, key) {
+                        if all || !posting.is_disjoint(&selected) {
+                            pairs.entry(text.clone()).or_default().insert((lossy(key), lossy(value)));
+                        }
+                    }
+                }
+            }
+            (About::Series, Finding::Names(names)) => {
+                let keys = names.entry(text).or_default();
+                keys.extend(selected.iter().map(|id| lossy(index.key(SeriesId(id)))));
+            }
+            (About::SeriesCount, Finding::Counts(counts)) => {
+                *counts.entry(text).or_default() += selected.len();
+            }
+            _ => unreachable!("the finding is made for what is asked"),
+        }
+    }
+
+    /// The answer of nobody.
+    pub fn empty(&self) -> Finding {
+        match self.about {
+            About::Measurements | About::TagKeys | About::Series => Finding::Names(BTreeMap::new()),
+            About::TagValues(_) => Finding::Pairs(BTreeMap::new()),
+            About::SeriesCount => Finding::Counts(BTreeMap::new()),
+        }
+    }
+}
+
+impl Finding {
+    /// Joins the answer of another core.
+    pub fn join(&mut self, other: Finding) {
+        match (self, other) {
+            (Finding::Names(all), Finding::Names(more)) => {
+                more.into_iter().for_each(|(name, keys)| all.entry(name).or_default().extend(keys));
+            }
+            (Finding::Pairs(all), Finding::Pairs(more)) => {
+                more.into_iter().for_each(|(name, pairs)| all.entry(name).or_default().extend(pairs));
+            }
+            (Finding::Counts(all), Finding::Counts(more)) => {
+                more.into_iter().for_each(|(name, count)| *all.entry(name).or_default() += count);
+            }
+            _ => unreachable!("all cores answer one question"),
+        }
+    }
+}
+
+impl MeasurementTest {
+    pub fn accepts(&self, name: &str) -> bool {
+        match self {
+            MeasurementTest::Name(wanted) => wanted == name,
+            MeasurementTest::Regex(regex) => regex.is_match(name.as_bytes()),
+        }
+    }
+}
+
+/// A filter of the query as the index evaluates it.
+pub fn predicate(filter: &TagFilter) -> TagPredicate {
+    let bytes = |text: &String| text.as_bytes().into();
+    match filter {
+        TagFilter::All => TagPredicate::All,
+        TagFilter::None => TagPredicate::Or(Vec::new()),
+        TagFilter::And(parts) => TagPredicate::And(parts.iter().map(predicate).collect()),
+        TagFilter::Or(parts) => TagPredicate::Or(parts.iter().map(predicate).collect()),
+        TagFilter::Equal { tag, value } => TagPredicate::Equal { key: bytes(tag), value: bytes(value) },
+        TagFilter::NotEqual { tag, value } => TagPredicate::NotEqual { key: bytes(tag), value: bytes(value) },
+        TagFilter::Match { tag, regex } => TagPredicate::Matches { key: bytes(tag), regex: regex.program().clone() },
+        TagFilter::NotMatch { tag, regex } => {
+            TagPredicate::NotMatches { key: bytes(tag), regex: regex.program().clone() }
+        }
+    }
+}
+
+/// Names are bytes in the store and text in answers.
+pub fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,370 @@
+//! A core's life: recover, serve, stop.
+//!
+//! The log of a server lives in one folder per *epoch*, and an epoch has a number of cores. A start with another number
+//! of cores first brings the old epoch to its end (core 0 replays its logs, writes everything to files, removes it) and
+//! begins a new one: partitions are dealt out anew without a byte of them being moved.
+
+use crate::{
+    data::{
+        budget::Budget,
+        core::{DataCore, META_CORE, Unflushed},
+        figures::WriteFigures,
+        message::Message,
+        metadata::{META_GROUP, MetaMachine, SnapshotError},
+    },
+    options::Options,
+    replica::{Machine, PartitionMachine, Payload, ProposeError, RecoverError, Replicas, recover},
+    service::DataService,
+};
+use futures_lite::future;
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    sync::Arc,
+};
+use tidemill_disk::{Disk, Notify};
+use tidemill_http::{RequestIds, Server, metrics::HttpMetrics};
+use tidemill_log::LogOptions;
+use tidemill_raft::{GroupId, Term};
+use tidemill_reactor::{CoreContext, Listeners, Pending, RingDisk};
+use tidemill_store::{Command, OpenError, Partition, ReadCache};
+
+/// What all cores of a process share at the start.
+#[derive(Clone)]
+pub struct Founding {
+    pub options: Arc<Options>,
+    pub listeners: Listeners,
+    /// Partitions of the server: fixed when its data folder was made.
+    pub partitions: u32,
+    /// Draws the ids of new logs.
+    pub log_seed: u64,
+}
+
+/// Why a core does not come up or does not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum StartFailure {
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    #[error(transparent)]
+    Partition(#[from] OpenError),
+    #[error(transparent)]
+    Metadata(#[from] SnapshotError),
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    #[error("the log of {0} cores cannot be brought to its end: {1}")]
+    Migrate(usize, String),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("the other cores have ended")]
+    Abandoned,
+}
+
+const LOG_FOLDER: &str = "log";
+/// Stands before the name of an epoch whose logs are not needed any more.
+const DONE_PREFIX: &str = "done-";
+
+/// One epoch of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Epoch {
+    number: u64,
+    cores: usize,
+}
+
+impl Epoch {
+    fn folder(&self) -> String {
+        format!("{LOG_FOLDER}/{:06}-{}", self.number, self.cores)
+    }
+
+    fn parse(name: &str) -> Option<Epoch> {
+        let (number, cores) = name.split_once('-')?;
+        Some(Epoch { number: number.parse().ok()?, cores: cores.parse().ok()? })
+    }
+}
+
+/// Runs one core from start to stop.
+pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Result<(), StartFailure> {
+    let disk = context.disk.clone();
+    let budget = Budget::new(founding.options.memory_limit_bytes, context.cores);
+    let cache = Rc::new(ReadCache::new(budget.cache_bytes_max));
+    let is_meta = context.core == META_CORE;
+
+    let meta_machine = if is_meta {
+        let machine = Rc::new(MetaMachine::load(&disk).await?);
+        finish_old_epochs(&context, &founding, &machine, &cache).await?;
+        Some(machine)
+    } else {
+        None
+    };
+    let epoch = current_epoch(&context).await?;
+
+    let file_keys: Rc<Cell<u64>> = Rc::default();
+    let unflushed: Rc<Unflushed> = Rc::default();
+    let mut partitions = BTreeMap::new();
+    let mut machines: BTreeMap<GroupId, Rc<dyn Machine>> = BTreeMap::new();
+    for id in (0..founding.partitions).filter(|id| *id as usize % context.cores == context.core.index()) {
+        let partition = open_partition(&disk, id, &cache, &file_keys).await?;
+        let mut machine = PartitionMachine::new(partition.clone());
+        let notify = unflushed.clone();
+        machine.on_applied = Box::new(move |_| notify.changed.notify());
+        machines.insert(GroupId(id), Rc::new(machine));
+        partitions.insert(id, partition);
+    }
+    if let Some(machine) = &meta_machine {
+        machines.insert(META_GROUP, machine.clone());
+    }
+    let folder = format!("{}/{}", epoch.folder(), context.core.index());
+    let (log, terms) = recover(disk.clone(), &folder, log_options(&context, &founding), &machines).await?;
+    let replicas = Replicas::new(log.clone());
+    let core = Rc::new(DataCore {
+        budget,
+        partition_count: founding.partitions,
+        partitions,
+        replicas,
+        meta: RefCell::new(meta_machine.as_ref().map(|machine| machine.state()).unwrap_or_default()),
+        meta_machine: meta_machine.clone(),
+        replies: Pending::new(),
+        cache,
+        unflushed,
+        parsers: RefCell::default(),
+        figures: WriteFigures::default(),
+        http_metrics: Rc::new(HttpMetrics::default()),
+        met: Cell::new(false),
+        parted: Cell::new(0),
+        met_changed: Notify::new(),
+        stopping: Cell::new(false),
+        options: founding.options.clone(),
+        context: context.clone(),
+    });
+    for (id, machine) in &machines {
+        core.replicas.open_group(*id, terms.get(id).copied().unwrap_or(Term(0)), machine.clone())?;
+    }
+    let latency = context.queues.latency;
+    let run_log = {
+        let log = log.clone();
+        context.spawn(latency, "log", async move { log.run().await })
+    };
+    let commits = core.clone();
+    let run_commits = context.spawn(latency, "commits", async move { commits.replicas.run_commits().await });
+    context.spawn(latency, "mail", core.clone().read_mail()).detach();
+    let maintenance = context.spawn(context.queues.background, "maintenance", core.clone().maintain());
+    if let Some(machine) = &meta_machine {
+        context.spawn(latency, "metadata", core.clone().lead_meta(machine.clone())).detach();
+    }
+    meet(&core, meta_machine.as_deref()).await?;
+
+    let served = serve(&core, &founding).await;
+
+    // Stop: no more requests come in; what was taken is committed; rows go to files, so that the next start replays
+    // nothing. The log has them if that fails.
+    core.stopping.set(true);
+    core.unflushed.changed.notify();
+    maintenance.await;
+    core.flush_all().await;
+    part(&core).await;
+    if let Some(machine) = &meta_machine {
+        machine.unfollowed.close();
+    }
+    core.replicas.close();
+    run_commits.await;
+    if let Err(poisoned) = run_log.await {
+        tracing::error!(%poisoned, "the log ended with an error");
+    }
+    context.mail.close();
+    served
+}
+
+/// Accepts requests until a stop is asked for.
+async fn serve(core: &Rc<DataCore>, founding: &Founding) -> Result<(), StartFailure> {
+    let context = &core.context;
+    let listener = founding.listeners.take(context.core, &context.metrics)?.into_listener();
+    let clock = context.clock.clone();
+    let random = context.seed.random_u64().to_le_bytes();
+    let node = [random[0] | 1, random[1], random[2], random[3], random[4], random[5]];
+    let sequence = u16::from_le_bytes([random[6], random[7]]);
+    let request_ids = RequestIds::new(node, sequence, move || clock.now_ns() as u64);
+    let service = Rc::new(DataService::new(core.clone()));
+    let server = Rc::new(Server::new(service, core.options.http.clone(), core.http_metrics.clone(), request_ids));
+    if context.core == META_CORE {
+        tracing::info!(addr = %founding.listeners.addr(), cores = context.cores, "ready for queries and writes");
+    }
+    let accept = server.clone();
+    let accepting = context.spawn(context.queues.latency, "http", async move { accept.run(listener).await });
+    context.shutdown.requested().await;
+    server.shutdown();
+    accepting.await;
+    Ok(())
+}
+
+/// Gives every core the metadata; returns when this core has them.
+async fn meet(core: &Rc<DataCore>, machine: Option<&MetaMachine>) -> Result<(), StartFailure> {
+    if let Some(machine) = machine {
+        let meta = Arc::new(machine.state());
+        for other in core.cores().filter(|other| *other != core.context.core) {
+            let sent = core.context.mail.send_to(other, Message::Metadata(meta.clone())).await;
+            sent.map_err(|_| StartFailure::Abandoned)?;
+        }
+        core.met.set(true);
+        core.met_changed.notify();
+    }
+    loop {
+        let changed = core.met_changed.notified();
+        if core.met.get() {
+            return Ok(());
+        }
+        let stop = async {
+            core.context.shutdown.requested().await;
+        };
+        future::or(changed, stop).await;
+        if core.context.shutdown.is_requested() && !core.met.get() {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits until no core needs this one's log or partitions any more.
+async fn part(core: &Rc<DataCore>) {
+    let others: Vec<_> = core.cores().filter(|other| *other != core.context.core).collect();
+    for other in &others {
+        if core.context.mail.send_to(*other, Message::Parting).await.is_err() {
+            // It has ended already, and so has left before.
+            core.parted.set(core.parted.get() + 1);
+        }
+    }
+    loop {
+        let changed = core.met_changed.notified();
+        if core.parted.get() >= others.len() {
+            return;
+        }
+        changed.await;
+    }
+}
+
+async fn open_partition(
+    disk: &RingDisk,
+    id: u32,
+    cache: &Rc<ReadCache>,
+    file_keys: &Rc<Cell<u64>>,
+) -> Result<Rc<Partition<RingDisk>>, StartFailure> {
+    let folder = format!("partitions/{id:03}");
+    Ok(Rc::new(Partition::open(disk.clone(), folder, cache.clone(), file_keys.clone()).await?))
+}
+
+fn log_options(context: &CoreContext<Message>, founding: &Founding) -> LogOptions {
+    LogOptions { new_log_id: context.seed.random_u64() ^ founding.log_seed, ..founding.options.log.clone() }
+}
+
+async fn epochs(disk: &RingDisk) -> Result<Vec<Epoch>, StartFailure> {
+    disk.create_dir(LOG_FOLDER).await?;
+    let mut epochs: Vec<Epoch> = disk.list(LOG_FOLDER).await?.iter().filter_map(|name| Epoch::parse(name)).collect();
+    epochs.sort_unstable();
+    Ok(epochs)
+}
+
+/// The epoch of this number of cores. Core 0 makes it; the others wait until it is there.
+async fn current_epoch(context: &CoreContext<Message>) -> Result<Epoch, StartFailure> {
+    if context.core == META_CORE {
+        let known = epochs(&context.disk).await?;
+        let epoch = match known.last() {
+            Some(last) if last.cores == context.cores => *last,
+            last => Epoch { number: last.map_or(1, |last| last.number + 1), cores: context.cores },
+        };
+        context.disk.create_dir(&epoch.folder()).await?;
+        for other in (0..context.cores as u16).map(tidemill_reactor::CoreId).filter(|other| *other != META_CORE) {
+            let sent = context.mail.send_to(other, Message::Epoch { number: epoch.number }).await;
+            sent.map_err(|_| StartFailure::Abandoned)?;
+        }
+        return Ok(epoch);
+    }
+    // Nothing else is sent before: the reader of the mail starts later.
+    let stopped = async {
+        context.shutdown.requested().await;
+        None
+    };
+    match future::or(context.mail.receive(), stopped).await {
+        Some((_, Message::Epoch { number })) => Ok(Epoch { number, cores: context.cores }),
+        _ => Err(StartFailure::Abandoned),
+    }
+}
+
+/// Brings epochs of other numbers of cores to their end: replays their logs, writes everything to files, and removes
+/// them. Only core 0 does it, before any core opens a partition.
+async fn finish_old_epochs(
+    context: &CoreContext<Message>,
+    founding: &Founding,
+    meta: &Rc<MetaMachine>,
+    cache: &Rc<ReadCache>,
+) -> Result<(), StartFailure> {
+    let known = epochs(&context.disk).await?;
+    let old = known.iter().filter(|epoch| epoch.cores != context.cores || Some(*epoch) != known.last());
+    for epoch in old {
+        tracing::info!(
+            cores = epoch.cores,
+            now = context.cores,
+            "bringing the log of another number of cores to its end"
+        );
+        for core in 0..epoch.cores {
+            finish_log(context, founding, meta, cache, *epoch, core).await?;
+        }
+        // The rename decides: before it all logs are there and are replayed again, behind it none is needed.
+        let done = format!("{LOG_FOLDER}/{DONE_PREFIX}{:06}-{}", epoch.number, epoch.cores);
+        context.disk.rename(&epoch.folder(), &done).await?;
+        context.disk.sync_dir(LOG_FOLDER).await?;
+    }
+    for done in context.disk.list(LOG_FOLDER).await?.iter().filter(|name| name.starts_with(DONE_PREFIX)) {
+        for core in context.disk.list(&format!("{LOG_FOLDER}/{done}")).await? {
+            let folder = format!("{LOG_FOLDER}/{done}/{core}");
+            for name in context.disk.list(&folder).await? {
+                context.disk.remove(&format!("{folder}/{name}")).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Replays one core's log of an old epoch and writes what it held to files.
+async fn finish_log(
+    context: &CoreContext<Message>,
+    founding: &Founding,
+    meta: &Rc<MetaMachine>,
+    cache: &Rc<ReadCache>,
+    epoch: Epoch,
+    core: usize,
+) -> Result<(), StartFailure> {
+    let folder = format!("{}/{core}", epoch.folder());
+    if context.disk.list(&folder).await?.is_empty() {
+        return Ok(());
+    }
+    let mut machines: BTreeMap<GroupId, Rc<dyn Machine>> = BTreeMap::new();
+    let mut partitions = Vec::new();
+    let file_keys: Rc<Cell<u64>> = Rc::default();
+    for id in (0..founding.partitions).filter(|id| *id as usize % epoch.cores == core) {
+        let partition = open_partition(&context.disk, id, cache, &file_keys).await?;
+        machines.insert(GroupId(id), Rc::new(PartitionMachine::new(partition.clone())));
+        partitions.push((GroupId(id), partition));
+    }
+    if core == META_CORE.index() {
+        machines.insert(META_GROUP, meta.clone());
+    }
+    let (log, terms) = recover(context.disk.clone(), &folder, log_options(context, founding), &machines).await?;
+    let replicas = Rc::new(Replicas::new(log.clone()));
+    for (id, machine) in &machines {
+        replicas.open_group(*id, terms.get(id).copied().unwrap_or(Term(0)), machine.clone())?;
+    }
+    let run_log = context.spawn(context.queues.latency, "old log", async move { log.run().await });
+    let commits = replicas.clone();
+    let run_commits = context.spawn(context.queues.latency, "old commits", async move { commits.run_commits().await });
+    for (id, partition) in &partitions {
+        let failed = |error: String| StartFailure::Migrate(epoch.cores, error);
+        let ticket = replicas.propose(*id, Payload::Command(Command::Flush.encode()))?;
+        ticket.outcome().await.map_err(|error| failed(error.to_string()))?;
+        partition.maintain().await.map_err(|error| failed(error.to_string()))?;
+    }
+    if core == META_CORE.index() {
+        meta.snapshot(&context.disk).await?;
+    }
+    replicas.close();
+    run_commits.await;
+    run_log.await.map_err(|poisoned| StartFailure::Migrate(epoch.cores, poisoned.to_string()))?;
+    Ok(())
+}

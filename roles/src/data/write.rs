@@ -1,0 +1,236 @@
+//! The way of a write: line protocol to partition batches, and those to the logs of their partitions.
+//!
+//! In order: names (database, policy), admission, parse, retention, shard groups, field types, split, propose, answer.
+//! A row is stored or named in the answer with a reason (I4); the answer says "written" after all batches are durable.
+
+mod rejection;
+mod types;
+
+use crate::{
+    data::{
+        budget::Admission,
+        core::DataCore,
+        message::{CallError, MetaChangeError},
+    },
+    replica::ProposeError,
+};
+use rejection::Rejections;
+use std::{rc::Rc, time::Duration};
+use tidemill_http::{Precision, Refusal, WriteOutcome, WriteRequest};
+use tidemill_line::{Batch, ParseOptions, Parsed, ShardGroupRange, SplitPlan, Splitter};
+use tidemill_meta::{Command as MetaCommand, DatabaseId, PolicyId, RetentionPolicy};
+
+/// Parsers that a core keeps between requests.
+const PARSERS_KEPT_MAX: usize = 16;
+/// What a refused client waits, in seconds.
+const RETRY_AFTER_S: u32 = 1;
+
+/// Where the rows of a request go.
+struct Destination {
+    database: DatabaseId,
+    policy: PolicyId,
+    /// Rows before this time are beyond retention.
+    oldest_ns: i64,
+}
+
+impl DataCore {
+    /// Stores a body of line protocol.
+    pub async fn write(self: &Rc<Self>, request: WriteRequest) -> WriteOutcome {
+        self.figures.requests.set(self.figures.requests.get() + 1);
+        self.figures.body_bytes.set(self.figures.body_bytes.get() + request.body.len() as u64);
+        let now_ns = self.context.clock.now_ns();
+        let destination = match self.destination(&request, now_ns) {
+            Ok(destination) => destination,
+            Err(outcome) => return outcome,
+        };
+        match self.budget.admit(self.unflushed.bytes()) {
+            Admission::Now => (),
+            Admission::After(ms) => {
+                self.figures.slowed.set(self.figures.slowed.get() + 1);
+                self.context.sleep(Duration::from_millis(ms)).await;
+            }
+            Admission::Refused => {
+                self.figures.refused.set(self.figures.refused.get() + 1);
+                return WriteOutcome::Overloaded { retry_after_s: RETRY_AFTER_S };
+            }
+        }
+        let parser = self.parsers.borrow_mut().pop();
+        let (mut batch, mut splitter) =
+            parser.unwrap_or_else(|| (Batch::new(self.context.seed.random_u64()), Splitter::new()));
+        let options = ParseOptions { precision: precision(request.target.precision), now_ns, validate_keys: false };
+        let started = self.context.clock.monotonic_ns();
+        let outcome = match batch.parse(&request.body, &options) {
+            Ok(parsed) => {
+                self.figures.parse.record(self.context.clock.monotonic_ns() - started);
+                self.store(parsed, &mut splitter, &destination).await
+            }
+            Err(error) => WriteOutcome::Rejected(Refusal::new(413, error.to_string())),
+        };
+        let mut parsers = self.parsers.borrow_mut();
+        if parsers.len() < PARSERS_KEPT_MAX {
+            batch.clear();
+            parsers.push((batch, splitter));
+        }
+        drop(parsers);
+        self.figures.request.record(self.context.clock.monotonic_ns() - started);
+        outcome
+    }
+
+    fn destination(&self, request: &WriteRequest, now_ns: i64) -> Result<Destination, WriteOutcome> {
+        let meta = self.meta();
+        let target = &request.target;
+        let database = meta.database(&target.database);
+        let database = database.ok_or_else(|| WriteOutcome::DatabaseNotFound(target.database.clone()))?;
+        let policy = database.policy(target.retention_policy.as_deref()).ok_or_else(|| {
+            let name = target.retention_policy.as_deref().unwrap_or(&database.default_policy);
+            WriteOutcome::Rejected(Refusal::new(500, format!("retention policy not found: {name}")))
+        })?;
+        let oldest_ns = match policy.duration_ns {
+            0 => i64::MIN,
+            duration => now_ns.saturating_sub(duration),
+        };
+        Ok(Destination { database: database.id, policy: policy.id, oldest_ns })
+    }
+
+    async fn store(
+        self: &Rc<Self>,
+        parsed: Parsed<'_>,
+        splitter: &mut Splitter,
+        destination: &Destination,
+    ) -> WriteOutcome {
+        let mut rejections = Rejections::of(&parsed);
+        let Some((min_ns, max_ns)) = parsed.time_range() else { return rejections.outcome(&parsed) };
+        if min_ns < destination.oldest_ns {
+            rejections.retire(&parsed, destination.oldest_ns);
+        }
+        let groups = match self.shard_groups(destination, &parsed, (min_ns, max_ns), &rejections).await {
+            Ok(groups) => groups,
+            Err(outcome) => return outcome,
+        };
+        if let Err(outcome) = self.settle_types(&parsed, &groups, &mut rejections).await {
+            return outcome;
+        }
+        rejections.refuse_separators(&parsed);
+        let plan = SplitPlan {
+            database: destination.database.0,
+            retention_policy: destination.policy.0,
+            shard_groups: &groups,
+            partition_count: self.partition_count,
+            session: 0,
+            sequence: 0,
+        };
+        let started = self.context.clock.monotonic_ns();
+        let images = match splitter.split(&parsed, &plan, |row, _| rejections.keeps(row)) {
+            Ok(images) => images,
+            Err(error) => return WriteOutcome::Rejected(Refusal::new(400, error.to_string())),
+        };
+        self.figures.split.record(self.context.clock.monotonic_ns() - started);
+        let proposed = self.context.clock.monotonic_ns();
+        let rows: u64 = images.iter().map(|image| u64::from(image.row_count)).sum();
+        let proposals: Vec<_> = images.into_iter().map(|image| self.propose(image.partition, image.bytes)).collect();
+        let mut failure: Option<CallError> = None;
+        for proposal in proposals {
+            // The worst outcome is the answer: what nobody knows is worse than what was refused.
+            match proposal.await {
+                Ok(()) => (),
+                Err(error @ CallError::Unknown(_)) => failure = Some(error),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        self.figures.commit.record(self.context.clock.monotonic_ns() - proposed);
+        if let Some(error) = failure {
+            return failed(error);
+        }
+        self.figures.rows.set(self.figures.rows.get() + rows);
+        rejections.outcome(&parsed)
+    }
+
+    /// The groups that the kept rows fall into, made where they are missing, in ascending time.
+    async fn shard_groups(
+        self: &Rc<Self>,
+        destination: &Destination,
+        parsed: &Parsed<'_>,
+        range: (i64, i64),
+        rejections: &Rejections,
+    ) -> Result<Vec<ShardGroupRange>, WriteOutcome> {
+        for _ in 0..2 {
+            let missing = {
+                let meta = self.meta();
+                let policy = meta.database_by_id(destination.database);
+                let policy = policy.and_then(|known| known.policies.iter().find(|p| p.id == destination.policy));
+                let policy = policy.ok_or_else(dropped_meanwhile)?;
+                if let Some(group) = policy.group_at(range.0).filter(|group| range.1 < group.end_ns) {
+                    // The common case: all rows in one group.
+                    return Ok(vec![ShardGroupRange { id: group.id.0, start: group.start_ns, end: group.end_ns }]);
+                }
+                let missing = missing_times(policy, parsed, rejections);
+                if missing.is_empty() {
+                    let groups = policy.groups_in(range.0, range.1);
+                    let range = |group: &tidemill_meta::ShardGroup| ShardGroupRange {
+                        id: group.id.0,
+                        start: group.start_ns,
+                        end: group.end_ns,
+                    };
+                    return Ok(groups.map(range).collect());
+                }
+                missing
+            };
+            let command = MetaCommand::CreateShardGroups {
+                database: destination.database,
+                policy: destination.policy,
+                times_ns: missing,
+            };
+            self.change_meta(command).await.map_err(meta_failed)?;
+        }
+        Err(dropped_meanwhile())
+    }
+}
+
+/// Times of kept rows that no group holds, one a window.
+fn missing_times(policy: &RetentionPolicy, parsed: &Parsed<'_>, rejections: &Rejections) -> Vec<i64> {
+    let mut times: Vec<i64> = parsed
+        .rows()
+        .iter()
+        .enumerate()
+        .filter(|(row, _)| rejections.keeps(*row))
+        .map(|(_, row)| row.time)
+        .filter(|time| policy.group_at(*time).is_none())
+        .collect();
+    times.sort_unstable();
+    // Windows are at least an hour: times closer than that may share one, and a group that is asked for twice is made
+    // once.
+    times.dedup_by_key(|time| time.div_euclid(policy.shard_group_duration_ns));
+    times
+}
+
+fn precision(precision: Precision) -> tidemill_line::Precision {
+    match precision {
+        Precision::Nanosecond => tidemill_line::Precision::Nanosecond,
+        Precision::Microsecond => tidemill_line::Precision::Microsecond,
+        Precision::Millisecond => tidemill_line::Precision::Millisecond,
+        Precision::Second => tidemill_line::Precision::Second,
+        Precision::Minute => tidemill_line::Precision::Minute,
+        Precision::Hour => tidemill_line::Precision::Hour,
+    }
+}
+
+fn dropped_meanwhile() -> WriteOutcome {
+    WriteOutcome::Rejected(Refusal::new(404, "the database or its retention policy was dropped meanwhile"))
+}
+
+fn failed(error: CallError) -> WriteOutcome {
+    match error {
+        CallError::Refused(ProposeError::Busy) => WriteOutcome::Overloaded { retry_after_s: RETRY_AFTER_S },
+        CallError::Refused(ProposeError::DiskFull) => WriteOutcome::DiskFull,
+        CallError::Refused(ProposeError::TooLarge(text)) => WriteOutcome::Rejected(Refusal::new(413, text)),
+        CallError::Refused(ProposeError::Stopped(text)) => WriteOutcome::Rejected(Refusal::new(500, text)),
+        CallError::Unknown(text) => WriteOutcome::Unknown(text),
+    }
+}
+
+fn meta_failed(error: MetaChangeError) -> WriteOutcome {
+    match error {
+        MetaChangeError::Meta(error) => WriteOutcome::Rejected(Refusal::new(500, error.to_string())),
+        MetaChangeError::Call(error) => failed(error),
+    }
+}

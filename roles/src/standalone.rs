@@ -1,0 +1,31 @@
+//! The standalone role: one data group of one replica, with the metadata embedded.
+
+use crate::{
+    data::{Founding, message::Message},
+    data::{StartFailure, run_core},
+    identity::Identity,
+    options::Options,
+};
+use anyhow::Context;
+use std::sync::Arc;
+use tidemill_log::Durability;
+use tidemill_reactor::{CoreContext, CoreError, Listeners, ReactorOptions, Seed};
+
+/// Runs a server until it is told to stop.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    let seed = Seed::from_system().context("drawing a seed")?;
+    let identity = Identity::establish(&options.data_dir, options.partitions, seed.random_u64())?;
+    let listeners = Listeners::bind(options.http_addr, options.cores)?;
+    let mut reactor = ReactorOptions::new(options.cores, options.data_dir.clone());
+    reactor.dsync = options.log.durability == Durability::Dsync;
+    reactor.allow_buffered = options.allow_buffered;
+    reactor.spin_before_park = options.spin_before_park;
+    let founding =
+        Founding { options: Arc::new(options), listeners, partitions: identity.partitions, log_seed: identity.cluster };
+    let main = move |context: CoreContext<Message>| {
+        let founding = founding.clone();
+        async move { run_core(context, founding).await.map_err(|error: StartFailure| CoreError::from(error)) }
+    };
+    tidemill_reactor::run(reactor, main)?;
+    Ok(())
+}
