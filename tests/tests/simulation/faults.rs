@@ -35,22 +35,25 @@ fn fail_at(nth: u64, fault: Fault, stopped: &mut u64) -> bool {
     let options = log_options();
     let context = format!("{fault:?} at call {nth}");
     let before = disk.operations_total();
+    let mut over = false;
     disk.fail_at(None, nth, fault);
     executor.block_on(async {
         // A start that fails is tried again, as a supervisor does.
         let node = match Node::start(&executor, &disk, &options, &truth).await {
             Ok(node) => node,
-            Err(_) => Node::start(&executor, &disk, &options, &truth).await.unwrap_or_else(|e| panic!("{context}: {e}")),
+            Err(_) => {
+                Node::start(&executor, &disk, &options, &truth).await.unwrap_or_else(|e| panic!("{context}: {e}"))
+            }
         };
         let (_, refused) = write_and_flush(&node, 0).await;
         *stopped += u64::from(refused > 0);
-        if refused == 0 {
+        over = disk.operations_total() - before < nth;
+        if refused == 0 && !over {
             // What failed did not concern the log: everything is as if nothing had been.
             node.settled().await;
             node.check(&context).await;
         }
     });
-    let over = disk.operations_total() - before < nth;
     for crash in Crash::ALL {
         let after = disk.crash(crash, nth);
         let executor = Executor::new(nth);
@@ -64,7 +67,8 @@ fn fail_at(nth: u64, fault: Fault, stopped: &mut u64) -> bool {
     executor.block_on(async {
         let truth = Rc::new(RefCell::new(truth.borrow().clone()));
         let restarted = disk.crash(Crash::None, nth);
-        let node = Node::start(&executor, &restarted, &options, &truth).await.unwrap_or_else(|e| panic!("{context}: {e}"));
+        let node =
+            Node::start(&executor, &restarted, &options, &truth).await.unwrap_or_else(|e| panic!("{context}: {e}"));
         assert_eq!(write_and_flush(&node, 1000).await, (WRITES, 0), "{context}, restarted");
         node.settled().await;
         node.check(&format!("{context}, restarted")).await;

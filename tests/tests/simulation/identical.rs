@@ -9,6 +9,9 @@ use tidemill_disk::sim::{Crash, Executor, Prng, SimDisk};
 use tidemill_raft::Term;
 use tidemill_store::{Applied, Command, Entry, Partition, ReadCache, write_prefix};
 
+/// A replica that never flushes begins anew at each restart.
+const RESTARTS_MAX: u32 = 8;
+
 /// The entries of one partition.
 fn entries(seed: u64) -> Vec<Vec<u8>> {
     let mut prng = Prng::new(seed);
@@ -45,6 +48,7 @@ fn files(entries: &[Vec<u8>], timing: u64) -> BTreeMap<String, Vec<u8>> {
     let mut disk = SimDisk::new(timing);
     executor.clone().block_on(async {
         let mut partition = open(&disk).await;
+        let mut restarts = 0;
         let lazy = timing % 3;
         let restart_one_in = [10_000, 40, 15][(timing / 3 % 3) as usize];
         while partition.applied().0 < entries.len() as u64 {
@@ -64,12 +68,16 @@ fn files(entries: &[Vec<u8>], timing: u64) -> BTreeMap<String, Vec<u8>> {
             for _ in 0..prng.below(20) {
                 executor.yield_now().await;
             }
-            if prng.one_in(restart_one_in) {
+            if restarts < RESTARTS_MAX && prng.one_in(restart_one_in) {
+                restarts += 1;
                 disk = disk.crash(Crash::ALL[prng.below(5) as usize], prng.next_u64());
                 partition = open(&disk).await;
             }
         }
+        let mut rounds = 0;
         while partition.has_work() {
+            rounds += 1;
+            assert!(rounds < 100_000, "timing {timing}: maintenance does not end");
             partition.maintain().await.unwrap();
             executor.yield_now().await;
         }
@@ -87,7 +95,11 @@ fn replicas_with_other_timings_and_restarts_have_the_same_files() {
         assert!(!first.is_empty());
         for timing in 1..12 {
             let other = files(&entries, timing);
-            assert_eq!(first.keys().collect::<Vec<_>>(), other.keys().collect::<Vec<_>>(), "seed {seed} timing {timing}");
+            assert_eq!(
+                first.keys().collect::<Vec<_>>(),
+                other.keys().collect::<Vec<_>>(),
+                "seed {seed} timing {timing}"
+            );
             for (path, content) in &first {
                 assert!(other[path] == *content, "seed {seed} timing {timing}: {path} differs");
                 compared += 1;

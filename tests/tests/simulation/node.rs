@@ -20,6 +20,9 @@ use tidemill_log::{Durability, Log, LogOptions, Poisoned};
 use tidemill_raft::{GroupId, Term};
 use tidemill_store::{Command, Partition, ReadCache};
 
+/// Segments in use from which on partitions are flushed: far below what the log may have.
+const SEGMENTS_LIVE_MAX: u64 = 16;
+
 pub fn log_options() -> LogOptions {
     LogOptions {
         // The smallest that hold a frame: sealing, preparing and recycling happen all the time.
@@ -27,7 +30,7 @@ pub fn log_options() -> LogOptions {
         durability: Durability::Fdatasync,
         batch_bytes: 16 << 10,
         pending_bytes_max: 256 << 10,
-        segments_max: 64,
+        segments_max: 512,
         groups_max: 16,
         new_log_id: 0x7469_6465,
     }
@@ -85,16 +88,23 @@ impl Node {
     ) -> Result<Node, String> {
         let Recovered { partitions, machines, terms, log, work } = recover_from(disk, options).await?;
         let replicas = Rc::new(Replicas::new(log.clone()));
-        for (id, machine) in &machines {
-            let term = terms.get(id).copied().unwrap_or_default();
-            truth.borrow_mut().forget_after(id.0, machine.applied().0);
-            replicas.open_group(*id, term, machine.clone()).map_err(|error| error.to_string())?;
-            truth.borrow_mut().proposed(id.0, Deed::Nothing);
-        }
+        // The last segment may be full: then the opening of a term waits for the next one, which the log makes.
         let logging = executor.spawn({
             let log = log.clone();
             async move { log.run().await }
         });
+        for (id, machine) in &machines {
+            let term = terms.get(id).copied().unwrap_or_default();
+            truth.borrow_mut().forget_after(id.0, machine.applied().0);
+            loop {
+                match replicas.open_group(*id, term, machine.clone()) {
+                    Ok(()) => break,
+                    Err(ProposeError::Busy) => log.room().await,
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+            truth.borrow_mut().proposed(id.0, Deed::Nothing);
+        }
         let committing = executor.spawn({
             let replicas = replicas.clone();
             async move { replicas.run_commits().await }
@@ -146,8 +156,23 @@ impl Node {
         Ok(outcome)
     }
 
+    /// Has the partitions flushed that keep the log from using its segments again: a log of `segments_max` takes not
+    /// even the entry of a flush any more.
+    async fn relieve(&self) {
+        let log = self.replicas.log();
+        if log.metrics().segments_live < SEGMENTS_LIVE_MAX {
+            return;
+        }
+        for (group, _) in log.oldest_pinned() {
+            if !self.partitions[&group.0].has_work() {
+                let _ = self.propose(group.0, &Payload::Command(Command::Flush.encode()), &Deed::Nothing).await;
+            }
+        }
+    }
+
     /// Writes all parts of a request and waits for them.
     pub async fn write(&self, request: Request) -> Result<(), String> {
+        self.relieve().await;
         let mut tickets = Vec::new();
         for (partition, image, deed) in request.parts {
             let proposed = self.propose(partition, &Payload::Batch(image), &deed).await;

@@ -70,7 +70,8 @@ fn split(lines: &str, cells: &[Cell]) -> Vec<(u32, Vec<u8>, Deed)> {
     let images = Splitter::new().split(&parsed, &plan, |_, _| true).expect("the plan covers all times");
     let part = |image: tidemill_line::PartitionImage| {
         let is_in = |cell: &&Cell| {
-            partition_of(&cell.series) == image.partition && cell.time.div_euclid(GROUP_WIDTH) as u64 + 1 == image.shard_group
+            partition_of(&cell.series) == image.partition
+                && cell.time.div_euclid(GROUP_WIDTH) as u64 + 1 == image.shard_group
         };
         let cells: Vec<Cell> = cells.iter().filter(is_in).cloned().collect();
         assert!(!cells.is_empty());
