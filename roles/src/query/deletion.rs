@@ -6,9 +6,10 @@ use crate::{
     data::question::MeasurementTest,
     query::{
         StatementError,
+        measurement_filter::MeasurementFilter,
         pieces::Answer,
         show::refuse_time,
-        sources::{Session, copy, test_of},
+        sources::{Session, copy, store_id, test_of},
     },
 };
 use tidemill_column::{TIME_MAX, TIME_MIN};
@@ -22,8 +23,9 @@ pub(super) async fn delete(
     sources: &[Measurement],
     condition: Option<&Expr>,
 ) -> Result<Answer, StatementError> {
+    let database = database(session)?;
     let (range, condition) = session.split_time(condition)?;
-    remove(session, sources, condition.as_ref(), range).await
+    remove(session, database, sources, condition.as_ref(), range).await
 }
 
 pub(super) async fn drop_series(
@@ -31,25 +33,30 @@ pub(super) async fn drop_series(
     sources: &[Measurement],
     condition: Option<&Expr>,
 ) -> Result<Answer, StatementError> {
+    let database = database(session)?;
     let (range, condition) = session.split_time(condition)?;
     refuse_time(range, "DROP SERIES")?;
-    remove(session, sources, condition.as_ref(), range).await
+    remove(session, database, sources, condition.as_ref(), range).await
 }
 
 pub(super) async fn drop_measurement(session: &Session, name: String) -> Result<Answer, StatementError> {
-    remove(session, &[Measurement::named(name)], None, TimeRange::default()).await
+    remove(session, database(session)?, &[Measurement::named(name)], None, TimeRange::default()).await
+}
+
+/// The request's database. Upstream does not complain of a missing name here, but of an unknown empty one.
+fn database(session: &Session) -> Result<DatabaseId, StatementError> {
+    let meta = session.core.meta();
+    let found = meta.database(&session.database).map(store_id);
+    found.ok_or_else(|| StatementError::DatabaseNotFound(session.database.clone()))
 }
 
 async fn remove(
     session: &Session,
+    database: DatabaseId,
     sources: &[Measurement],
     condition: Option<&Expr>,
     range: TimeRange,
 ) -> Result<Answer, StatementError> {
-    // Upstream does not complain of a missing name here, but of an unknown empty one.
-    let not_found = || StatementError::DatabaseNotFound(session.database.clone());
-    let database = session.core.meta().database(&session.database).map(|database| database.id).ok_or_else(not_found)?;
-    let database = DatabaseId(database.0);
     let tests: Option<Vec<MeasurementTest>> =
         (!sources.is_empty()).then(|| sources.iter().filter_map(test_of).collect());
     let measurements =
@@ -61,8 +68,11 @@ async fn remove(
         None => wanted(tests.as_deref()).into_iter().map(|wanted| (wanted, TagCondition::All)).collect(),
         Some(condition) => {
             let meta = session.core.meta();
-            let known = meta.database_by_id(tidemill_meta::DatabaseId(database.0)).ok_or_else(not_found)?;
+            let known = meta.database_by_id(tidemill_meta::DatabaseId(database.0));
+            let known = known.ok_or_else(|| StatementError::DatabaseNotFound(session.database.clone()))?;
             refuse_fields(&meta, known, &measurements, condition, range)?;
+            // A comparison that tags do not have would match nothing or everything: neither is what was meant.
+            MeasurementFilter::new(condition)?;
             conditional(&measurements, condition)
         }
     };
@@ -169,5 +179,54 @@ fn tag_condition(filter: &TagFilter) -> TagCondition {
         TagFilter::NotMatch { tag, regex } => {
             TagCondition::NotMatches { key: bytes(tag), regex: regex.program().as_str().to_owned() }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidemill_influxql::{RegexLiteral, parse_expr};
+
+    fn equal(key: &str, value: &str) -> TagCondition {
+        TagCondition::Equal { key: key.as_bytes().to_vec(), value: value.as_bytes().to_vec() }
+    }
+
+    fn named(names: &[&str]) -> Measurements {
+        Measurements::Named(names.iter().map(|name| name.as_bytes().to_vec()).collect())
+    }
+
+    #[test]
+    fn measurements_of_one_condition_are_deleted_together() {
+        let measurements = ["cpu".to_owned(), "mem".to_owned(), "net".to_owned()];
+        let deletions = |text: &str| conditional(&measurements, &parse_expr(text).unwrap());
+        assert_eq!(deletions("host = 'a'"), [(named(&["cpu", "mem", "net"]), equal("host", "a"))]);
+        assert_eq!(deletions("_name = 'mem' AND host = 'a'"), [(named(&["mem"]), equal("host", "a"))]);
+        assert_eq!(
+            deletions("_name = 'mem' OR host = 'a'"),
+            [(named(&["cpu", "net"]), equal("host", "a")), (named(&["mem"]), TagCondition::All)]
+        );
+        assert_eq!(deletions("host = 3"), []);
+    }
+
+    #[test]
+    fn conditions_travel_as_the_index_understands_them() {
+        let deletions =
+            conditional(&["cpu".to_owned()], &parse_expr("host !~ /a.c/ AND (dc = '' OR dc != 'x')").unwrap());
+        let not_equal = TagCondition::NotEqual { key: b"dc".to_vec(), value: b"x".to_vec() };
+        let regex = RegexLiteral::new("a.c").unwrap().program().as_str().to_owned();
+        let not_match = TagCondition::NotMatches { key: b"host".to_vec(), regex };
+        let expected = TagCondition::And(vec![not_match, TagCondition::Or(vec![equal("dc", ""), not_equal])]);
+        assert_eq!(deletions, [(named(&["cpu"]), expected.clone())]);
+        assert!(expected.compile().is_ok());
+    }
+
+    #[test]
+    fn sources_without_a_condition_stay_patterns() {
+        assert_eq!(wanted(None), [Measurements::All]);
+        let tests = ["a", "b"].map(|name| MeasurementTest::Name(name.to_owned()));
+        assert_eq!(wanted(Some(&tests)), [named(&["a", "b"])]);
+        let regex = RegexLiteral::new("^c").unwrap();
+        let tests = [MeasurementTest::Regex(regex), MeasurementTest::Name("a".to_owned())];
+        assert_eq!(wanted(Some(&tests)).len(), 2);
     }
 }

@@ -27,7 +27,7 @@ use tidemill_influxql::SelectStatement;
 use tidemill_meta::Meta;
 use tidemill_query::{
     CompileOptions, Compiled, MeasurementSelector, Merge, MergeDemand, PartOutput, ResultSeries, ScanPlan,
-    SourceRequest, SourceSchema, compile, winner,
+    SourceRequest, SourceSchema, TagFilter, compile, winner,
 };
 use tidemill_reactor::{ChunkConsumer, ChunkConsumerEnd, CoreId, chunk_stream};
 use tidemill_store::{DatabaseId, ShardGroupId};
@@ -255,7 +255,7 @@ async fn schemas(
             MeasurementSelector::Name(name) => MeasurementTest::Name(name.clone()),
             MeasurementSelector::Regex(regex) => MeasurementTest::Regex(regex.clone()),
         });
-        let found = session.ask(database, Some(tests.collect()), None, About::TagKeys).await?;
+        let found = session.ask(database, Some(tests.collect()), |_| TagFilter::All, About::TagKeys).await?;
         let Finding::Names(names) = found else { unreachable!("tag keys are found by name") };
         tag_keys.insert(database, names);
     }
@@ -267,12 +267,8 @@ async fn schemas(
                 MeasurementSelector::Name(name) => name == measurement,
                 MeasurementSelector::Regex(regex) => regex.is_match(measurement.as_bytes()),
             };
-            let is_known = schemas.iter().any(|schema| {
-                schema.measurement == *measurement
-                    && schema.database == target.database_name
-                    && schema.retention_policy == target.policy_name
-            });
-            let fields = if is_meant && !is_known { fields(&meta, target, measurement) } else { BTreeMap::new() };
+            // A measurement that two sources come to is read twice, and counts twice, as in upstream.
+            let fields = if is_meant { fields(&meta, target, measurement) } else { BTreeMap::new() };
             if !fields.is_empty() {
                 schemas.push(SourceSchema {
                     source: number,

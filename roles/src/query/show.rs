@@ -10,18 +10,18 @@ use crate::{
         StatementError,
         account::Charge,
         answer_table::{TableColumn, list, table},
+        measurement_filter::MeasurementFilter,
         pieces::Answer,
         running::RunningQueries,
-        sources::{Session, fields_of, store_id, test_of, tests_of},
+        scope::Scope,
+        sources::{Session, store_id, test_of},
     },
 };
 use tidemill_influxql::{
-    Expr, GoDurationText, ShowFieldKeys, ShowMeasurements, ShowSeries, ShowTagKeys, ShowTagValues, Source, TimeRange,
-    TimestampText,
+    GoDurationText, ShowFieldKeys, ShowMeasurements, ShowSeries, ShowTagKeys, ShowTagValues, TimeRange, TimestampText,
 };
 use tidemill_meta::{Database, RetentionPolicy, ShardGroup};
 use tidemill_query::RowLimit;
-use tidemill_store::DatabaseId;
 
 /// SHOW DATABASES, in the order of creation.
 pub(super) fn databases(session: &Session) -> Result<Answer, StatementError> {
@@ -105,10 +105,12 @@ pub(super) async fn measurements(session: &Session, show: &ShowMeasurements) -> 
     refuse_time(range, "SHOW MEASUREMENTS")?;
     let database = session.core.meta().database(name).map(store_id);
     let Some(database) = database else { return Ok(Answer::done()) };
+    let filter = condition.as_ref().map(MeasurementFilter::new).transpose()?;
     let tests = show.with_measurement.as_ref().map(|measurement| test_of(measurement).into_iter().collect());
-    let found = session.ask(database, tests, condition.as_ref(), About::Measurements).await?;
-    let Finding::Names(names) = found else { unreachable!("measurements are found by name") };
-    let names: Vec<String> = names.into_keys().collect();
+    let names: Vec<String> = match filter {
+        None => session.measurements(database, tests).await?,
+        Some(filter) => filter.measurements(session, database, tests).await?.into_iter().collect(),
+    };
     let names = RowLimit::new(show.limit, show.offset).slice(&names).to_vec();
     let charge = charge(session, names.iter().map(String::len))?;
     Ok(Answer::charged(list("measurements", "name", names, session.chunk_rows), charge))
@@ -116,8 +118,8 @@ pub(super) async fn measurements(session: &Session, show: &ShowMeasurements) -> 
 
 /// SHOW SERIES: canonical keys of the whole database, in byte order.
 pub(super) async fn series(session: &Session, show: &ShowSeries) -> Result<Answer, StatementError> {
-    let scope = Scope::of(session, show.database.as_deref(), &show.sources, show.condition.as_ref())?;
-    let Finding::Names(keys) = scope.ask(session, &show.sources, About::Series).await? else {
+    let scope = Scope::of_policies(session, show.database.as_deref(), &show.sources, show.condition.as_ref())?;
+    let Finding::Names(keys) = scope.ask(session, About::Series).await? else {
         unreachable!("series are found by measurement")
     };
     let mut keys: Vec<String> = keys.into_values().flatten().collect();
@@ -129,8 +131,8 @@ pub(super) async fn series(session: &Session, show: &ShowSeries) -> Result<Answe
 }
 
 pub(super) async fn tag_keys(session: &Session, show: &ShowTagKeys) -> Result<Answer, StatementError> {
-    let scope = Scope::of(session, show.database.as_deref(), &show.sources, show.condition.as_ref())?;
-    let Finding::Names(found) = scope.ask(session, &show.sources, About::TagKeys).await? else {
+    let scope = Scope::of_database(session, show.database.as_deref(), &show.sources, show.condition.as_ref())?;
+    let Finding::Names(found) = scope.ask(session, About::TagKeys).await? else {
         unreachable!("tag keys are found by measurement")
     };
     let limit = RowLimit::new(show.limit, show.offset);
@@ -146,8 +148,8 @@ pub(super) async fn tag_keys(session: &Session, show: &ShowTagKeys) -> Result<An
 }
 
 pub(super) async fn tag_values(session: &Session, show: &ShowTagValues) -> Result<Answer, StatementError> {
-    let scope = Scope::of(session, show.database.as_deref(), &show.sources, show.condition.as_ref())?;
-    let Finding::Pairs(found) = scope.ask(session, &show.sources, About::TagValues(show.key.clone())).await? else {
+    let scope = Scope::of_database(session, show.database.as_deref(), &show.sources, show.condition.as_ref())?;
+    let Finding::Pairs(found) = scope.ask(session, About::TagValues(show.key.clone())).await? else {
         unreachable!("tag values are found as pairs")
     };
     let charge = charge(session, found.values().flatten().map(|(key, value)| key.len() + value.len()))?;
@@ -165,20 +167,16 @@ pub(super) async fn tag_values(session: &Session, show: &ShowTagValues) -> Resul
 }
 
 pub(super) async fn field_keys(session: &Session, show: &ShowFieldKeys) -> Result<Answer, StatementError> {
-    let scope = Scope::of(session, show.database.as_deref(), &show.sources, None)?;
-    let names = session.measurements(scope.database, tests_of(&show.sources)).await?;
+    let scope = Scope::of_policies(session, show.database.as_deref(), &show.sources, None)?;
     let limit = RowLimit::new(show.limit, show.offset);
-    let meta = session.core.meta();
     let mut series = Vec::new();
-    if let Some(database) = meta.database_by_id(tidemill_meta::DatabaseId(scope.database.0)) {
-        for measurement in names {
-            let fields: Vec<_> = fields_of(&meta, database, &measurement).into_iter().collect();
-            let rows = limit.slice(&fields).iter().map(|(name, kind)| (name.clone(), kind.to_string()));
-            let (keys, types): (Vec<String>, Vec<String>) = rows.unzip();
-            if !keys.is_empty() {
-                let columns = vec![("fieldKey", TableColumn::Texts(keys)), ("fieldType", TableColumn::Texts(types))];
-                series.push(table(&measurement, columns));
-            }
+    for (measurement, fields) in scope.fields(session).await? {
+        let fields: Vec<_> = fields.into_iter().collect();
+        let rows = limit.slice(&fields).iter().map(|(name, kind)| (name.clone(), kind.to_string()));
+        let (keys, types): (Vec<String>, Vec<String>) = rows.unzip();
+        if !keys.is_empty() {
+            let columns = vec![("fieldKey", TableColumn::Texts(keys)), ("fieldType", TableColumn::Texts(types))];
+            series.push(table(&measurement, columns));
         }
     }
     Ok(Answer::of(series))
@@ -238,41 +236,6 @@ fn charge(session: &Session, lengths: impl Iterator<Item = usize>) -> Result<Cha
     let mut charge = session.query.charge();
     charge.set(lengths.map(|length| length + size_of::<String>()).sum())?;
     Ok(charge)
-}
-
-/// What an index statement is about.
-pub(super) struct Scope {
-    pub database: DatabaseId,
-    /// No shard holds the asked time.
-    is_empty: bool,
-    condition: Option<Expr>,
-}
-
-impl Scope {
-    /// Checks the names of an index statement.
-    pub fn of(
-        session: &Session,
-        database: Option<&str>,
-        sources: &[Source],
-        condition: Option<&Expr>,
-    ) -> Result<Scope, StatementError> {
-        session.check_sources(sources)?;
-        let database = session.database_id(database)?;
-        session.check_policies(sources)?;
-        let (range, condition) = session.split_time(condition)?;
-        let is_empty = range != TimeRange::default() && {
-            let meta = session.core.meta();
-            let known = meta.database_by_id(tidemill_meta::DatabaseId(database.0));
-            let mut policies = known.into_iter().flat_map(|known| &known.policies);
-            !policies.any(|policy| policy.groups_in(range.min_or_first(), range.max_or_last()).next().is_some())
-        };
-        Ok(Scope { database, is_empty, condition })
-    }
-
-    pub async fn ask(&self, session: &Session, sources: &[Source], about: About) -> Result<Finding, StatementError> {
-        let tests = if self.is_empty { Some(Vec::new()) } else { tests_of(sources) };
-        session.ask(self.database, tests, self.condition.as_ref(), about).await
-    }
 }
 
 #[cfg(test)]

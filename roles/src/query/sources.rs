@@ -73,20 +73,23 @@ impl Session {
         Ok(())
     }
 
-    /// Whether the policies that sources name exist; upstream answers index statements per shard of the policy.
-    pub fn check_policies(&self, sources: &[Source]) -> Result<(), StatementError> {
-        for source in sources {
-            let Source::Measurement(measurement) = source else { continue };
-            let name = self.database_name(measurement.database.as_deref())?;
-            let meta = self.core.meta();
-            let policy = measurement.retention_policy.as_deref().or(self.retention_policy.as_deref());
-            if let (Some(database), Some(policy)) = (meta.database(name), policy) {
-                if database.policy(Some(policy)).is_none() {
-                    return Err(StatementError::PolicyNotFound(policy.to_owned()));
-                }
-            }
-        }
-        Ok(())
+    /// Whether the policy that a name leaves to the request has shard groups in a time range.
+    pub fn has_groups(
+        &self,
+        database_name: &str,
+        policy: Option<&str>,
+        range: TimeRange,
+    ) -> Result<bool, StatementError> {
+        let meta = self.core.meta();
+        let not_found = || StatementError::DatabaseNotFound(database_name.to_owned());
+        let database = meta.database(database_name).ok_or_else(not_found)?;
+        let policy = policy.or(self.retention_policy.as_deref()).unwrap_or(&database.default_policy);
+        let not_found = || match policy {
+            "" => StatementError::NoDefaultPolicy(database_name.to_owned()),
+            policy => StatementError::PolicyNotFound(policy.to_owned()),
+        };
+        let policy = database.policy(Some(policy)).ok_or_else(not_found)?;
+        Ok(policy.groups_in(range.min_or_first(), range.max_or_last()).next().is_some())
     }
 
     /// A condition's time range and the rest of it.
@@ -94,28 +97,36 @@ impl Session {
         Ok(split_time(condition, &TimeContext::utc(self.now_ns))?)
     }
 
-    /// Asks all indexes of a database.
+    /// Asks all indexes of a database; `filter` gives the condition on the tags of a measurement.
     pub async fn ask(
+        &self,
+        database: DatabaseId,
+        measurements: Option<Vec<MeasurementTest>>,
+        filter: impl Fn(&str) -> TagFilter + Send + Sync + 'static,
+        about: About,
+    ) -> Result<Finding, StatementError> {
+        let wanted = Wanted { measurements, filter: Box::new(filter) };
+        Ok(self.core.ask(Question { database, wanted, about }).await?)
+    }
+
+    /// As [`Session::ask`], with the WHERE of a SHOW statement.
+    pub async fn ask_where(
         &self,
         database: DatabaseId,
         measurements: Option<Vec<MeasurementTest>>,
         condition: Option<&Expr>,
         about: About,
     ) -> Result<Finding, StatementError> {
-        let filter: Box<dyn Fn(&str) -> TagFilter + Send + Sync> = match condition {
-            None => Box::new(|_| TagFilter::All),
-            Some(condition) => {
-                let fields = self.fields_in_question(database, &measurements, condition).await?;
-                let condition = condition.clone();
-                Box::new(move |measurement| {
-                    let fields = fields.get(measurement);
-                    let is_field = |name: &str| fields.is_some_and(|fields| fields.contains(name));
-                    TagFilter::of_show(&condition, measurement, &is_field)
-                })
-            }
+        let Some(condition) = condition.cloned() else {
+            return self.ask(database, measurements, |_| TagFilter::All, about).await;
         };
-        let question = Question { database, wanted: Wanted { measurements, filter }, about };
-        Ok(self.core.ask(question).await?)
+        let fields = self.fields_in_question(database, &measurements, &condition).await?;
+        let filter = move |measurement: &str| {
+            let fields = fields.get(measurement);
+            let is_field = |name: &str| fields.is_some_and(|fields| fields.contains(name));
+            TagFilter::of_show(&condition, measurement, &is_field)
+        };
+        self.ask(database, measurements, filter, about).await
     }
 
     /// Names of measurements that are meant and have series.
@@ -124,21 +135,10 @@ impl Session {
         database: DatabaseId,
         tests: Option<Vec<MeasurementTest>>,
     ) -> Result<Vec<String>, StatementError> {
-        match self.ask_unconditionally(database, tests, About::Measurements).await? {
+        match self.ask(database, tests, |_| TagFilter::All, About::Measurements).await? {
             Finding::Names(names) => Ok(names.into_keys().collect()),
             _ => unreachable!("measurements are found by name"),
         }
-    }
-
-    async fn ask_unconditionally(
-        &self,
-        database: DatabaseId,
-        measurements: Option<Vec<MeasurementTest>>,
-        about: About,
-    ) -> Result<Finding, StatementError> {
-        let filter = Box::new(|_: &str| TagFilter::All);
-        let question = Question { database, wanted: Wanted { measurements, filter }, about };
-        Ok(self.core.ask(question).await?)
     }
 
     /// The names of a condition that are fields, by measurement: an unqualified name of a field is not a tag.
