@@ -201,7 +201,10 @@ async fn execute(session: &Rc<Session>, statement: Statement) -> Result<Answer, 
         | Statement::GrantAdmin { .. }
         | Statement::Revoke { .. }
         | Statement::RevokeAdmin { .. } => Err(StatementError::Invalid("user not found".to_owned())),
-        Statement::DropSubscription { .. } => Err(StatementError::Invalid("subscription not found".to_owned())),
+        Statement::DropSubscription { database, .. } => {
+            session.database_id(Some(&database))?;
+            Err(StatementError::Invalid("subscription not found".to_owned()))
+        }
         Statement::CreateContinuousQuery(_) => Err(StatementError::NotSupported("CREATE CONTINUOUS QUERY")),
         Statement::CreateSubscription(_) => Err(StatementError::NotSupported("CREATE SUBSCRIPTION")),
         Statement::CreateUser(_) => Err(StatementError::NotSupported("CREATE USER")),

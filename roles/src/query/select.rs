@@ -60,10 +60,13 @@ struct Scan {
     parts: Vec<PartStream>,
 }
 
-enum PartStream {
-    Away(Option<ChunkConsumerEnd<PartChunk>>),
-    Here(ChunkConsumer<PartChunk>),
-    Ended,
+/// What comes from a part.
+struct PartStream {
+    end: Option<ChunkConsumerEnd<PartChunk>>,
+    consumer: Option<ChunkConsumer<PartChunk>>,
+    /// Outputs of the last chunk that the merge has not taken, with their charge.
+    outputs: std::vec::IntoIter<PartOutput>,
+    charge: Option<Charge>,
 }
 
 /// A retention policy that a source names.
@@ -160,25 +163,35 @@ impl Select {
 
     /// The next output of a part; `None` when it is done.
     async fn receive(&mut self, scan: u32, part: u32) -> Result<Option<PartOutput>, StatementError> {
-        let stream = &mut self.scans[scan as usize].parts[part as usize];
-        if let PartStream::Away(end) = stream {
-            let end = end.take().ok_or(StatementError::PartLost(part))?;
-            *stream = PartStream::Here(end.arrive().await);
-        }
-        let PartStream::Here(chunks) = stream else { return Ok(None) };
-        let chunk = match chunks.next().await {
-            // Between finding nothing and finding the producer gone, its last chunk may have come.
-            None => chunks.next().await,
-            chunk => chunk,
-        };
-        match chunk {
-            Some(PartChunk::Output(output, _)) => Ok(Some(output)),
-            Some(PartChunk::End) => {
-                *stream = PartStream::Ended;
-                Ok(None)
+        self.scans[scan as usize].parts[part as usize].next(part).await
+    }
+}
+
+impl PartStream {
+    async fn next(&mut self, part: u32) -> Result<Option<PartOutput>, StatementError> {
+        loop {
+            if let Some(output) = self.outputs.next() {
+                return Ok(Some(output));
             }
-            Some(PartChunk::Failed(text)) => Err(StatementError::Part(text)),
-            None => Err(StatementError::PartLost(part)),
+            self.charge = None;
+            if let Some(end) = self.end.take() {
+                self.consumer = Some(end.arrive().await);
+            }
+            let Some(chunks) = &self.consumer else { return Ok(None) };
+            let chunk = match chunks.next().await {
+                // Between finding nothing and finding the producer gone, its last chunk may have come.
+                None => chunks.next().await,
+                chunk => chunk,
+            };
+            match chunk {
+                Some(PartChunk::Outputs(outputs, charge)) => {
+                    self.outputs = outputs.into_iter();
+                    self.charge = Some(charge);
+                }
+                Some(PartChunk::End) => self.consumer = None,
+                Some(PartChunk::Failed(text)) => return Err(StatementError::Part(text)),
+                None => return Err(StatementError::PartLost(part)),
+            }
         }
     }
 }
@@ -195,7 +208,8 @@ impl Scan {
         let mut orders: BTreeMap<CoreId, ScanOrder> = BTreeMap::new();
         for partition in 0..session.core.partition_count() {
             let (producer, consumer) = chunk_stream(WINDOW);
-            self.parts.push(PartStream::Away(Some(consumer)));
+            let outputs = Vec::new().into_iter();
+            self.parts.push(PartStream { end: Some(consumer), consumer: None, outputs, charge: None });
             let order = orders.entry(session.core.core_of(partition)).or_insert_with(|| ScanOrder {
                 scan: self.plan.clone(),
                 database: self.database,
