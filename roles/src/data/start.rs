@@ -254,20 +254,25 @@ fn log_options(context: &CoreContext<Message>, founding: &Founding) -> LogOption
     LogOptions { new_log_id: context.seed.random_u64() ^ founding.log_seed, ..founding.options.log.clone() }
 }
 
-async fn epochs(disk: &RingDisk) -> Result<Vec<Epoch>, StartFailure> {
+/// Epochs whose logs are needed, in order, and the number for a new one: above all that ever were, because the folders
+/// of finished ones stay.
+async fn epochs(disk: &RingDisk) -> Result<(Vec<Epoch>, u64), StartFailure> {
     disk.create_dir(LOG_FOLDER).await?;
-    let mut epochs: Vec<Epoch> = disk.list(LOG_FOLDER).await?.iter().filter_map(|name| Epoch::parse(name)).collect();
-    epochs.sort_unstable();
-    Ok(epochs)
+    let names = disk.list(LOG_FOLDER).await?;
+    let mut needed: Vec<Epoch> = names.iter().filter_map(|name| Epoch::parse(name)).collect();
+    needed.sort_unstable();
+    let ever = names.iter().filter_map(|name| Epoch::parse(name.strip_prefix(DONE_PREFIX).unwrap_or(name)));
+    let newest = ever.map(|epoch| epoch.number).max().unwrap_or(0);
+    Ok((needed, newest + 1))
 }
 
 /// The epoch of this number of cores. Core 0 makes it; the others wait until it is there.
 async fn current_epoch(context: &CoreContext<Message>) -> Result<Epoch, StartFailure> {
     if context.core == META_CORE {
-        let known = epochs(&context.disk).await?;
-        let epoch = match known.last() {
+        let (needed, number) = epochs(&context.disk).await?;
+        let epoch = match needed.last() {
             Some(last) if last.cores == context.cores => *last,
-            last => Epoch { number: last.map_or(1, |last| last.number + 1), cores: context.cores },
+            _ => Epoch { number, cores: context.cores },
         };
         context.disk.create_dir(&epoch.folder()).await?;
         for other in (0..context.cores as u16).map(tidemill_reactor::CoreId).filter(|other| *other != META_CORE) {
@@ -295,7 +300,7 @@ async fn finish_old_epochs(
     meta: &Rc<MetaMachine>,
     cache: &Rc<ReadCache>,
 ) -> Result<(), StartFailure> {
-    let known = epochs(&context.disk).await?;
+    let (known, _) = epochs(&context.disk).await?;
     let old = known.iter().filter(|epoch| epoch.cores != context.cores || Some(*epoch) != known.last());
     for epoch in old {
         tracing::info!(

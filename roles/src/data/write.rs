@@ -3,8 +3,8 @@
 //! In order: names (database, policy), admission, parse, retention, shard groups, field types, split, propose, answer.
 //! A row is stored or named in the answer with a reason (I4); the answer says "written" after all batches are durable.
 
+mod field_types;
 mod rejection;
-mod types;
 
 use crate::{
     data::{

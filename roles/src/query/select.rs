@@ -130,7 +130,7 @@ impl Select {
                     let output = self.receive(scan, part).await?;
                     self.merge.supply(scan, part, output);
                     self.outputs_taken += 1;
-                    if self.outputs_taken % OUTPUTS_PER_LOOK == 0 {
+                    if self.outputs_taken.is_multiple_of(OUTPUTS_PER_LOOK) {
                         self.charge.set(self.merge.bytes_held())?;
                     }
                 }
@@ -317,10 +317,10 @@ async fn all<T>(mut futures: Vec<Pin<Box<dyn Future<Output = T>>>>) -> Vec<T> {
     let mut results: Vec<Option<T>> = futures.iter().map(|_| None).collect();
     poll_fn(|context| {
         for (future, result) in futures.iter_mut().zip(&mut results) {
-            if result.is_none() {
-                if let Poll::Ready(value) = future.as_mut().poll(context) {
-                    *result = Some(value);
-                }
+            if result.is_none()
+                && let Poll::Ready(value) = future.as_mut().poll(context)
+            {
+                *result = Some(value);
             }
         }
         if results.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }

@@ -97,10 +97,10 @@ impl<D: Disk> SeriesCursors<'_, D> {
         states.turn += 1;
         states.open.insert(states.turn, series);
         states.series[series as usize] = State::Open { cursor, rest, turn: states.turn };
-        if states.open.len() > OPEN_MAX {
-            if let Some((turn, _)) = states.open.first_key_value() {
-                states.close(*turn);
-            }
+        if states.open.len() > OPEN_MAX
+            && let Some((turn, _)) = states.open.first_key_value()
+        {
+            states.close(*turn);
         }
         Ok(Some(points))
     }
