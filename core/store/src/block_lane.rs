@@ -1,52 +1,94 @@
 //! One field of one series in one source, block by block.
 
 use crate::{read_error::ReadError, tsm_file::TsmFile};
-use std::{collections::VecDeque, rc::Rc};
+use std::{ops::Range, rc::Rc};
 use tidemill_column::{Column, Values};
 use tidemill_disk::DiskFile;
-use tidemill_tsm::index::Entry;
+use tidemill_tsm::{index::Entry, statistics::BlockStatistics};
 
 /// A source of one field. Its blocks do not overlap each other.
 pub struct Lane<F: DiskFile> {
     field: usize,
-    blocks: VecDeque<Entry>,
-    file: Option<Rc<TsmFile<F>>>,
+    blocks: Option<Blocks<F>>,
     /// Inclusive range that was asked for.
     range: (i64, i64),
     /// Inclusive ranges of points that are gone.
-    deleted: Rc<[(i64, i64)]>,
+    deleted: Option<Rc<[(i64, i64)]>>,
     head: Option<Slice>,
 }
 
-/// Rows of one field: strictly ascending times and their values.
+/// Blocks of a key of a file that were not decoded yet, in ascending time.
+pub struct Blocks<F: DiskFile> {
+    pub file: Rc<TsmFile<F>>,
+    /// Position of the key in the file's index.
+    pub key: usize,
+    /// Numbers of the blocks.
+    pub left: Range<usize>,
+    /// Statistics of all blocks of the key, once one was asked for.
+    pub statistics: Vec<Option<BlockStatistics>>,
+}
+
+/// Rows of one field: strictly ascending times and their values. Parts of the same rows share them.
 pub struct Slice {
     pub field: usize,
-    pub times: Vec<i64>,
-    pub column: Column,
+    pub times: Rc<Vec<i64>>,
+    pub column: Rc<Column>,
+    pub rows: Range<usize>,
+}
+
+impl Slice {
+    pub fn new(field: usize, times: Vec<i64>, column: Column) -> Slice {
+        let rows = 0..times.len();
+        Slice { field, times: Rc::new(times), column: Rc::new(column), rows }
+    }
+
+    pub fn times(&self) -> &[i64] {
+        &self.times[self.rows.clone()]
+    }
+
+    /// Times and values, without a copy where nobody else holds them.
+    pub fn into_parts(self) -> (Vec<i64>, Column) {
+        let is_whole = self.rows == (0..self.times.len());
+        if is_whole {
+            let times = Rc::try_unwrap(self.times).unwrap_or_else(|shared| shared.as_ref().clone());
+            let column = Rc::try_unwrap(self.column).unwrap_or_else(|shared| shared.as_ref().clone());
+            return (times, column);
+        }
+        let mut column = Column::new(self.column.values.field_type());
+        column.extend_from(&self.column, self.rows.clone());
+        (self.times[self.rows].to_vec(), column)
+    }
+}
+
+impl<F: DiskFile> Blocks<F> {
+    fn entry(&self, descending: bool) -> Option<Entry> {
+        let number = if descending { self.left.end.checked_sub(1)? } else { self.left.start };
+        if self.left.is_empty() { None } else { self.file.entry(self.key, number) }
+    }
+
+    fn pop(&mut self, descending: bool) -> Option<Entry> {
+        let entry = self.entry(descending)?;
+        if descending {
+            self.left.end -= 1;
+        } else {
+            self.left.start += 1;
+        }
+        Some(entry)
+    }
 }
 
 impl<F: DiskFile> Lane<F> {
     /// Rows that are in memory already.
     pub fn of_rows(slice: Slice) -> Lane<F> {
-        Lane {
-            field: slice.field,
-            blocks: VecDeque::new(),
-            file: None,
-            range: (i64::MIN, i64::MAX),
-            deleted: Rc::new([]),
-            head: Some(slice),
-        }
+        Lane { field: slice.field, blocks: None, range: (i64::MIN, i64::MAX), deleted: None, head: Some(slice) }
     }
 
-    /// Blocks of a file, in ascending time.
-    pub fn of_blocks(
-        field: usize,
-        file: Rc<TsmFile<F>>,
-        blocks: VecDeque<Entry>,
-        range: (i64, i64),
-        deleted: Rc<[(i64, i64)]>,
-    ) -> Lane<F> {
-        Lane { field, blocks, file: Some(file), range, deleted, head: None }
+    pub fn of_blocks(field: usize, blocks: Blocks<F>, range: (i64, i64), deleted: Option<Rc<[(i64, i64)]>>) -> Lane<F> {
+        Lane { field, blocks: Some(blocks), range, deleted, head: None }
+    }
+
+    pub fn field(&self) -> usize {
+        self.field
     }
 
     pub fn is_loaded(&self) -> bool {
@@ -54,39 +96,70 @@ impl<F: DiskFile> Lane<F> {
     }
 
     pub fn is_exhausted(&self) -> bool {
-        self.head.is_none() && self.blocks.is_empty()
+        self.head.is_none() && self.blocks.as_ref().is_none_or(|blocks| blocks.left.is_empty())
+    }
+
+    /// The block that is decoded next; `None` while decoded rows are left.
+    pub fn next_block(&self, descending: bool) -> Option<Entry> {
+        if self.head.is_some() { None } else { self.blocks.as_ref()?.entry(descending) }
     }
 
     /// Where the lane's next rows begin, seen in the direction of reading.
     pub fn start(&self, descending: bool) -> Option<i64> {
         match (&self.head, descending) {
-            (Some(head), false) => head.times.first().copied(),
-            (Some(head), true) => head.times.last().copied(),
-            (None, false) => self.blocks.front().map(|block| block.min_time),
-            (None, true) => self.blocks.back().map(|block| block.max_time),
+            (Some(head), false) => head.times().first().copied(),
+            (Some(head), true) => head.times().last().copied(),
+            (None, false) => self.next_block(false).map(|block| block.min_time),
+            (None, true) => self.next_block(true).map(|block| block.max_time),
+        }
+    }
+
+    /// Where the block after the next one begins.
+    pub fn start_behind_block(&self, descending: bool) -> Option<i64> {
+        let blocks = self.blocks.as_ref().filter(|blocks| blocks.left.len() > 1)?;
+        if descending {
+            Some(blocks.file.entry(blocks.key, blocks.left.end - 2)?.max_time)
+        } else {
+            Some(blocks.file.entry(blocks.key, blocks.left.start + 1)?.min_time)
         }
     }
 
     /// Where the decoded head ends, seen in the direction of reading.
     pub fn head_end(&self, descending: bool) -> Option<i64> {
-        let times = &self.head.as_ref()?.times;
+        let times = self.head.as_ref()?.times();
         if descending { times.first().copied() } else { times.last().copied() }
+    }
+
+    /// The statistics of the next block, if every one of its points was asked for and is there.
+    pub fn summary(&mut self, descending: bool) -> Option<BlockStatistics> {
+        let block = self.next_block(descending)?;
+        let touches = |(min, max): &(i64, i64)| *min <= block.max_time && *max >= block.min_time;
+        if block.min_time < self.range.0
+            || block.max_time > self.range.1
+            || self.deleted.as_ref().is_some_and(|deleted| deleted.iter().any(touches))
+        {
+            return None;
+        }
+        let blocks = self.blocks.as_mut()?;
+        let number = if descending { blocks.left.end - 1 } else { blocks.left.start };
+        if blocks.statistics.is_empty() {
+            blocks.statistics = blocks.file.statistics_of(blocks.key);
+        }
+        blocks.statistics.get(number).copied().flatten()
+    }
+
+    /// Passes over the next block: its summary was given.
+    pub fn skip(&mut self, descending: bool) {
+        self.blocks.as_mut().and_then(|blocks| blocks.pop(descending));
     }
 
     /// Decodes the next block that holds a row of the asked range; after the last the lane is exhausted.
     pub async fn load(&mut self, descending: bool) -> Result<(), ReadError> {
         while self.head.is_none() {
-            let next = if descending { self.blocks.pop_back() } else { self.blocks.pop_front() };
-            let (Some(block), Some(file)) = (next, &self.file) else { return Ok(()) };
-            let (mut times, mut values) = file.read_block(&block).await?;
-            if block.min_time < self.range.0 || block.max_time > self.range.1 {
-                let start = times.partition_point(|time| *time < self.range.0);
-                let end = times.partition_point(|time| *time <= self.range.1);
-                times.truncate(end);
-                values.truncate(end);
-                (times, values) = split_off(times, values, start);
-            }
-            for (min, max) in self.deleted.iter() {
+            let Some(blocks) = &mut self.blocks else { return Ok(()) };
+            let Some(block) = blocks.pop(descending) else { return Ok(()) };
+            let (mut times, mut values) = blocks.file.read_block(&block).await?;
+            for (min, max) in self.deleted.iter().flat_map(|deleted| deleted.iter()) {
                 let start = times.partition_point(|time| time < min);
                 let end = times.partition_point(|time| time <= max);
                 if start < end {
@@ -97,8 +170,11 @@ impl<F: DiskFile> Lane<F> {
                     times.drain(start..end);
                 }
             }
-            if !times.is_empty() {
-                self.head = Some(Slice { field: self.field, times, column: Column::dense(values) });
+            let start = times.partition_point(|time| *time < self.range.0);
+            let end = times.partition_point(|time| *time <= self.range.1);
+            if start < end {
+                let slice = Slice::new(self.field, times, Column::dense(values));
+                self.head = Some(Slice { rows: start..end, ..slice });
             }
         }
         Ok(())
@@ -106,44 +182,24 @@ impl<F: DiskFile> Lane<F> {
 
     /// Takes the head's rows up to `limit` (from it on, when descending).
     pub fn take(&mut self, limit: i64, descending: bool) -> Option<Slice> {
-        let head = self.head.as_mut()?;
+        let mut head = self.head.take()?;
         let cut = if descending {
-            head.times.partition_point(|time| *time < limit)
+            head.rows.start + head.times().partition_point(|time| *time < limit)
         } else {
-            head.times.partition_point(|time| *time <= limit)
+            head.rows.start + head.times().partition_point(|time| *time <= limit)
         };
-        if cut == if descending { 0 } else { head.times.len() } {
-            return self.head.take();
+        let (taken, left) = if descending {
+            (cut..head.rows.end, head.rows.start..cut)
+        } else {
+            (head.rows.start..cut, cut..head.rows.end)
+        };
+        if !left.is_empty() {
+            let (times, column) = (head.times.clone(), head.column.clone());
+            self.head = Some(Slice { field: head.field, times, column, rows: left });
         }
-        if cut == if descending { head.times.len() } else { 0 } {
-            return None;
-        }
-        let (later_times, later) = (head.times.split_off(cut), split_column(&mut head.column, cut));
-        let later = Slice { field: head.field, times: later_times, column: later };
-        if descending {
-            return Some(later);
-        }
-        self.head.replace(later)
+        head.rows = taken;
+        (!head.rows.is_empty()).then_some(head)
     }
-}
-
-/// The rows from `start` on.
-fn split_off(mut times: Vec<i64>, values: Values, start: usize) -> (Vec<i64>, Values) {
-    if start == 0 {
-        return (times, values);
-    }
-    let mut left = Values::new(values.field_type());
-    left.extend_from(&values, start..values.len());
-    times.drain(..start);
-    (times, left)
-}
-
-/// Leaves the first `cut` rows and returns the others.
-fn split_column(column: &mut Column, cut: usize) -> Column {
-    let mut later = Column::new(column.values.field_type());
-    later.extend_from(column, cut..column.len());
-    column.truncate(cut);
-    later
 }
 
 #[cfg(test)]
@@ -184,23 +240,23 @@ mod tests {
     }
 
     fn lane(times: &[i64]) -> Lane<NoFile> {
-        Lane::of_rows(Slice { field: 0, times: times.to_vec(), column: Column::dense(Values::Integer(times.to_vec())) })
+        Lane::of_rows(Slice::new(0, times.to_vec(), Column::dense(Values::Integer(times.to_vec()))))
     }
 
     #[test]
     fn a_head_is_cut_at_the_limit_in_both_directions() {
         let mut up = lane(&[1, 2, 3, 4]);
-        assert_eq!(up.take(0, false).map(|slice| slice.times), None);
-        assert_eq!(up.take(2, false).map(|slice| slice.times), Some(vec![1, 2]));
+        assert_eq!(up.take(0, false).map(|slice| slice.times().to_vec()), None);
+        assert_eq!(up.take(2, false).map(|slice| slice.times().to_vec()), Some(vec![1, 2]));
         assert_eq!((up.start(false), up.head_end(false)), (Some(3), Some(4)));
-        assert_eq!(up.take(9, false).map(|slice| slice.times), Some(vec![3, 4]));
+        assert_eq!(up.take(9, false).map(|slice| slice.times().to_vec()), Some(vec![3, 4]));
         assert!(up.is_exhausted());
         let mut down = lane(&[1, 2, 3, 4]);
-        assert_eq!(down.take(5, true).map(|slice| slice.times), None);
-        assert_eq!(down.take(3, true).map(|slice| slice.times), Some(vec![3, 4]));
+        assert_eq!(down.take(5, true).map(|slice| slice.times().to_vec()), None);
+        assert_eq!(down.take(3, true).map(|slice| slice.times().to_vec()), Some(vec![3, 4]));
         assert_eq!((down.start(true), down.head_end(true)), (Some(2), Some(1)));
         let rest = down.take(1, true).unwrap();
-        assert_eq!(rest.column, Column::dense(Values::Integer(vec![1, 2])));
+        assert_eq!(rest.into_parts(), (vec![1, 2], Column::dense(Values::Integer(vec![1, 2]))));
         assert!(down.is_exhausted());
     }
 }

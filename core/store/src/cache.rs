@@ -4,10 +4,10 @@
 //! (CLOCK). Chunks are copies, so that the registered buffers of the reads go back to their pool.
 //! Knows nothing of blocks and checksums: what a block holds is verified whenever it is decoded.
 
+use crate::id::IdHash;
 use hashbrown::HashMap;
 use std::{cell::RefCell, collections::VecDeque, io, rc::Rc};
 use tidemill_disk::DiskFile;
-use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 /// Bytes of a chunk: about eight blocks of a thousand floats, so that a query of one series reads little in vain.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -20,7 +20,7 @@ pub struct ReadCache {
 }
 
 struct State {
-    chunks: HashMap<(FileKey, u64), Chunk, Xxh3DefaultBuilder>,
+    chunks: HashMap<(FileKey, u64), Chunk, IdHash>,
     clock: VecDeque<(FileKey, u64)>,
     bytes: usize,
     bytes_max: usize,

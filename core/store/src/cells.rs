@@ -19,6 +19,8 @@ pub struct Cells {
     rows: u32,
     capacity: u32,
     ascending: bool,
+    /// Newest time of the rows; the smallest number while there are none.
+    max_time: i64,
 }
 
 /// Rows that a series gets room for at first, and from which on growth is by a half instead of doubling: a busy series
@@ -35,6 +37,7 @@ impl Cells {
             rows: 0,
             capacity: 0,
             ascending: true,
+            max_time: i64::MIN,
         }
     }
 
@@ -49,6 +52,7 @@ impl Cells {
         for time in times {
             self.ascending &= *time as i64 > last;
             last = *time as i64;
+            self.max_time = self.max_time.max(last);
         }
         let (start, end) = (self.rows as usize, self.rows as usize + range.len());
         let capacity = self.capacity as usize;
@@ -147,6 +151,7 @@ impl Cells {
             *valid = left;
         }
         self.rows = kept.len() as u32;
+        self.max_time = self.times().iter().map(|time| *time as i64).max().unwrap_or(i64::MIN);
         removed
     }
 
@@ -176,7 +181,7 @@ impl Cells {
     }
 
     pub fn max_time(&self) -> Option<i64> {
-        self.times().iter().map(|time| *time as i64).max()
+        (self.rows > 0).then_some(self.max_time)
     }
 
     /// Bytes on the heap, approximately.

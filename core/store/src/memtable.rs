@@ -8,15 +8,14 @@
 
 use crate::{
     cells::{Cells, StringHeap},
-    id::{FieldId, SeriesId},
+    id::{FieldId, IdHash, SeriesId},
     sorted::SortedRows,
 };
 use hashbrown::HashMap;
-use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 /// Map from series to table. The hasher is fixed, and the map is never iterated: tables are in arrival order of their
 /// first row, which the log decides.
-type Slots = HashMap<SeriesId, u32, Xxh3DefaultBuilder>;
+type Slots = HashMap<SeriesId, u32, IdHash>;
 
 /// The rows of one shard group.
 #[derive(Default)]
@@ -32,7 +31,7 @@ pub struct Memtable {
 }
 
 /// Newest time in ordered files, by series.
-pub type Watermarks = HashMap<SeriesId, i64, Xxh3DefaultBuilder>;
+pub type Watermarks = HashMap<SeriesId, i64, IdHash>;
 
 /// Which of the two tables of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

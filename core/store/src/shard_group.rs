@@ -1,7 +1,7 @@
 //! The points of one shard group in one partition: active memtable, frozen ones, files.
 
 use crate::{
-    block_lane::{Lane, Slice},
+    block_lane::{Blocks, Lane, Slice},
     id::{DatabaseId, FieldId, SeriesId},
     index::SeriesIndex,
     manifest::{Tombstone, TombstoneScope},
@@ -9,7 +9,7 @@ use crate::{
     tsm_file::TsmFile,
 };
 use roaring::RoaringBitmap;
-use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use std::{cell::RefCell, rc::Rc};
 use tidemill_column::{Bitmap, Column, Values};
 use tidemill_disk::DiskFile;
 
@@ -146,13 +146,13 @@ impl<F: DiskFile> ShardGroupView<F> {
         let mut lanes = Vec::new();
         for file in self.files.iter().filter(|file| file.touches(range.0, range.1)) {
             let mut deleted = None;
-            for (name, _, entries) in file.keys(series) {
-                let Some(position) = fields.iter().position(|field| field.name.as_ref() == name) else { continue };
-                let blocks: VecDeque<_> =
-                    entries.overlapping(range.0, range.1).filter_map(|block| entries.entry(block)).collect();
-                if !blocks.is_empty() {
-                    let deleted = deleted.get_or_insert_with(|| file.deleted(series, measurement)).clone();
-                    lanes.push(Lane::of_blocks(position, file.clone(), blocks, range, deleted));
+            for key in file.keys(series) {
+                let Some(position) = fields.iter().position(|field| field.name.as_ref() == key.field) else { continue };
+                let left = key.entries.overlapping(range.0, range.1);
+                if !left.is_empty() {
+                    let deleted: &Option<_> = deleted.get_or_insert_with(|| file.deleted(series, measurement));
+                    let blocks = Blocks { file: file.clone(), key: key.position, left, statistics: Vec::new() };
+                    lanes.push(Lane::of_blocks(position, blocks, range, deleted.clone()));
                 }
             }
         }
@@ -182,12 +182,13 @@ impl<F: DiskFile> ShardGroupView<F> {
         let mut unsure = false;
         for file in self.files.iter() {
             let deleted = file.deleted(series, measurement);
-            for (_, _, entries) in file.keys(series) {
-                for entry in entries.iter() {
+            let deleted = deleted.as_deref().unwrap_or_default();
+            for key in file.keys(series) {
+                for entry in key.entries.iter() {
                     if deleted.iter().any(|(min, max)| *min <= entry.min_time && entry.max_time <= *max) {
                         continue;
                     }
-                    if !covered(&deleted, entry.min_time) || !covered(&deleted, entry.max_time) {
+                    if !covered(deleted, entry.min_time) || !covered(deleted, entry.max_time) {
                         return Some(true);
                     }
                     unsure = true;
@@ -231,7 +232,7 @@ fn push_rows<F: DiskFile>(
 /// The rows that hold a value that was not deleted.
 fn present_rows(field: usize, times: &[i64], column: Column, deleted: &[(i64, i64)]) -> Option<Slice> {
     if column.valid.is_none() && deleted.is_empty() {
-        return Some(Slice { field, times: times.to_vec(), column });
+        return Some(Slice::new(field, times.to_vec(), column));
     }
     let valid = column.valid.clone().unwrap_or_else(|| Bitmap::filled(column.len(), true));
     let mut values = Values::new(column.values.field_type());
@@ -242,5 +243,5 @@ fn present_rows(field: usize, times: &[i64], column: Column, deleted: &[(i64, i6
             values.push_from(&column.values, row);
         }
     }
-    (!kept.is_empty()).then(|| Slice { field, times: kept, column: Column::dense(values) })
+    (!kept.is_empty()).then(|| Slice::new(field, kept, Column::dense(values)))
 }

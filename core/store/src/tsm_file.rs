@@ -7,14 +7,14 @@
 
 use crate::{
     cache::{FileKey, ReadCache},
-    id::SeriesId,
+    id::{IdHash, SeriesId},
     index::SeriesIndex,
     manifest::{FileRecord, Tombstone, TombstoneScope},
     read_error::ReadError,
 };
 use hashbrown::HashMap;
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
-use tidemill_column::{FieldType, Values};
+use tidemill_column::Values;
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 use tidemill_line::series_key;
 use tidemill_tsm::{
@@ -22,9 +22,9 @@ use tidemill_tsm::{
     file::{FOOTER_BYTES, Layout, verify_block, verify_header},
     index::{Entries, Entry, FileIndex},
     key,
-    statistics::Statistics,
+    statistics::{BlockStatistics, Statistics},
 };
-use xxhash_rust::xxh3::{Xxh3DefaultBuilder, xxh3_64};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// One read while a file is opened.
 const OPEN_READ_BYTES: usize = 512 * 1024;
@@ -43,10 +43,18 @@ pub struct TsmFile<F: DiskFile> {
     cache: Rc<ReadCache>,
 }
 
+/// A field of a series in a file.
+pub struct FieldKey<'a> {
+    /// Of the key in the file's index.
+    pub position: usize,
+    pub field: &'a [u8],
+    pub entries: Entries<'a>,
+}
+
 /// Tombstones by what they cover.
 #[derive(Default)]
 struct Deleted {
-    series: HashMap<SeriesId, Vec<(i64, i64)>, Xxh3DefaultBuilder>,
+    series: HashMap<SeriesId, Vec<(i64, i64)>, IdHash>,
     measurements: BTreeMap<Vec<u8>, Vec<(i64, i64)>>,
 }
 
@@ -172,27 +180,40 @@ impl<F: DiskFile> TsmFile<F> {
 
     /// Newest time of a series in the file.
     pub fn max_time(&self, series: SeriesId) -> Option<i64> {
-        self.keys(series).map(|(_, _, entries)| entries.time_range().1).max()
+        self.keys(series).map(|key| key.entries.time_range().1).max()
     }
 
     /// Fields of a series with their blocks, in the order of their names.
-    pub fn keys(&self, series: SeriesId) -> impl Iterator<Item = (&[u8], FieldType, Entries<'_>)> {
+    pub fn keys(&self, series: SeriesId) -> impl Iterator<Item = FieldKey<'_>> {
         let found = self.series.binary_search_by_key(&series, |(series, _)| *series).ok();
         let first = found.map_or(self.index.key_count(), |found| self.series[found].1 as usize);
-        let series_key =
-            self.index.key(first).and_then(|known| key::split(known.key)).map(|(series_key, _)| series_key);
-        let keys = (first..self.index.key_count()).map_while(|position| self.index.key(position));
-        keys.map_while(move |known| {
-            let (of, field) = key::split(known.key)?;
-            (Some(of) == series_key).then_some((field, known.field_type, known.entries))
+        let split = self.index.key(first).and_then(|known| key::split(known.key));
+        let series_key = split.map_or(&b""[..], |(series_key, _)| series_key);
+        (first..self.index.key_count()).map_while(move |position| {
+            let known = self.index.key(position)?;
+            let field = known.key.strip_prefix(series_key)?.strip_prefix(key::SEPARATOR)?;
+            Some(FieldKey { position, field, entries: known.entries })
         })
     }
 
     /// Inclusive ranges in which points of the series are gone.
-    pub fn deleted(&self, series: SeriesId, measurement: &[u8]) -> Rc<[(i64, i64)]> {
+    pub fn deleted(&self, series: SeriesId, measurement: &[u8]) -> Option<Rc<[(i64, i64)]>> {
         let deleted = self.deleted.borrow();
+        if deleted.series.is_empty() && deleted.measurements.is_empty() {
+            return None;
+        }
         let by_series = deleted.series.get(&series).into_iter().flatten();
-        by_series.chain(deleted.measurements.get(measurement).into_iter().flatten()).copied().collect()
+        Some(by_series.chain(deleted.measurements.get(measurement).into_iter().flatten()).copied().collect())
+    }
+
+    /// A block of the key at a position of the index.
+    pub fn entry(&self, key: usize, block: usize) -> Option<Entry> {
+        self.index.key(key)?.entries.entry(block)
+    }
+
+    /// What is known of the blocks of the key at a position of the index.
+    pub fn statistics_of(&self, key: usize) -> Vec<Option<BlockStatistics>> {
+        self.statistics.iter().flat_map(|statistics| statistics.of_key(&self.index, key)).collect()
     }
 
     /// Marks points as gone; the manifest carries it from its next publication on.

@@ -11,9 +11,10 @@ use tidemill_disk::sim::{Crash, Prng, SimDisk};
 use tidemill_line::{Batch, ParseOptions, Precision, ShardGroupRange, SplitPlan, Splitter};
 use tidemill_raft::{LogIndex, Term};
 use tidemill_store::{
-    Applied, Command, DatabaseId, Entry, Partition, ReadCache, ReadError, ScanField, SeriesId, ShardGroupId,
-    TagPredicate, write_prefix,
+    Applied, Batch as CursorBatch, Command, DatabaseId, Entry, Partition, ReadCache, ReadError, ScanField, SeriesId,
+    ShardGroupId, TagPredicate, write_prefix,
 };
+use tidemill_tsm::statistics::BlockStatistics;
 
 pub const FOLDER: &str = "data/p0";
 
@@ -180,11 +181,85 @@ pub async fn read(
     Ok(rows)
 }
 
+/// Reads with summaries where `prng` lets them be, and holds each against the values that it stands for: those are taken
+/// out of `expected`, and what is left must come as rows. Returns how many summaries there were.
+async fn check_summaries(
+    partition: &Partition<SimDisk>,
+    (database, groups, series): (u32, &[u64], &Series),
+    names: &[String],
+    (range, descending): ((i64, i64), bool),
+    expected: &[(i64, Vec<Option<Value>>)],
+    prng: &mut Prng,
+) -> u64 {
+    let Some(id) = find(partition, database, series) else { return 0 };
+    let ids: Vec<ShardGroupId> = groups.iter().map(|group| ShardGroupId(group_id(database, *group))).collect();
+    let view = partition.view(&ids);
+    let fields = scan_fields(partition, database, &series.0, names);
+    let mut cursor = partition.cursor(&view, DatabaseId(database), id, &fields, range, descending);
+    let mut left: Vec<BTreeMap<i64, Value>> = vec![BTreeMap::new(); names.len()];
+    for (time, row) in expected {
+        for (field, value) in row.iter().enumerate() {
+            left[field].extend(value.clone().map(|value| (*time, value)));
+        }
+    }
+    // Everything comes in the asked direction, summaries included.
+    let mut reached = None;
+    let mut summaries = 0;
+    while let Some(batch) = cursor.next_with(&mut |_, _| !prng.one_in(4)).await.unwrap() {
+        let (min, max) = match batch {
+            CursorBatch::Points(points) => {
+                let mut rows = Vec::new();
+                collect_rows(&points, names.len(), &mut rows);
+                for (time, row) in &rows {
+                    for (field, value) in row.iter().enumerate() {
+                        if let Some(value) = value {
+                            assert_eq!(left[field].remove(time).as_ref(), Some(value), "{series:?} {field} {time}");
+                        }
+                    }
+                }
+                (points.times[0], points.times[points.len() - 1])
+            }
+            CursorBatch::Summary(summary) => {
+                assert_eq!(summary.len(), names.len());
+                let (mut min, mut max) = (i64::MAX, i64::MIN);
+                for (field, statistics) in summary.iter().enumerate() {
+                    let Some(statistics) = statistics else { continue };
+                    summaries += 1;
+                    (min, max) = (min.min(statistics.first_time), max.max(statistics.last_time));
+                    let times: Vec<i64> = left[field]
+                        .range(statistics.first_time..=statistics.last_time)
+                        .map(|(time, _)| *time)
+                        .collect();
+                    assert_eq!((times[0], times[times.len() - 1]), (statistics.first_time, statistics.last_time));
+                    let mut values = tidemill_column::Values::new(statistics.summary.field_type());
+                    times.iter().for_each(|time| values.push(&left[field].remove(time).unwrap()));
+                    let all = 0..times.len();
+                    assert_eq!(BlockStatistics::of(&times, &values, all), *statistics, "{series:?} {field}");
+                }
+                (min, max)
+            }
+        };
+        let (near, far) = if descending { (max, min) } else { (min, max) };
+        assert!(reached.is_none_or(|reached| if descending { near < reached } else { near > reached }));
+        reached = Some(far);
+    }
+    assert!(left.iter().all(BTreeMap::is_empty), "{series:?}: {left:?}");
+    summaries
+}
+
 /// Groups that the model or the tests know.
 pub const GROUPS: [u64; 4] = [1, 2, 3, 4];
 
 /// Compares some series, chosen by chance, in both directions, over all of time and over a part of it.
-pub async fn check_points(partition: &Partition<SimDisk>, model: &Model, prng: &mut Prng, one_in: u64, context: &str) {
+/// Returns how many blocks were given by their summaries.
+pub async fn check_points(
+    partition: &Partition<SimDisk>,
+    model: &Model,
+    prng: &mut Prng,
+    one_in: u64,
+    context: &str,
+) -> u64 {
+    let mut summaries = 0;
     for (database, series) in &model.seen {
         if !prng.one_in(one_in) {
             continue;
@@ -205,6 +280,8 @@ pub async fn check_points(partition: &Partition<SimDisk>, model: &Model, prng: &
             for descending in [false, true] {
                 let rows = read(partition, *database, &groups, series, &names, range, descending).await;
                 let rows = rows.unwrap_or_else(|error| panic!("{context}: {error}"));
+                let place = (*database, groups.as_slice(), series);
+                summaries += check_summaries(partition, place, &names, (range, descending), &expected, prng).await;
                 if rows != expected {
                     let at =
                         rows.iter().zip(&expected).position(|(a, b)| a != b).unwrap_or(rows.len().min(expected.len()));
@@ -220,6 +297,7 @@ pub async fn check_points(partition: &Partition<SimDisk>, model: &Model, prng: &
             }
         }
     }
+    summaries
 }
 
 /// Compares what the index answers. Deleted series must have been settled.

@@ -67,6 +67,7 @@ struct Totals {
     drops: u64,
     crashes: u64,
     failures: u64,
+    summaries: u64,
 }
 
 fn value(prng: &mut Prng, field_type: FieldType) -> Value {
@@ -301,7 +302,7 @@ impl Run {
             for _ in 0..self.prng.below(40) {
                 self.executor.yield_now().await;
             }
-            check_points(&self.store.partition, &self.model, &mut self.prng, 12, &context).await;
+            totals.summaries += check_points(&self.store.partition, &self.model, &mut self.prng, 12, &context).await;
             if self.prng.one_in(8) {
                 self.quiesce(totals).await;
                 check_index(&self.store.partition, &self.model, &DATABASES, &context);
@@ -313,18 +314,18 @@ impl Run {
                 self.store.crash(crash, self.prng.next_u64()).await;
                 self.settle_all().await;
                 let context = format!("{context} after {crash:?}");
-                check_points(&self.store.partition, &self.model, &mut self.prng, 2, &context).await;
+                totals.summaries += check_points(&self.store.partition, &self.model, &mut self.prng, 2, &context).await;
                 check_index(&self.store.partition, &self.model, &DATABASES, &context);
             }
         }
         let context = format!("seed {seed}, at the end, {:?}", self.swarm);
         self.quiesce(totals).await;
         self.store.flush().await;
-        check_points(&self.store.partition, &self.model, &mut self.prng, 1, &context).await;
+        totals.summaries += check_points(&self.store.partition, &self.model, &mut self.prng, 1, &context).await;
         check_index(&self.store.partition, &self.model, &DATABASES, &context);
         let before = self.store.tsm_files();
         self.store.crash(Crash::Drop, seed).await;
-        check_points(&self.store.partition, &self.model, &mut self.prng, 1, &context).await;
+        totals.summaries += check_points(&self.store.partition, &self.model, &mut self.prng, 1, &context).await;
         check_index(&self.store.partition, &self.model, &DATABASES, &context);
         assert_eq!(self.store.tsm_files().keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>(), "{context}");
         self.check_no_strangers(&context);
@@ -385,4 +386,5 @@ fn random_runs_agree_with_the_model() {
         run(seed, &mut totals);
     }
     println!("{totals:?}");
+    assert!(totals.summaries > 0);
 }
