@@ -8,7 +8,8 @@ use tidemill_disk::sim::{Executor, SimDisk};
 use tidemill_line::{Batch, ParseOptions, Precision, ShardGroupRange, SplitPlan, Splitter};
 use tidemill_raft::{LogIndex, Term};
 use tidemill_store::{
-    Command, DatabaseId, Entry, Partition, ReadCache, ScanField, SeriesId, ShardGroupId, TagPredicate,
+    Batch as Summarised, Command, DatabaseId, Entry, Partition, ReadCache, ScanField, SeriesId, ShardGroupId,
+    TagPredicate,
 };
 
 const SERIES: usize = 1000;

@@ -122,7 +122,7 @@ impl Cells {
     fn resize(&mut self, capacity: usize) {
         let (rows, old) = (self.rows as usize, self.capacity as usize);
         let mut words = vec![0; capacity * (self.fields.len() + 1)].into_boxed_slice();
-        let held = if old == 0 { 0 } else { self.words.len() / old };
+        let held = self.words.len().checked_div(old).unwrap_or(0);
         for column in 0..held {
             words[column * capacity..column * capacity + rows]
                 .copy_from_slice(&self.words[column * old..column * old + rows]);

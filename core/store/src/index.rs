@@ -42,10 +42,13 @@ pub struct Field {
 #[derive(Default)]
 pub struct Measurement {
     series: RoaringBitmap,
-    tags: BTreeMap<Box<[u8]>, BTreeMap<Box<[u8]>, RoaringBitmap>>,
+    tags: BTreeMap<Box<[u8]>, TagValues>,
     /// By name, then by the code of the type.
     fields: BTreeMap<Box<[u8]>, [Option<KnownField>; FieldType::ALL.len()]>,
 }
+
+/// The series that have a value, by value.
+type TagValues = BTreeMap<Box<[u8]>, RoaringBitmap>;
 
 #[derive(Clone, Copy)]
 struct KnownField {

@@ -191,8 +191,7 @@ impl<D: Disk> Partition<D> {
             }
             let state = self.state.borrow();
             let dictionary = state.databases.get(&database);
-            dictionary.into_iter().for_each(|index| see(index));
-            dictionary.is_some()
+            dictionary.map(see).is_some()
         };
         Ok(write_files(&self.disk, &folder, target, &frozen.memtable, &lend).await?)
     }
@@ -292,10 +291,10 @@ impl<D: Disk> Partition<D> {
             let known = self.views_of(database);
             alive = Some(surely_alive(&known, id, &measurement) == Some(true));
         }
-        if alive == Some(false) {
-            if let Some(index) = self.state.borrow_mut().databases.get_mut(&database) {
-                index.remove(id);
-            }
+        if alive == Some(false)
+            && let Some(index) = self.state.borrow_mut().databases.get_mut(&database)
+        {
+            index.remove(id);
         }
         Ok(())
     }

@@ -88,13 +88,13 @@ fn run(stride: u64) -> (Rc<Totals>, FaultCounts, u64) {
         let (truth, totals) = (truth.clone(), totals.clone());
         move |disk: &SimDisk, operation| {
             let point = add(&totals.points);
-            if point % stride != 0 {
+            if !point.is_multiple_of(stride) {
                 return;
             }
             let truth = truth.borrow().clone();
             for crash in CRASHES {
                 let after = disk.crash(crash, seed ^ point);
-                let goes_on = add(&totals.recoveries) % 29 == 0;
+                let goes_on = add(&totals.recoveries).is_multiple_of(29);
                 totals.went_on.set(totals.went_on.get() + u64::from(goes_on));
                 let context = format!("point {point} ({operation:?}), {crash:?}");
                 recover_and_check(&after, &truth, seed ^ point, goes_on, &context);

@@ -60,7 +60,8 @@ fn fail_at(nth: u64, fault: Fault, stopped: &mut u64) -> bool {
         executor.block_on(async {
             let recovered = recover_from(&after, &options).await.unwrap_or_else(|e| panic!("{context} {crash:?}: {e}"));
             for (number, partition) in &recovered.partitions {
-                truth.borrow().check(*number, partition, &format!("{context} {crash:?}")).await;
+                let truth = truth.borrow().clone();
+                truth.check(*number, partition, &format!("{context} {crash:?}")).await;
             }
         });
     }

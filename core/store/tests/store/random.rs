@@ -47,6 +47,9 @@ impl Swarm {
     }
 }
 
+/// Whether a delete means a series.
+type Covers = Box<dyn Fn(&Series) -> bool>;
+
 struct Run {
     prng: Prng,
     swarm: Swarm,
@@ -197,7 +200,7 @@ impl Run {
         let (tag, values) = TAGS[self.prng.below(3) as usize];
         let chosen = values[self.prng.below(values.len() as u64) as usize];
         let (key, value) = (tag.as_bytes().to_vec(), chosen.as_bytes().to_vec());
-        let (condition, holds): (_, Box<dyn Fn(&Series) -> bool>) = match self.prng.below(4) {
+        let (condition, holds): (_, Covers) = match self.prng.below(4) {
             0 => (TagCondition::All, Box::new(|_| true)),
             1 => (
                 TagCondition::Equal { key, value },
