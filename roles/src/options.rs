@@ -179,11 +179,11 @@ fn read_file(path: &Path) -> anyhow::Result<File> {
 }
 
 fn log_options(section: &LogSection) -> anyhow::Result<LogOptions> {
-    let mut options = LogOptions::default();
-    options.durability = match section.durability {
+    let durability = match section.durability {
         Some(DurabilityName::Dsync) => Durability::Dsync,
         Some(DurabilityName::Fdatasync) | None => Durability::Fdatasync,
     };
+    let mut options = LogOptions { durability, ..LogOptions::default() };
     if let Some(size) = &section.segment_size {
         options.segment_bytes = size.bytes("log.segment-size")?;
     }

@@ -25,10 +25,6 @@ pub enum MetaError {
     NoReplicas,
     #[error("{0}")]
     Name(&'static str),
-    #[error("these metadata belong to cluster {0:016x} already")]
-    FoundedAlready(u64),
-    #[error("partitions must be a power of two, got {0}")]
-    BadPartitionCount(u32),
     #[error("no database or retention policy of this id any more")]
     IdGone,
 }
@@ -37,7 +33,6 @@ impl Meta {
     /// Applies one committed command. An error leaves the state as it was.
     pub fn apply(&mut self, command: Command) -> Result<Applied, MetaError> {
         match command {
-            Command::Found { cluster, partitions } => self.found(cluster, partitions),
             Command::CreateDatabase { name, policy, autocreate_policy } => {
                 self.create_database(name, policy, autocreate_policy)
             }
@@ -61,17 +56,6 @@ impl Meta {
                 Ok(Applied::default())
             }
         }
-    }
-
-    fn found(&mut self, cluster: u64, partitions: u32) -> Result<Applied, MetaError> {
-        if self.cluster != 0 {
-            return Err(MetaError::FoundedAlready(self.cluster));
-        }
-        if !partitions.is_power_of_two() {
-            return Err(MetaError::BadPartitionCount(partitions));
-        }
-        (self.cluster, self.partitions) = (cluster, partitions);
-        Ok(Applied::default())
     }
 
     fn create_database(
@@ -284,7 +268,8 @@ mod tests {
         let mut meta = with_database("d");
         let create = |policy, default| Command::CreatePolicy { database: "d".into(), policy, default };
         let mut text = |command| meta.apply(command).unwrap_err().to_string();
-        assert_eq!(text(create(spec("a", 0, 0), false).clone_with("nope")), "database not found: nope");
+        let elsewhere = Command::CreatePolicy { database: "nope".into(), policy: spec("a", 0, 0), default: false };
+        assert_eq!(text(elsewhere), "database not found: nope");
         let low = PolicySpec { duration_ns: 1, ..spec("a", 0, 0) };
         assert_eq!(text(create(low, false)), "retention policy duration must be at least 1h0m0s");
         assert_eq!(
@@ -301,17 +286,6 @@ mod tests {
         assert_eq!(meta.apply(again(Some(spec("x", 0, 0)))), Err(MetaError::PolicyConflicts));
         let alter = Command::AlterPolicy { database: "d".into(), name: "no".into(), change: PolicyChange::default() };
         assert_eq!(meta.apply(alter).unwrap_err().to_string(), "retention policy not found: no");
-    }
-
-    impl Command {
-        fn clone_with(self, other: &str) -> Command {
-            match self {
-                Command::CreatePolicy { policy, default, .. } => {
-                    Command::CreatePolicy { database: other.into(), policy, default }
-                }
-                command => command,
-            }
-        }
     }
 
     #[test]

@@ -7,11 +7,6 @@ use tidemill_column::FieldType;
 /// One change. Values of a clock are the proposer's.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum Command {
-    /// The first command of a new server: fixes what can never change.
-    Found {
-        cluster: u64,
-        partitions: u32,
-    },
     CreateDatabase {
         name: String,
         policy: Option<PolicySpec>,

@@ -5,16 +5,13 @@ use rkyv::{Archive, Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tidemill_column::FieldType;
 
+/// Codes of types by field.
+type Fields = BTreeMap<Vec<u8>, u8>;
+
 /// Types by group, measurement and field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct FieldTypes {
-    groups: BTreeMap<ShardGroupId, BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, u8>>>,
-}
-
-/// A field that has another type already.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TypeConflict {
-    pub existing: FieldType,
+    groups: BTreeMap<ShardGroupId, BTreeMap<Vec<u8>, Fields>>,
 }
 
 impl FieldTypes {

@@ -15,7 +15,7 @@ mod state;
 
 pub use apply::MetaError;
 pub use command::{Applied, Command, FieldDefinition, PolicyChange, PolicySpec};
-pub use field_types::TypeConflict;
+pub use field_types::FieldTypes;
 pub use id::{DatabaseId, PolicyId, ShardGroupId};
 pub use policy::{DEFAULT_POLICY_NAME, default_shard_group_duration_ns};
 pub use state::{Database, Meta, RetentionPolicy, ShardGroup};

@@ -7,9 +7,6 @@ use tidemill_column::{TIME_MAX, TIME_MIN};
 /// All metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Meta {
-    /// Set once by the first command; zero before.
-    pub(crate) cluster: u64,
-    pub(crate) partitions: u32,
     /// In the order of creation.
     pub(crate) databases: Vec<Database>,
     pub(crate) databases_made: u32,
@@ -52,16 +49,6 @@ pub struct ShardGroup {
 }
 
 impl Meta {
-    /// The id of the cluster that these metadata belong to; zero before [`crate::Command::Found`].
-    pub fn cluster(&self) -> u64 {
-        self.cluster
-    }
-
-    /// Partitions of the data group: a power of two; zero before [`crate::Command::Found`].
-    pub fn partitions(&self) -> u32 {
-        self.partitions
-    }
-
     /// In the order of creation.
     pub fn databases(&self) -> &[Database] {
         &self.databases
@@ -120,7 +107,7 @@ impl RetentionPolicy {
         let start = window_start_ns(time_ns, self.shard_group_duration_ns).max(TIME_MIN);
         let end = window_start_ns(time_ns, self.shard_group_duration_ns)
             .checked_add(self.shard_group_duration_ns)
-            .map_or(TIME_MAX + 1, |end| end.min(TIME_MAX + 1));
+            .unwrap_or(TIME_MAX + 1);
         let after = self.groups.partition_point(|group| group.start_ns <= time_ns);
         let start = self.groups[..after].last().map_or(start, |before| start.max(before.end_ns));
         let end = self.groups.get(after).map_or(end, |next| end.min(next.start_ns));

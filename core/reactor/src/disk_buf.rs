@@ -85,6 +85,11 @@ impl DiskBuf {
         self.len = self.len.min(len);
     }
 
+    /// Undoes [`DiskBuf::shorten`]; `len` is the length from before.
+    pub(crate) fn restore(&mut self, len: usize) {
+        self.len = len;
+    }
+
     /// The registered buffer, if it is one and whole: the executor can write only such ones.
     pub(crate) fn registered(&self) -> Option<Rc<DmaBuffer>> {
         match &self.memory {

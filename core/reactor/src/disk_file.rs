@@ -173,6 +173,22 @@ impl DiskFile for RingFile {
         Ok(buf)
     }
 
+    async fn write_prefix_at(&self, mut buf: DiskBuf, len: usize, offset: u64) -> io::Result<DiskBuf> {
+        let whole = buf.as_ref().len();
+        buf.shorten(len);
+        let mut buf = self.write_at(buf, offset).await?;
+        buf.restore(whole);
+        Ok(buf)
+    }
+
+    async fn write_prefix_durable(&self, mut buf: DiskBuf, len: usize, offset: u64) -> io::Result<DiskBuf> {
+        let whole = buf.as_ref().len();
+        buf.shorten(len);
+        let mut buf = self.write_durable(buf, offset).await?;
+        buf.restore(whole);
+        Ok(buf)
+    }
+
     async fn sync_data(&self) -> io::Result<()> {
         self.usable()?;
         let synced = self.disk.ring.sync_data(&self.handle).await;

@@ -19,7 +19,7 @@ use glommio::{
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    future::poll_fn,
+    future::{Future, poll_fn},
     rc::Rc,
     sync::Arc,
     task::{Poll, Waker},
@@ -73,6 +73,20 @@ pub(crate) fn make_ends<M: Send + 'static>(cores: usize, capacity: usize) -> Vec
     }
     ends
 }
+
+/// Polls a future at least every [`TICK`]. The executor's channels find their peer by a wake-up that a core misses when it
+/// parks at the wrong moment: seen as a start that hung with one core asleep and the other one waiting for it.
+pub(crate) async fn ticking<T>(future: impl Future<Output = T>) -> T {
+    let ticks = async {
+        loop {
+            glommio::timer::sleep(TICK).await;
+        }
+    };
+    future::or(future, ticks).await
+}
+
+/// Meeting a peer takes microseconds; a missed wake-up costs this much.
+const TICK: Duration = Duration::from_millis(1);
 
 struct Inbox<M> {
     mails: RefCell<VecDeque<(CoreId, M)>>,
@@ -130,7 +144,7 @@ impl<M: Send + 'static> Mail<M> {
             shutdown.requested().await;
             None
         };
-        let (senders, receivers) = future::or(meet_all, stopped).await?;
+        let (senders, receivers) = future::or(ticking(meet_all), stopped).await?;
         let inbox = Rc::new(Inbox {
             mails: RefCell::default(),
             capacity,

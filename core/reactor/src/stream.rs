@@ -5,7 +5,7 @@
 //! Invariants: chunks arrive in order; when either end is dropped, the other one learns it at its next step, so a query
 //! that is given up stops its remote parts. Knows nothing of what the chunks are.
 
-use crate::metrics::CoreMetrics;
+use crate::{mail::ticking, metrics::CoreMetrics};
 use glommio::{
     GlommioError, ResourceType,
     channels::shared_channel::{self, ConnectedReceiver, ConnectedSender, SharedReceiver, SharedSender},
@@ -43,14 +43,14 @@ pub struct ChunkConsumerEnd<T: Send + 'static>(SharedReceiver<T>);
 impl<T: Send + 'static> ChunkProducerEnd<T> {
     /// Arrives at a core; waits until the consumer has arrived at its own (or is gone).
     pub async fn arrive(self, metrics: &Arc<CoreMetrics>) -> ChunkProducer<T> {
-        ChunkProducer { sender: self.0.connect().await, metrics: metrics.clone() }
+        ChunkProducer { sender: ticking(self.0.connect()).await, metrics: metrics.clone() }
     }
 }
 
 impl<T: Send + 'static> ChunkConsumerEnd<T> {
     /// Arrives at a core; waits until the producer has arrived at its own (or is gone).
     pub async fn arrive(self) -> ChunkConsumer<T> {
-        ChunkConsumer { receiver: self.0.connect().await }
+        ChunkConsumer { receiver: ticking(self.0.connect()).await }
     }
 }
 
@@ -94,6 +94,11 @@ pub struct ChunkConsumer<T: Send + 'static> {
 impl<T: Send + 'static> ChunkConsumer<T> {
     /// The next chunk; none when the producer is done (or gone).
     pub async fn next(&self) -> Option<T> {
-        self.receiver.recv().await
+        match self.receiver.recv().await {
+            // The executor looks for a chunk before it looks whether the producer is gone: one that came in between is
+            // found by looking again.
+            None => self.receiver.recv().await,
+            chunk => chunk,
+        }
     }
 }

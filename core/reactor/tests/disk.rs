@@ -52,7 +52,23 @@ async fn write_and_read_back(context: &CoreContext<()>, name: &str, purpose: Pur
     Ok(())
 }
 
+/// A commit writes the filled part of a buffer and gets the whole buffer back.
+async fn write_prefixes(context: &CoreContext<()>, name: &str, purpose: Purpose) -> Result<(), CoreError> {
+    let file = context.disk.create(name, purpose).await?;
+    let mut buf = file.alloc(4 * BLOCK_BYTES);
+    buf.as_mut().fill(7);
+    let buf = file.write_prefix_durable(buf, BLOCK_BYTES, 0).await?;
+    assert_eq!((buf.as_ref().len(), file.len().await?), (4 * BLOCK_BYTES, BLOCK_BYTES as u64));
+    let buf = file.write_prefix_at(buf, 2 * BLOCK_BYTES, BLOCK_BYTES as u64).await?;
+    assert_eq!((buf.as_ref(), file.len().await?), (&[7; 4 * BLOCK_BYTES][..], 3 * BLOCK_BYTES as u64));
+    assert_eq!(file.read_at(0, 4 * BLOCK_BYTES).await?.as_ref(), [7; 3 * BLOCK_BYTES]);
+    file.close().await?;
+    Ok(())
+}
+
 async fn exercise(context: CoreContext<()>) -> Result<(), CoreError> {
+    write_prefixes(&context, "prefix.log", Purpose::Log).await?;
+    write_prefixes(&context, "prefix.data", Purpose::Data).await?;
     write_and_read_back(&context, "log", Purpose::Log).await?;
     write_and_read_back(&context, "data", Purpose::Data).await
 }

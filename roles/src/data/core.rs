@@ -275,10 +275,10 @@ impl DataCore {
             Ok(()) => Ok(()),
         };
         Box::pin(async move {
-            if let Err(mail) = sent {
-                if this.context.mail.send_to(core, mail).await.is_err() {
-                    this.replies.abandon(token);
-                }
+            if let Err(mail) = sent
+                && this.context.mail.send_to(core, mail).await.is_err()
+            {
+                this.replies.abandon(token);
             }
             answer.await.map_err(|_| CallError::Unknown(format!("{core} has ended")))
         })
