@@ -296,10 +296,7 @@ fn answer(source: &MemorySource, spec: &Spec, now: i64) -> String {
     for (group, mut rows) in groups {
         rows.sort_by(|a, b| (a.time, &a.key).cmp(&(b.time, &b.key)));
         let mut table = if spec.calls.is_empty() { raw_rows(&rows, spec) } else { windows(&rows, spec, now) };
-        if spec.calls.is_empty() && spec.descending {
-            // Rows of equal time keep the order of their series.
-            table.sort_by_key(|(time, _)| -time);
-        } else if spec.descending {
+        if spec.descending {
             table.reverse();
         }
         let limit = if spec.limit == 0 { usize::MAX } else { spec.limit as usize };

@@ -167,6 +167,11 @@ fn raw_selects() {
         ("SELECT host FROM k", ""),
         ("SELECT v FROM k,n ORDER BY time DESC LIMIT 1", "n v 90:10\nk v 27:6"),
         ("SELECT v FROM k ORDER BY time DESC", "k v 27:6 27:6 12:4 5:9 0:1"),
+        ("SELECT v, host FROM k ORDER BY time DESC LIMIT 2", "k v,host 27:6,\"c\" 27:6,\"b\""),
+        ("SELECT v, host FROM k WHERE time = 27s", "k v,host 27:6,\"b\" 27:6,\"c\""),
+        // Of points that are equal in time and value the last series has the last one.
+        ("SELECT last(v), host FROM k", "k last,host 27:6,\"c\""),
+        ("SELECT first(v), host FROM k WHERE time = 27s", "k first,host 27:6,\"b\""),
         ("SELECT v::integer, i::float, v::string FROM n LIMIT 1", "n v,i,v_1 0:1,1,null"),
         (
             "SELECT * FROM k GROUP BY * LIMIT 1",

@@ -131,7 +131,8 @@ impl Collected {
             match better.kind {
                 PickKind::First if boolean_first => time_a.cmp(&time_b).then_with(|| a.0.cmp(&b.0)),
                 PickKind::First => time_a.cmp(&time_b).then_with(|| b.0.cmp(&a.0)),
-                PickKind::Last => time_b.cmp(&time_a).then_with(|| b.0.cmp(&a.0)),
+                // All being equal, the row of the last series: the one that comes last in a raw select.
+                PickKind::Last => time_b.cmp(&time_a).then_with(|| b.0.cmp(&a.0)).then_with(|| self.by_time(b.1, a.1)),
                 // Already in this order.
                 PickKind::Min => Ordering::Equal,
                 PickKind::Max => b.0.cmp(&a.0),

@@ -1,4 +1,4 @@
-//! Rows of a raw select, merged by time, rows of equal time by series key.
+//! Rows of a raw select, merged by time, rows of equal time by series key; both reversed for ORDER BY time DESC.
 
 use super::writer::SeriesWriter;
 use super::{Stream, Target, compare_groups};
@@ -6,6 +6,7 @@ use crate::finish::LeafRows;
 use crate::part::output::{PartBody, RowPiece};
 use crate::plan::{LeafRef, Shape, Work};
 use crate::rows::{self, Run};
+use std::cmp::Reverse;
 use std::sync::Arc;
 use tidemill_column::{Column, FieldType, Values};
 
@@ -26,12 +27,19 @@ fn piece(stream: &Stream) -> &RowPiece {
     }
 }
 
+/// A series key in the order of the answer.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum KeyRank<'a> {
+    Ascending(&'a [u8]),
+    Descending(Reverse<&'a [u8]>),
+}
+
 /// What orders the next row of a stream: its time, and the series key if that does not decide.
-fn rank(stream: &Stream, row: usize, descending: bool) -> (i64, &[u8]) {
+fn rank(stream: &Stream, row: usize, descending: bool) -> (i64, KeyRank<'_>) {
     let piece = piece(stream);
     let time = piece.times[row];
     let key: &[u8] = &piece.table.keys[piece.series[row] as usize];
-    (if descending { !time } else { time }, key)
+    if descending { (!time, KeyRank::Descending(Reverse(key))) } else { (time, KeyRank::Ascending(key)) }
 }
 
 impl RawMerge {

@@ -35,7 +35,7 @@ pub(crate) struct SeriesTable {
     pub tags: Vec<Vec<Option<String>>>,
 }
 
-/// Rows by time, rows of equal time by series key.
+/// Rows by time, rows of equal time by series key; both reversed for ORDER BY time DESC.
 #[derive(Debug)]
 pub(crate) struct RowPiece {
     pub table: Arc<SeriesTable>,

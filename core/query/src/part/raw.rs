@@ -1,4 +1,5 @@
-//! The part of a raw select: the series of a group merged by time.
+//! The part of a raw select: the series of a group merged by time, rows of equal time by series key; both reversed
+//! for ORDER BY time DESC.
 
 use crate::condition::Condition;
 use crate::part::batch::Batch;
@@ -106,7 +107,12 @@ impl RawPart {
         let mut cursors = Vec::new();
         let mut table = SeriesTable { keys: Vec::new(), tags: Vec::new() };
         let Work::Raw { leaves } = &self.scan.shape.work else { panic!("an aggregation has no raw part") };
-        for series in group.series {
+        let mut members = group.series;
+        if self.scan.shape.descending {
+            // The place among the cursors decides between rows of equal time.
+            members.reverse();
+        }
+        for series in members {
             let one = &self.series[series as usize];
             let condition = self.scan.condition.fold(&|name| tag_value(&one.tags, name));
             if condition == Condition::Constant(false) {
