@@ -383,7 +383,7 @@ fn random_runs_agree_with_the_model() {
     let mut totals = Totals::default();
     let seeds = match number("TIDEMILL_STORE_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("TIDEMILL_STORE_SEEDS").unwrap_or(60),
+        None => 0..number("TIDEMILL_STORE_SEEDS").unwrap_or(30),
     };
     for seed in seeds {
         run(seed, &mut totals);
