@@ -1,7 +1,7 @@
 //! Bounds: bodies too large, compressed bombs, half-sent and malformed requests, statements that would cost too much,
 //! a full disk.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 use tidemill_perf::devices::DeviceSpec;
@@ -29,22 +29,28 @@ fn count(client: &mut Client, measurement: &str) -> u64 {
 
 /// Sends bytes as they are and reads what comes until the server closes or is silent for a while.
 fn raw(server: &Server, bytes: &[u8]) -> String {
+    raw_and_end(server, bytes).0
+}
+
+/// Also whether the server closed the connection.
+fn raw_and_end(server: &Server, bytes: &[u8]) -> (String, bool) {
     let mut stream = TcpStream::connect(server.address()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     // The server may answer and close before it read everything.
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
-    while let Ok(count) = stream.read(&mut buffer) {
-        if count == 0 {
-            break;
+    let closed = loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break true,
+            Ok(count) => answer.extend_from_slice(&buffer[..count]),
+            Err(error) => break error.kind() == ErrorKind::ConnectionReset,
         }
-        answer.extend_from_slice(&buffer[..count]);
         if answer.windows(4).any(|window| window == b"\r\n\r\n") && answer.len() < buffer.len() {
             stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         }
-    }
-    String::from_utf8_lossy(&answer).into_owned()
+    };
+    (String::from_utf8_lossy(&answer).into_owned(), closed)
 }
 
 fn status(answer: &str) -> u16 {
@@ -183,7 +189,6 @@ fn malformed_and_ambiguous_requests_are_refused() {
     ];
     if subject::kind() == Kind::Tidemill {
         requests.extend([
-            format!("{write}Content-Length: 8\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n{smuggled}\r\n0\r\n\r\n"),
             format!("{write}X: {}\r\nContent-Length: 8\r\n\r\n{smuggled}", "a".repeat(1 << 20)),
             format!("{write}{}Content-Length: 8\r\n\r\n{smuggled}", "X: a\r\n".repeat(5000)),
         ]);
@@ -196,6 +201,34 @@ fn malformed_and_ambiguous_requests_are_refused() {
     }
     assert_eq!(count(&mut client, "m"), 0, "a refused request was stored");
     subject::write(&mut client, "db=d", "m v=1 1").unwrap();
+    subject::stop(server);
+}
+
+/// RFC 9112 6.3 lets a server read such a request by its chunks, if it closes the connection then, or refuse it. What
+/// another reader of the same bytes would take for a second request must not be executed.
+#[test]
+fn a_request_of_two_lengths_is_the_last_of_its_connection() {
+    if subject::skip_for_upstream("it may go on after such a request") {
+        return;
+    }
+    let home = subject::Home::new();
+    let server = home.start();
+    let mut client = with_database(&server);
+    let write = "POST /write?db=d HTTP/1.1\r\nHost: x\r\n";
+    let behind = format!("{write}Content-Length: 13\r\n\r\nbehind v=1 1\n");
+    for lengths in [
+        "Content-Length: 8\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 8\r\n",
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+    ] {
+        for body in ["8\r\nm v=1 1\n\r\n0\r\n\r\n", "0\r\n\r\n"] {
+            let (answer, closed) = raw_and_end(&server, format!("{write}{lengths}\r\n{body}{behind}").as_bytes());
+            assert!(answer.is_empty() || matches!(status(&answer), 204 | 400), "{lengths:?} is answered with {answer}");
+            assert!(closed, "{lengths:?} leaves the connection open after {answer}");
+        }
+    }
+    assert!(count(&mut client, "m") <= 1);
+    assert_eq!(count(&mut client, "behind"), 0, "what came behind was executed");
     subject::stop(server);
 }
 
