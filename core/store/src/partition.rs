@@ -242,6 +242,12 @@ impl<D: Disk> Partition<D> {
         format!("{}/g{}", self.folder, group.0)
     }
 
+    /// Databases and shard groups that hold something here, sorted.
+    pub fn holdings(&self) -> (Vec<DatabaseId>, Vec<ShardGroupId>) {
+        let state = self.state.borrow();
+        (state.databases.keys().copied().collect(), state.groups.keys().copied().collect())
+    }
+
     /// The series of a database; absent while nothing was written to it here.
     pub fn index(&self, database: DatabaseId) -> Option<Ref<'_, SeriesIndex>> {
         Ref::filter_map(self.state.borrow(), |state| state.databases.get(&database)).ok()

@@ -9,7 +9,7 @@ use crate::{
     replica::Payload,
 };
 use futures_lite::future;
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeSet, rc::Rc, time::Duration};
 use tidemill_raft::GroupId;
 use tidemill_store::Command;
 
@@ -101,6 +101,36 @@ impl DataCore {
         match machine.snapshot(&self.context.disk).await {
             Ok(index) => self.replicas.log().release(META_GROUP, index),
             Err(error) => tracing::error!(%error, "the metadata could not be written to their snapshot"),
+        }
+    }
+
+    /// Drops what the metadata do not know any more: a stop between the two steps of a DROP left it. Before requests are
+    /// served; nothing can come to be here that the core's copy of the metadata does not show yet.
+    pub(crate) fn drop_orphans(&self) {
+        let meta = self.meta();
+        let groups: BTreeSet<u64> = meta
+            .databases()
+            .iter()
+            .flat_map(|database| &database.policies)
+            .flat_map(|policy| &policy.groups)
+            .map(|group| group.id.0)
+            .collect();
+        for (id, partition) in &self.partitions {
+            let (held_databases, held_groups) = partition.holdings();
+            let orphans: Vec<u64> = held_groups.iter().map(|group| group.0).filter(|id| !groups.contains(id)).collect();
+            let dropped = held_databases.iter().map(|database| database.0);
+            let dropped = dropped.filter(|id| meta.database_by_id(tidemill_meta::DatabaseId(*id)).is_none());
+            let mut commands: Vec<Command> =
+                dropped.map(|database| Command::DropDatabase { database, groups: Vec::new() }).collect();
+            if !orphans.is_empty() {
+                commands.push(Command::DropShardGroups { groups: orphans });
+            }
+            for command in commands {
+                tracing::info!(partition = id, ?command, "finishing a drop");
+                if let Err(error) = self.replicas.propose(GroupId(*id), Payload::Command(command.encode())) {
+                    tracing::warn!(partition = id, %error, "a drop will be finished at the next start");
+                }
+            }
         }
     }
 

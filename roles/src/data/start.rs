@@ -152,6 +152,9 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         context.spawn(latency, "metadata", core.clone().lead_meta(machine.clone())).detach();
     }
     meet(&core, meta_machine.as_deref()).await?;
+    if core.met.get() {
+        core.drop_orphans();
+    }
 
     let served = serve(&core, &founding).await;
 
