@@ -103,7 +103,7 @@ impl RetentionPolicy {
 
     /// Start and exclusive end of the group that would be made for `time_ns`: the window of the policy's shard group
     /// duration, clipped so that it overlaps no existing group.
-    pub(crate) fn range_for(&self, time_ns: i64) -> (i64, i64) {
+    pub fn range_for(&self, time_ns: i64) -> (i64, i64) {
         let start = window_start_ns(time_ns, self.shard_group_duration_ns).max(TIME_MIN);
         let end = window_start_ns(time_ns, self.shard_group_duration_ns)
             .checked_add(self.shard_group_duration_ns)

@@ -136,14 +136,14 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         options: founding.options.clone(),
         context: context.clone(),
     });
-    for (id, machine) in &machines {
-        core.replicas.open_group(*id, terms.get(id).copied().unwrap_or(Term(0)), machine.clone())?;
-    }
     let latency = context.queues.latency;
     let run_log = {
         let log = log.clone();
         context.spawn(latency, "log", async move { log.run().await })
     };
+    for (id, machine) in &machines {
+        core.replicas.open_group(*id, terms.get(id).copied().unwrap_or(Term(0)), machine.clone()).await?;
+    }
     let commits = core.clone();
     let run_commits = context.spawn(latency, "commits", async move { commits.replicas.run_commits().await });
     context.spawn(latency, "mail", core.clone().read_mail()).detach();
@@ -356,10 +356,10 @@ async fn finish_log(
     }
     let (log, terms) = recover(context.disk.clone(), &folder, log_options(context, founding), &machines).await?;
     let replicas = Rc::new(Replicas::new(log.clone()));
-    for (id, machine) in &machines {
-        replicas.open_group(*id, terms.get(id).copied().unwrap_or(Term(0)), machine.clone())?;
-    }
     let run_log = context.spawn(context.queues.latency, "old log", async move { log.run().await });
+    for (id, machine) in &machines {
+        replicas.open_group(*id, terms.get(id).copied().unwrap_or(Term(0)), machine.clone()).await?;
+    }
     let commits = replicas.clone();
     let run_commits = context.spawn(context.queues.latency, "old commits", async move { commits.run_commits().await });
     for (id, partition) in &partitions {

@@ -197,9 +197,7 @@ fn missing_times(policy: &RetentionPolicy, parsed: &Parsed<'_>, rejections: &Rej
         .filter(|time| policy.group_at(*time).is_none())
         .collect();
     times.sort_unstable();
-    // Windows are at least an hour: times closer than that may share one, and a group that is asked for twice is made
-    // once.
-    times.dedup_by_key(|time| time.div_euclid(policy.shard_group_duration_ns));
+    times.dedup_by_key(|time| policy.range_for(*time));
     times
 }
 

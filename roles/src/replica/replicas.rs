@@ -56,9 +56,10 @@ impl<D: Disk> Replicas<D> {
         &self.log
     }
 
-    /// Makes a group whose machine has been brought up to its log, and opens a term in it. The term is usable at once;
-    /// its opening entry commits once [`Replicas::run_commits`] runs.
-    pub fn open_group(&self, id: GroupId, hard_term: Term, machine: Rc<dyn Machine>) -> Result<(), ProposeError> {
+    /// Makes a group whose machine has been brought up to its log, and opens a term in it. [`Log::run`] must be running:
+    /// a log that came back with its last segment full first needs another one. The opening entry commits once
+    /// [`Replicas::run_commits`] runs.
+    pub async fn open_group(&self, id: GroupId, hard_term: Term, machine: Rc<dyn Machine>) -> Result<(), ProposeError> {
         let term = hard_term.max(machine.flushed().1);
         let restored =
             Restored { hard_state: HardState { term, vote: NODE }, last_index: machine.applied(), last_term: term };
@@ -66,17 +67,30 @@ impl<D: Disk> Replicas<D> {
         let output = raft.campaign::<Payload>();
         if let Some(state) = output.hard_state {
             let vote = Some(state.vote.0);
-            self.log.append(Record::HardState { group: id, term: state.term, vote }).map_err(refusal)?;
+            self.append_when_ready(|log| log.append(Record::HardState { group: id, term: state.term, vote })).await?;
         }
         let group = Rc::new(Group::new(raft, machine));
         for entry in output.append {
-            let position = self.log.append_entry(id, entry.term, entry.index, &[]).map_err(refusal)?;
+            let append = |log: &Log<D>| log.append_entry(id, entry.term, entry.index, &[]);
+            let position = self.append_when_ready(append).await?;
             let (_, slot) = Ticket::new();
             group.push(entry.term, entry.index, None, slot);
             self.enqueue(position, &group, entry.index)?;
         }
         self.groups.borrow_mut().insert(id, group);
         Ok(())
+    }
+
+    async fn append_when_ready(
+        &self,
+        append: impl Fn(&Log<D>) -> Result<Position, AppendError>,
+    ) -> Result<Position, ProposeError> {
+        loop {
+            match append(&self.log) {
+                Err(AppendError::Busy) => self.log.room().await,
+                done => return done.map_err(refusal),
+            }
+        }
     }
 
     pub fn group(&self, id: GroupId) -> Option<Rc<Group>> {

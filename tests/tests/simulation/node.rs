@@ -96,13 +96,7 @@ impl Node {
         for (id, machine) in &machines {
             let term = terms.get(id).copied().unwrap_or_default();
             truth.borrow_mut().forget_after(id.0, machine.applied().0);
-            loop {
-                match replicas.open_group(*id, term, machine.clone()) {
-                    Ok(()) => break,
-                    Err(ProposeError::Busy) => log.room().await,
-                    Err(error) => return Err(error.to_string()),
-                }
-            }
+            replicas.open_group(*id, term, machine.clone()).await.map_err(|error| error.to_string())?;
             truth.borrow_mut().proposed(id.0, Deed::Nothing);
         }
         let committing = executor.spawn({
