@@ -70,6 +70,66 @@ pub fn body_difference(expected: &str, found: &str, numbers: Numbers) -> Option<
     }
 }
 
+/// The answer with the rows of each series that have the same time in the order of their text, for a comparison that
+/// leaves their order free. None when it is not JSON.
+pub fn with_equal_times_sorted(body: &str) -> Option<Value> {
+    let mut answer: Value = serde_json::from_str(body).ok()?;
+    for series in series_of(&mut answer) {
+        if let Some(rows) = series["values"].as_array_mut() {
+            rows.chunk_by_mut(|a, b| a[0] == b[0]).for_each(|rows| rows.sort_by_cached_key(Value::to_string));
+        }
+    }
+    Some(answer)
+}
+
+/// The answer with nulls in the columns whose names begin with `name`. None when it is not JSON.
+pub fn without_columns(body: &str, name: &str) -> Option<Value> {
+    let mut answer: Value = serde_json::from_str(body).ok()?;
+    for series in series_of(&mut answer) {
+        let named = |column: &Value| column.as_str().is_some_and(|column| column.starts_with(name));
+        let places: Vec<bool> = series["columns"].as_array().into_iter().flatten().map(named).collect();
+        for row in series["values"].as_array_mut().into_iter().flatten().filter_map(Value::as_array_mut) {
+            row.iter_mut().zip(&places).filter(|(_, named)| **named).for_each(|(cell, _)| *cell = Value::Null);
+        }
+    }
+    Some(answer)
+}
+
+/// The answer with nothing but the first column of its rows, the time. None when it is not JSON.
+pub fn with_times_only(body: &str) -> Option<Value> {
+    let mut answer: Value = serde_json::from_str(body).ok()?;
+    for series in series_of(&mut answer) {
+        let rows = series["values"].as_array_mut().into_iter().flatten();
+        rows.filter_map(Value::as_array_mut).for_each(|row| row.truncate(1));
+    }
+    Some(answer)
+}
+
+/// What LIMIT and OFFSET leave of an answer: so many rows of each series, and no series without rows. None when it is
+/// not JSON.
+pub fn limited(body: &str, (count, skipped): (usize, usize)) -> Option<Value> {
+    let mut answer: Value = serde_json::from_str(body).ok()?;
+    for series in series_of(&mut answer) {
+        if let Some(rows) = series["values"].as_array_mut() {
+            *rows = rows.iter().skip(skipped).take(count).cloned().collect();
+        }
+    }
+    for result in answer["results"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        if let Some(Value::Array(series)) = result.get_mut("series") {
+            series.retain(|series| series["values"].as_array().is_some_and(|rows| !rows.is_empty()));
+            if series.is_empty() {
+                result.remove("series");
+            }
+        }
+    }
+    Some(answer)
+}
+
+fn series_of(answer: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let results = answer["results"].as_array_mut().into_iter().flatten();
+    results.filter_map(|result| result.get_mut("series")?.as_array_mut()).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,5 +157,18 @@ mod tests {
         assert_eq!(body_difference("[0.1]", "[0.10000000000000002]", within), None);
         assert!(body_difference("[0.1]", "[0.1001]", within).is_some());
         assert!(body_difference("[9007199254740993]", "[9007199254740992]", within).is_some());
+    }
+
+    #[test]
+    fn only_rows_of_equal_time_change_their_order() {
+        let body = |rows: &str| format!(r#"{{"results":[{{"statement_id":0,"series":[{{"values":{rows}}}]}}]}}"#);
+        let sorted = |rows: &str| with_equal_times_sorted(&body(rows)).unwrap();
+        assert_eq!(sorted("[[1,2],[1,1],[2,0]]"), sorted("[[1,1],[1,2],[2,0]]"));
+        assert_ne!(sorted("[[1,1],[2,0]]"), sorted("[[2,0],[1,1]]"));
+        assert_ne!(sorted("[[1,1],[1,1]]"), sorted("[[1,1],[1,2]]"));
+        assert_eq!(with_times_only(&body("[[1,1],[2,0]]")), with_times_only(&body("[[1,5],[2,6]]")));
+        let slice = |rows: &str, limit| limited(&body(rows), limit).unwrap();
+        assert_eq!(slice("[[1],[2],[3]]", (1, 1)), slice("[[2]]", (5, 0)));
+        assert_eq!(slice("[[1]]", (1, 1)), serde_json::json!({"results": [{"statement_id": 0}]}));
     }
 }

@@ -83,12 +83,39 @@ pub const SHOWS: [&str; 6] = [
 ];
 
 /// One SELECT statement.
-pub fn select(random: &mut Sequence, unit_seconds: u64) -> String {
-    match random.below(10) {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Select {
+    /// Without LIMIT and OFFSET.
+    pub text: String,
+    /// LIMIT and OFFSET.
+    pub limit: Option<(usize, usize)>,
+    /// Without functions: several rows of a series of the answer may have the same time.
+    pub is_raw: bool,
+}
+
+impl Select {
+    /// The whole statement.
+    pub fn whole(&self) -> String {
+        match self.limit {
+            None => self.text.clone(),
+            Some((rows, 0)) => format!("{} LIMIT {rows}", self.text),
+            Some((rows, skipped)) => format!("{} LIMIT {rows} OFFSET {skipped}", self.text),
+        }
+    }
+}
+
+pub fn select(random: &mut Sequence, unit_seconds: u64) -> Select {
+    let kind = random.below(10);
+    let text = match kind {
         0..=2 => raw(random, unit_seconds),
         3 => selector(random, unit_seconds),
         _ => aggregate(random, unit_seconds),
-    }
+    };
+    let limit = (kind != 3 && random.chance(0.5)).then(|| {
+        let skipped = if random.chance(0.4) { random.below(6) } else { 0 };
+        (1 + random.below(8) as usize, skipped as usize)
+    });
+    Select { text, limit, is_raw: kind <= 2 }
 }
 
 fn source(random: &mut Sequence) -> &'static str {
@@ -146,18 +173,8 @@ fn tags(random: &mut Sequence) -> Option<&'static str> {
     random.chance(0.5).then(|| one(random, &["host", "region", "host, region", "*", "nosuch", "/^h/"]))
 }
 
-fn tail(random: &mut Sequence) -> String {
-    let mut text = String::new();
-    if random.chance(0.3) {
-        text.push_str(one(random, &[" ORDER BY time DESC", " ORDER BY time ASC"]));
-    }
-    if random.chance(0.5) {
-        text.push_str(&format!(" LIMIT {}", 1 + random.below(8)));
-        if random.chance(0.4) {
-            text.push_str(&format!(" OFFSET {}", random.below(6)));
-        }
-    }
-    text
+fn order(random: &mut Sequence) -> &'static str {
+    one(random, &["", "", "", "", "", " ORDER BY time DESC", " ORDER BY time DESC", " ORDER BY time ASC"])
 }
 
 fn raw(random: &mut Sequence, unit_seconds: u64) -> String {
@@ -166,7 +183,12 @@ fn raw(random: &mut Sequence, unit_seconds: u64) -> String {
         &["*", "v", "v, i", "v, host", "i, s, b", "*::field", "/v|i/", "v * 2", "v + i AS z", "-v", "s, nosuch"],
     );
     let group = tags(random).map(|tags| format!(" GROUP BY {tags}")).unwrap_or_default();
-    format!("SELECT {fields} FROM {}{}{group}{}", source(random), conditions(random, unit_seconds, false), tail(random))
+    format!(
+        "SELECT {fields} FROM {}{}{group}{}",
+        source(random),
+        conditions(random, unit_seconds, false),
+        order(random)
+    )
 }
 
 fn selector(random: &mut Sequence, unit_seconds: u64) -> String {
@@ -233,7 +255,7 @@ fn aggregate(random: &mut Sequence, unit_seconds: u64) -> String {
     }
     let group = if dimensions.is_empty() { String::new() } else { format!(" GROUP BY {}", dimensions.join(", ")) };
     let conditions = conditions(random, unit_seconds, windows);
-    format!("SELECT {} FROM {}{conditions}{group}{fill}{}", calls.join(", "), source(random), tail(random))
+    format!("SELECT {} FROM {}{conditions}{group}{fill}{}", calls.join(", "), source(random), order(random))
 }
 
 #[cfg(test)]
