@@ -95,6 +95,17 @@ pub fn without_columns(body: &str, name: &str) -> Option<Value> {
     Some(answer)
 }
 
+/// The answer to SHOW SERIES without series that have no tags. None when it is not JSON.
+pub fn without_tagless_series(body: &str) -> Option<Value> {
+    let mut answer: Value = serde_json::from_str(body).ok()?;
+    for series in series_of(&mut answer) {
+        if let Some(rows) = series["values"].as_array_mut() {
+            rows.retain(|row| row[0].as_str().is_some_and(|key| key.contains(',')));
+        }
+    }
+    Some(answer)
+}
+
 /// The answer with nothing but the first column of its rows, the time. None when it is not JSON.
 pub fn with_times_only(body: &str) -> Option<Value> {
     let mut answer: Value = serde_json::from_str(body).ok()?;

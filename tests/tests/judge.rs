@@ -78,6 +78,18 @@ impl Pair {
         self.ask_for(context, statement, parameters, |b, a| body_difference(b, a, TOLERANCE));
     }
 
+    /// Asks both the same SHOW statement. A series without points leaves the index (influxql.md 15), but the judge may
+    /// keep one without tags.
+    fn ask_show(&mut self, context: &str, statement: &str, parameters: &str) {
+        self.ask_for(context, statement, parameters, |b, a| {
+            if statement != "SHOW SERIES" {
+                return body_difference(b, a, TOLERANCE);
+            }
+            let tagged = answers::without_tagless_series;
+            answers::difference(&tagged(b).unwrap_or_default(), &tagged(a).unwrap_or_default(), TOLERANCE)
+        });
+    }
+
     /// Asks both the same SELECT. Where the judge's answer is an accident of its heaps and sorts, less is compared:
     ///
     /// - Rows of equal time keep the order of their series here (influxql.md 5.1); the judge gives them as its heap
@@ -148,7 +160,7 @@ fn random_statements_get_the_same_answers() {
                 pair.ask_select(&context, &select, &parameters);
             }
             for statement in random_statements::SHOWS {
-                pair.ask(&context, statement, &parameters);
+                pair.ask_show(&context, statement, &parameters);
             }
             pair.ask(&context, &random_statements::delete(&mut random, unit_seconds), &parameters);
         }
