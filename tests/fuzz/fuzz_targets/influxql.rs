@@ -9,6 +9,7 @@ use tidemill_influxql::{
 };
 
 const NOW: i64 = 1_700_000_000_123_456_789;
+const REGEX_BYTES_MAX: usize = 64;
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
@@ -16,9 +17,12 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(expr) = parse_expr(&text) {
         read_expr(&expr);
     }
-    if let Ok(regex) = RegexLiteral::new(&text) {
+    // Programs of long texts take most of the time and teach little.
+    if text.len() <= REGEX_BYTES_MAX
+        && let Ok(regex) = RegexLiteral::new(&text)
+    {
+        assert_eq!(regex.text(), text);
         regex.is_match(data);
-        assert!(RegexLiteral::new(regex.text()).is_ok_and(|again| again == regex));
     }
     if let Ok(duration_ns) = parse_duration(&text) {
         assert_eq!(parse_duration(&DurationText(duration_ns).to_string()), Ok(duration_ns));
