@@ -4,7 +4,18 @@
 //! everything that decides their effect; values of clocks and chance are the proposer's.
 
 use crate::index::TagPredicate;
-use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
+use rkyv::{
+    Archive, Deserialize, Serialize,
+    api::access_with_context,
+    rancor::Error,
+    util::AlignedVec,
+    validation::{Validator, archive::ArchiveValidator, shared::SharedValidator},
+};
+use std::num::NonZeroUsize;
+
+/// How deep a command may be nested: above what the height of a statement's condition allows (256), and far below what
+/// a stack holds. Without it an entry of some KiB could end the process.
+const DEPTH_MAX: usize = 1024;
 
 const KIND_WRITE: u8 = 1;
 const KIND_COMMAND: u8 = 2;
@@ -74,7 +85,10 @@ impl<'a> Entry<'a> {
             KIND_COMMAND => {
                 let mut aligned = AlignedVec::<16>::with_capacity(body.len());
                 aligned.extend_from_slice(body);
-                let command = rkyv::from_bytes::<Command, Error>(&aligned);
+                let archive = ArchiveValidator::with_max_depth(&aligned, NonZeroUsize::new(DEPTH_MAX));
+                let mut validator = Validator::new(archive, SharedValidator::new());
+                let archived = access_with_context::<ArchivedCommand, _, Error>(&aligned, &mut validator);
+                let command = archived.and_then(rkyv::deserialize::<Command, Error>);
                 command.map(Entry::Command).map_err(|error| EntryError::Command(error.to_string()))
             }
             kind => Err(EntryError::UnknownKind(kind)),
@@ -149,5 +163,16 @@ mod tests {
         assert!(matches!(Entry::parse(&[]), Err(EntryError::Empty)));
         assert!(matches!(Entry::parse(&[9]), Err(EntryError::UnknownKind(9))));
         assert!(TagCondition::Matches { key: vec![], regex: "(".into() }.compile().is_err());
+    }
+
+    #[test]
+    fn a_condition_that_is_nested_too_deeply_is_an_error_not_an_overflow() {
+        let nested = |depth| {
+            let condition = (0..depth).fold(TagCondition::All, |inner, _| TagCondition::And(vec![inner]));
+            let (database, measurements) = (1, Measurements::All);
+            Command::Delete { database, measurements, condition, min_time: 0, max_time: 1 }.encode()
+        };
+        assert!(Entry::parse(&nested(300)).is_ok());
+        assert!(matches!(Entry::parse(&nested(2_000)), Err(EntryError::Command(_))));
     }
 }
