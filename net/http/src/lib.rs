@@ -35,6 +35,6 @@ pub use options::{HEAD_BYTES_MAX_FLOOR, Options};
 pub use request_id::RequestIds;
 pub use server::Server;
 pub use service::{
-    Consistency, Credentials, Piece, Pieces, Precision, QueryRequest, Refusal, Service, WriteOutcome, WriteRequest,
-    WriteTarget, Zone,
+    Consistency, Credentials, Piece, Pieces, QueryRequest, Refusal, Service, WriteOutcome, WriteRequest, WriteTarget,
+    Zone,
 };

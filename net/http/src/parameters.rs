@@ -1,12 +1,12 @@
 //! Parameters of a request: from its URL, from forms, from headers.
 //!
-//! Owns: percent decoding, form bodies, credentials, and the words that stand for precisions and consistencies.
+//! Owns: percent decoding, form bodies, credentials, and the words that stand for consistencies.
 //! Invariant: the first value of a name counts; what a body says comes before what the URL says.
 //! Knows nothing of endpoints.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
-use crate::service::{Consistency, Credentials, Precision};
+use crate::service::{Consistency, Credentials};
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
 use memchr::memmem;
@@ -95,30 +95,6 @@ fn part(bytes: &[u8]) -> Option<(String, String)> {
     let name = disposition.split(';').find_map(|attribute| attribute.trim().strip_prefix("name="))?;
     let value = headers.get(head_end + 4..)?;
     Some((name.trim_matches('"').to_owned(), String::from_utf8_lossy(value).into_owned()))
-}
-
-/// The unit that `/write` means by this word.
-pub(crate) fn precision(word: &str) -> Option<Precision> {
-    Some(match word {
-        "" | "n" | "ns" => Precision::Nanosecond,
-        "u" => Precision::Microsecond,
-        "ms" => Precision::Millisecond,
-        "s" => Precision::Second,
-        "m" => Precision::Minute,
-        "h" => Precision::Hour,
-        _ => return None,
-    })
-}
-
-/// The unit that `/api/v2/write` means by this word.
-pub(crate) fn precision_v2(word: &str) -> Option<Precision> {
-    Some(match word {
-        "" | "ns" => Precision::Nanosecond,
-        "us" => Precision::Microsecond,
-        "ms" => Precision::Millisecond,
-        "s" => Precision::Second,
-        _ => return None,
-    })
 }
 
 pub(crate) fn consistency(word: &str) -> Option<Consistency> {

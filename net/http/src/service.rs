@@ -8,6 +8,7 @@
 use std::future::Future;
 use std::rc::Rc;
 use tidemill_influxql::Query;
+use tidemill_line::Precision;
 use tidemill_query::ResultSeries;
 
 /// Answers the requests of one core.
@@ -62,32 +63,6 @@ pub struct WriteRequest {
     pub target: WriteTarget,
     /// Line protocol, decompressed.
     pub body: Vec<u8>,
-}
-
-/// Unit of the timestamps in a write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    #[default]
-    Nanosecond,
-    Microsecond,
-    Millisecond,
-    Second,
-    Minute,
-    Hour,
-}
-
-impl Precision {
-    /// ns in one unit.
-    pub const fn nanoseconds(self) -> i64 {
-        match self {
-            Precision::Nanosecond => 1,
-            Precision::Microsecond => 1_000,
-            Precision::Millisecond => 1_000_000,
-            Precision::Second => 1_000_000_000,
-            Precision::Minute => 60_000_000_000,
-            Precision::Hour => 3_600_000_000_000,
-        }
-    }
 }
 
 /// How many replicas must have a write before it is answered. One replica ignores it.

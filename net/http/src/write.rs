@@ -6,7 +6,7 @@
 
 use crate::body::{BodyError, read_body};
 use crate::options::Options;
-use crate::parameters::{Parameters, consistency, credentials, precision, precision_v2};
+use crate::parameters::{Parameters, consistency, credentials};
 use crate::reply::{Reply, Spelling};
 use crate::service::{Consistency, Refusal, Service, WriteOutcome, WriteRequest, WriteTarget};
 use hyper::body::{Body, Incoming};
@@ -14,6 +14,7 @@ use hyper::header::{CONTENT_ENCODING, EXPECT};
 use hyper::http::request;
 use hyper::{HeaderMap, StatusCode};
 use std::cell::Cell;
+use tidemill_line::Precision;
 
 /// Which parameters name the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ pub(crate) async fn write<S: Service>(
 
 fn target_v1(url: &Parameters, headers: &HeaderMap) -> Result<WriteTarget, Refusal> {
     let word = url.value("precision");
-    let precision = precision(word)
+    let precision = Precision::from_v1_name(word)
         .ok_or_else(|| Refusal::new(400, format!("invalid precision {word:?} (use n, u, ms, s, m or h)")))?;
     let database = url.text("db").ok_or_else(|| Refusal::new(400, "database is required"))?;
     Ok(WriteTarget {
@@ -83,7 +84,7 @@ fn target_v1(url: &Parameters, headers: &HeaderMap) -> Result<WriteTarget, Refus
 
 fn target_v2(url: &Parameters, headers: &HeaderMap) -> Result<WriteTarget, Refusal> {
     let word = url.value("precision");
-    let precision = precision_v2(word)
+    let precision = Precision::from_v2_name(word)
         .ok_or_else(|| Refusal::new(400, format!("invalid precision {word:?} (use ns, us, ms or s)")))?;
     let bucket = url.value("bucket");
     let (database, retention_policy) = bucket.split_once('/').unwrap_or((bucket, ""));

@@ -16,7 +16,7 @@ use crate::{
 };
 use rejection::Rejections;
 use std::{rc::Rc, time::Duration};
-use tidemill_http::{Precision, Refusal, WriteOutcome, WriteRequest};
+use tidemill_http::{Refusal, WriteOutcome, WriteRequest};
 use tidemill_line::{Batch, ParseOptions, Parsed, ShardGroupRange, SplitPlan, Splitter};
 use tidemill_meta::{Command as MetaCommand, DatabaseId, PolicyId, RetentionPolicy};
 
@@ -57,7 +57,7 @@ impl DataCore {
         let parser = self.parsers.borrow_mut().pop();
         let (mut batch, mut splitter) =
             parser.unwrap_or_else(|| (Batch::new(self.context.seed.random_u64()), Splitter::new()));
-        let options = ParseOptions { precision: precision(request.target.precision), now_ns, validate_keys: false };
+        let options = ParseOptions { precision: request.target.precision, now_ns, validate_keys: false };
         let started = self.context.clock.monotonic_ns();
         let outcome = match batch.parse(&request.body, &options) {
             Ok(parsed) => {
@@ -199,17 +199,6 @@ fn missing_times(policy: &RetentionPolicy, parsed: &Parsed<'_>, rejections: &Rej
     times.sort_unstable();
     times.dedup_by_key(|time| policy.range_for(*time));
     times
-}
-
-fn precision(precision: Precision) -> tidemill_line::Precision {
-    match precision {
-        Precision::Nanosecond => tidemill_line::Precision::Nanosecond,
-        Precision::Microsecond => tidemill_line::Precision::Microsecond,
-        Precision::Millisecond => tidemill_line::Precision::Millisecond,
-        Precision::Second => tidemill_line::Precision::Second,
-        Precision::Minute => tidemill_line::Precision::Minute,
-        Precision::Hour => tidemill_line::Precision::Hour,
-    }
 }
 
 fn dropped_meanwhile() -> WriteOutcome {

@@ -1,7 +1,8 @@
 use crate::harness::TestServer;
 use flate2::{Compression, write::GzEncoder};
 use std::io::Write;
-use tidemill_http::{Consistency, Credentials, Options, Precision};
+use tidemill_http::{Consistency, Credentials, Options};
+use tidemill_line::Precision;
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
