@@ -461,10 +461,12 @@ proptest! {
     #[test]
     fn answers_equal_the_naive_evaluation(
         points in points(), spec in spec(), partitions in 1u32..6, batch_rows in 1usize..8, chunk_rows in 1usize..40, salt: u64,
+        statistics: bool,
     ) {
         let source = source_of(&points);
         prop_assume!(has_all_fields(&source));
-        let run = Run { now_ns: 80 * SECOND, partitions, batch_rows, chunk_rows, salt, ..Run::default() };
+        let run =
+            Run { now_ns: 80 * SECOND, partitions, batch_rows, chunk_rows, salt, statistics, ..Run::default() };
         let expected = answer(&source, &spec, 80);
         prop_assert_eq!(found(&source, &spec.text(), &run), Ok(expected), "{}", spec.text());
     }
@@ -493,8 +495,10 @@ proptest! {
     ) {
         let source = source_of(&points);
         prop_assume!(has_all_fields(&source));
-        let run = |(partitions, batch_rows, chunk_rows, salt)| {
-            let run = Run { now_ns: 80 * SECOND, partitions, batch_rows, chunk_rows, salt, ..Run::default() };
+        let run = |(partitions, batch_rows, chunk_rows, salt): (u32, usize, usize, u64)| {
+            let statistics = salt & 1 == 0;
+            let run =
+                Run { now_ns: 80 * SECOND, partitions, batch_rows, chunk_rows, salt, statistics, ..Run::default() };
             source.run(query, &run).map(|answer| text(&answer))
         };
         prop_assert_eq!(run(one), run(two), "{}", query);

@@ -4,6 +4,7 @@
 //! statistics, and opening cursors. The disk is simulated and the cache holds all: what is measured is CPU.
 
 use std::{cell::Cell, rc::Rc, time::Instant};
+use tidemill_column::FieldType;
 use tidemill_disk::sim::{Executor, SimDisk};
 use tidemill_line::{Batch, ParseOptions, Precision, ShardGroupRange, SplitPlan, Splitter};
 use tidemill_raft::{LogIndex, Term};
@@ -90,11 +91,12 @@ async fn summarise(partition: &Partition<SimDisk>) {
     let series: Vec<u32> =
         partition.index(DatabaseId(1)).expect("a database").select(b"m", &TagPredicate::All).iter().collect();
     let view = partition.view(&[ShardGroupId(1)]);
+    let types = [FieldType::Float, FieldType::Integer];
     let (mut values, mut rows) = (0, 0);
     let started = Instant::now();
     for id in &series {
         let mut cursor = partition.cursor(&view, DatabaseId(1), SeriesId(*id), &fields, (i64::MIN, i64::MAX), false);
-        while let Some(batch) = cursor.next_with(&mut |_, _| true).await.expect("sound files") {
+        while let Some(batch) = cursor.next_with(&types, &mut |_, _| true).await.expect("sound files") {
             match batch {
                 Summarised::Points(points) => rows += points.len(),
                 Summarised::Summary(summary) => {

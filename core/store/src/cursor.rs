@@ -9,7 +9,7 @@ use crate::{
     block_lane::{Lane, Slice},
     read_error::ReadError,
 };
-use tidemill_column::{Column, Points, Values};
+use tidemill_column::{Column, FieldType, Points, Values};
 use tidemill_disk::DiskFile;
 use tidemill_tsm::statistics::BlockStatistics;
 
@@ -59,13 +59,15 @@ impl<F: DiskFile> SeriesCursor<F> {
     }
 
     /// As [`SeriesCursor::next`], but gives summaries for blocks that need not be decoded: their points are all asked
-    /// for, none was deleted or overwritten, and `may_summarise` agrees to their first and last time.
+    /// for, none was deleted or overwritten, each has its field's type in `types`, and `may_summarise` agrees to their
+    /// first and last time.
     pub async fn next_with(
         &mut self,
+        types: &[FieldType],
         may_summarise: &mut dyn FnMut(i64, i64) -> bool,
     ) -> Result<Option<Batch>, ReadError> {
         while self.find_lanes() {
-            if let Some(summary) = self.summarise(may_summarise) {
+            if let Some(summary) = self.summarise(types, may_summarise) {
                 return Ok(Some(Batch::Summary(summary)));
             }
             let limit = self.load_heads().await?;
@@ -119,7 +121,11 @@ impl<F: DiskFile> SeriesCursor<F> {
     }
 
     /// The nearest blocks by their statistics, if nothing else lies among their points.
-    fn summarise(&mut self, may_summarise: &mut dyn FnMut(i64, i64) -> bool) -> Option<Vec<Option<BlockStatistics>>> {
+    fn summarise(
+        &mut self,
+        types: &[FieldType],
+        may_summarise: &mut dyn FnMut(i64, i64) -> bool,
+    ) -> Option<Vec<Option<BlockStatistics>>> {
         let descending = self.descending;
         if self.lanes.is_empty() {
             self.admit();
@@ -157,6 +163,10 @@ impl<F: DiskFile> SeriesCursor<F> {
         };
         for ranked in self.lanes.iter_mut().filter(|ranked| is_met(ranked)) {
             let statistics = ranked.lane.summary(descending)?;
+            // Shard groups may differ in a field's type; then the rows are converted one by one.
+            if types.get(ranked.lane.field()) != Some(&statistics.summary.field_type()) {
+                return None;
+            }
             // Its block after that must not begin among the points of another field's block.
             let next = ranked.lane.start_behind_block(descending);
             if next.is_some_and(|next| if descending { next >= limit } else { next <= limit }) {

@@ -14,12 +14,12 @@ use crate::{
     query::{
         account::{Account, Charge},
         error::Stopped,
-        series_cursors::{CursorStates, SeriesCursors},
+        series_cursors::{CursorStates, Next, SeriesCursors, Summaries},
     },
 };
 use std::{rc::Rc, sync::Arc};
 use tidemill_line::series_key;
-use tidemill_query::{PartDemand, PartExec, PartOutput, QueryError, ScanPlan, ScanSeries};
+use tidemill_query::{BlockSummary, PartDemand, PartExec, PartOutput, QueryError, ScanPlan, ScanSeries};
 use tidemill_reactor::{ChunkProducer, ChunkProducerEnd, RingDisk};
 use tidemill_store::{DatabaseId, Partition, ReadError, ScanField, SeriesId, ShardGroupId};
 
@@ -192,24 +192,34 @@ impl Part {
             view,
             database: self.database,
             fields,
+            types: self.scan.fields().iter().map(|(_, field_type)| *field_type).collect(),
             range: self.scan.time_range(),
             descending: self.scan.descending(),
             state: CursorStates::new(ids.len()),
             ids,
         };
         let mut part = PartExec::new(self.scan.clone(), series);
+        let window = |time| self.scan.window_bounds(time);
         let mut charge = self.account.charge();
         let mut uncharged_bytes = 0;
         loop {
             outlet.flush_old(self.check()?).await?;
             match part.poll() {
                 PartDemand::Points(series) => {
-                    let points = cursors.next(series).await?;
-                    if let Some(points) = &points {
-                        self.account.add_points(points.len() as u64)?;
-                        uncharged_bytes += points.byte_size();
+                    let accepts = part.accepts_statistics(series);
+                    let mut take = |blocks: &[BlockSummary]| part.supply_statistics(series, blocks);
+                    let summaries = accepts.then_some(Summaries { window: &window, take: &mut take });
+                    let (next, summarised) = cursors.next(series, summaries).await?;
+                    self.account.add_points(summarised)?;
+                    match next {
+                        Next::More => {}
+                        Next::End => part.supply(series, None),
+                        Next::Rows(points) => {
+                            self.account.add_points(points.len() as u64)?;
+                            uncharged_bytes += points.byte_size();
+                            part.supply(series, Some(points));
+                        }
                     }
-                    part.supply(series, points);
                     if uncharged_bytes > UNCHARGED_BYTES_MAX {
                         uncharged_bytes = 0;
                         charge.set(part.bytes_held())?;

@@ -20,6 +20,10 @@ pub(super) struct AggregatePart {
     table: WindowTable,
     /// Groups that were emitted, for SLIMIT.
     emitted_groups: u64,
+    /// Summaries of blocks say all that is asked of their rows.
+    is_summable: bool,
+    /// Only first or only last values are asked for.
+    is_early_pick: bool,
 }
 
 struct OpenGroup {
@@ -41,7 +45,9 @@ struct Emitting {
 impl AggregatePart {
     pub(super) fn new(scan: Arc<ScanPlan>, series: Vec<PartSeries>, groups: Vec<Group>) -> AggregatePart {
         let table = WindowTable::new(scan.shape.clone());
-        AggregatePart { scan, series, groups: groups.into_iter(), group: None, table, emitted_groups: 0 }
+        let (is_summable, is_early_pick) = (is_summable(&scan), scan.early_pick().is_some());
+        let groups = groups.into_iter();
+        AggregatePart { scan, series, groups, group: None, table, emitted_groups: 0, is_summable, is_early_pick }
     }
 
     pub(super) fn poll(&mut self) -> PartDemand {
@@ -114,7 +120,7 @@ impl AggregatePart {
         let batch = Batch::new(&self.scan, &points, condition);
         let one = &self.series[series as usize];
         let met = self.table.add(&batch, &one.key, &one.tags);
-        if self.scan.early_pick().is_some() {
+        if self.is_early_pick {
             group.met.resize(met.len(), false);
             group.met.iter_mut().zip(met).for_each(|(met, now)| *met |= now);
             if group.met.iter().all(|met| *met) {
@@ -125,31 +131,33 @@ impl AggregatePart {
 
     pub(super) fn accepts_statistics(&self, series: u32) -> bool {
         let wanted = self.group.as_ref().and_then(|group| group.wanted.as_ref());
-        let unfiltered =
+        let is_unfiltered =
             wanted.is_some_and(|(wanted, condition)| *wanted == series && *condition == Condition::Constant(true));
-        let Work::Aggregate(aggregate) = &self.scan.shape.work else { return false };
-        let summable = aggregate.accumulators.iter().all(|spec| match spec.kind {
-            AccumulatorKind::Count => true,
-            AccumulatorKind::Sum | AccumulatorKind::Pick(_) => spec.field_type != FieldType::String,
-            AccumulatorKind::Collect { .. } | AccumulatorKind::Distinct => false,
-        });
-        // A summary speaks for the field's own type; a cast column would need its rows.
-        let own_type = self
-            .scan
-            .shape
-            .columns
-            .iter()
-            .zip(&self.scan.column_fields)
-            .all(|(column, field)| field.is_none_or(|field| self.scan.fields[field].1 == column.field_type));
-        unfiltered && summable && own_type
+        self.is_summable && is_unfiltered
     }
 
-    pub(super) fn supply_statistics(&mut self, summaries: &[BlockSummary]) {
+    /// Returns whether more of the series is wanted.
+    pub(super) fn supply_statistics(&mut self, summaries: &[BlockSummary]) -> bool {
         for summary in summaries {
             for column in 0..self.scan.column_fields.len() {
                 if self.scan.column_fields[column] == Some(summary.column as usize) {
                     self.table.summarise(column, summary);
+                    self.note_met(column);
                 }
+            }
+        }
+        self.group.as_ref().is_some_and(|group| group.wanted.is_some())
+    }
+
+    /// A column had a value: a series of which only the first or the last is asked for may be done with.
+    fn note_met(&mut self, column: usize) {
+        let (Some(group), Work::Aggregate(aggregate)) = (&mut self.group, &self.scan.shape.work) else { return };
+        if self.is_early_pick {
+            group.met.resize(aggregate.accumulators.len(), false);
+            let of_column = group.met.iter_mut().zip(&aggregate.accumulators);
+            of_column.for_each(|(met, spec)| *met |= spec.column == column);
+            if group.met.iter().all(|met| *met) {
+                group.wanted = None;
             }
         }
     }
@@ -157,6 +165,19 @@ impl AggregatePart {
     pub(super) fn bytes_held(&self) -> usize {
         self.table.byte_size()
     }
+}
+
+/// Whether summaries of blocks say all that is asked of their rows.
+fn is_summable(scan: &ScanPlan) -> bool {
+    let Work::Aggregate(aggregate) = &scan.shape.work else { return false };
+    let has_summary = aggregate.accumulators.iter().all(|spec| match spec.kind {
+        AccumulatorKind::Count => true,
+        AccumulatorKind::Sum | AccumulatorKind::Pick(_) => spec.field_type != FieldType::String,
+        AccumulatorKind::Collect { .. } | AccumulatorKind::Distinct => false,
+    });
+    // A summary speaks for the field's own type; a cast column would need its rows.
+    let mut columns = scan.shape.columns.iter().zip(&scan.column_fields);
+    has_summary && columns.all(|(column, field)| field.is_none_or(|field| scan.fields[field].1 == column.field_type))
 }
 
 /// Whether an accumulator grows with the rows.

@@ -135,14 +135,16 @@ impl PartExec {
 
     /// Gives summaries of blocks of the demanded series in place of their rows. Each block must lie within the scan's
     /// time range and within one window (see [`ScanPlan::window_bounds`]), no other row may replace one of its rows,
-    /// and none of its rows may be given by [`PartExec::supply`] too for the same column. The demand stands.
+    /// and none of its rows may be given by [`PartExec::supply`] too for the same column. Returns whether the demand
+    /// stands: where only the last value is asked for, it may be met.
     ///
     /// # Panics
     /// If the series was not demanded or does not accept statistics.
-    pub fn supply_statistics(&mut self, series: u32, summaries: &[BlockSummary]) {
+    pub fn supply_statistics(&mut self, series: u32, summaries: &[BlockSummary]) -> bool {
         assert!(self.accepts_statistics(series), "statistics of series {series} where rows decide");
-        if let PartWork::Aggregate(part) = &mut self.work {
-            part.supply_statistics(summaries);
+        match &mut self.work {
+            PartWork::Raw(_) => true,
+            PartWork::Aggregate(part) => part.supply_statistics(summaries),
         }
     }
 

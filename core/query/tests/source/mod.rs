@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tidemill_column::{Column, FieldType, Points, Value};
 use tidemill_influxql::{Statement, parse_statement};
 use tidemill_query::{
-    CompileOptions, MeasurementSelector, Merge, MergeDemand, PartDemand, PartExec, ResultColumn, ResultSeries,
-    ScanPlan, ScanSeries, SelectLimits, SourceSchema, compile, winner,
+    BlockSummary, CompileOptions, MeasurementSelector, Merge, MergeDemand, PartDemand, PartExec, ResultColumn,
+    ResultSeries, ScanPlan, ScanSeries, SelectLimits, SourceSchema, compile, winner,
 };
 
 pub const SECOND: i64 = 1_000_000_000;
@@ -42,6 +42,8 @@ pub struct Run {
     pub limits: SelectLimits,
     /// Which partition a series falls into: mixes the key, so that different salts give different spreads.
     pub salt: u64,
+    /// Batches of one window are given by their summaries where those are accepted; every other one as the salt says.
+    pub statistics: bool,
 }
 
 impl Default for Run {
@@ -53,6 +55,7 @@ impl Default for Run {
             chunk_rows: 4,
             limits: SelectLimits::default(),
             salt: 7,
+            statistics: false,
         }
     }
 }
@@ -188,6 +191,8 @@ struct PartDriver {
     series: Vec<MemorySeries>,
     /// Batches that were not yet asked for, a series.
     batches: Vec<std::collections::VecDeque<Points>>,
+    /// Decides which batches are given by their summaries; `None` where none is.
+    summaries: Option<u64>,
 }
 
 fn mix(key: &str, salt: u64) -> u64 {
@@ -212,7 +217,8 @@ impl PartDriver {
             .map(|series| ScanSeries { key: series.key().into_bytes().into(), tags: series.tags.clone() })
             .collect();
         let batches = series.iter().map(|series| batches(series, &scan, run.batch_rows)).collect();
-        PartDriver { exec: PartExec::new(scan.clone(), scanned), scan, series, batches }
+        let summaries = run.statistics.then_some(run.salt);
+        PartDriver { exec: PartExec::new(scan.clone(), scanned), scan, series, batches, summaries }
     }
 
     fn next_output(&mut self) -> Option<tidemill_query::PartOutput> {
@@ -220,12 +226,77 @@ impl PartDriver {
             match self.exec.poll() {
                 PartDemand::Points(series) => {
                     let points = self.batches[series as usize].pop_front();
-                    self.exec.supply(series, points);
+                    match points.as_ref().and_then(|points| self.summaries_of(series, points)) {
+                        Some(summaries) => {
+                            self.exec.supply_statistics(series, &summaries);
+                        }
+                        None => self.exec.supply(series, points),
+                    }
                 }
                 PartDemand::Emit(output) => return Some(output),
                 PartDemand::Done => return None,
             }
         }
+    }
+}
+
+impl PartDriver {
+    /// The summaries of a batch, if it may be given by them and it is its turn.
+    fn summaries_of(&mut self, series: u32, points: &Points) -> Option<Vec<BlockSummary>> {
+        let draw = self.summaries?;
+        self.summaries = Some(draw.rotate_right(1) ^ u64::from(series));
+        let (first, last) = (points.times[0], points.times[points.len() - 1]);
+        let columns =
+            || points.columns.iter().enumerate().filter_map(|(field, column)| Some((field, column.as_ref()?)));
+        let is_of_type = |(field, column): (usize, &Column)| column.values.field_type() == self.scan.fields()[field].1;
+        if draw & 1 == 0
+            || !self.exec.accepts_statistics(series)
+            || last > self.scan.window_bounds(first).1
+            || !columns().all(is_of_type)
+        {
+            return None;
+        }
+        Some(columns().map(|(field, column)| summary(field as u32, &points.times, column)).collect())
+    }
+}
+
+fn summary(field: u32, times: &[i64], column: &Column) -> BlockSummary {
+    let rows: Vec<(i64, Value)> =
+        times.iter().enumerate().filter_map(|(row, time)| Some((*time, column.value(row)?))).collect();
+    let extreme = |better: fn(&Value, &Value) -> bool| {
+        let best = rows.iter().reduce(|best, row| if better(&row.1, &best.1) { row } else { best });
+        best.map(|(time, value)| (value.clone(), *time)).unwrap()
+    };
+    let less = |a: &Value, b: &Value| match (a, b) {
+        (Value::Float(a), Value::Float(b)) => a < b,
+        (Value::Integer(a), Value::Integer(b)) => a < b,
+        (Value::Unsigned(a), Value::Unsigned(b)) => a < b,
+        (Value::Boolean(a), Value::Boolean(b)) => !a & b,
+        _ => false,
+    };
+    let sum = rows.iter().map(|(_, value)| value.clone()).reduce(|a, b| match (a, b) {
+        (Value::Float(a), Value::Float(b)) => Value::Float(a + b),
+        (Value::Integer(a), Value::Integer(b)) => Value::Integer(a.wrapping_add(b)),
+        (Value::Unsigned(a), Value::Unsigned(b)) => Value::Unsigned(a.wrapping_add(b)),
+        (a, _) => a,
+    });
+    let (first, last) = (rows[0].clone(), rows[rows.len() - 1].clone());
+    BlockSummary {
+        column: field,
+        count: rows.len() as u64,
+        min_time: first.0,
+        max_time: last.0,
+        min: extreme(less),
+        max: extreme(|a, b| match (a, b) {
+            (Value::Float(a), Value::Float(b)) => a > b,
+            (Value::Integer(a), Value::Integer(b)) => a > b,
+            (Value::Unsigned(a), Value::Unsigned(b)) => a > b,
+            (Value::Boolean(a), Value::Boolean(b)) => *a && !b,
+            _ => false,
+        }),
+        sum,
+        first: first.1,
+        last: last.1,
     }
 }
 

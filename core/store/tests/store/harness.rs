@@ -205,7 +205,12 @@ async fn check_summaries(
     // Everything comes in the asked direction, summaries included.
     let mut reached = None;
     let mut summaries = 0;
-    while let Some(batch) = cursor.next_with(&mut |_, _| !prng.one_in(4)).await.unwrap() {
+    // The type of a field is what its values here mostly are; a block of another type must come as rows.
+    let types: Vec<FieldType> = left
+        .iter()
+        .map(|values| values.first_key_value().map_or(FieldType::Float, |(_, value)| value.field_type()))
+        .collect();
+    while let Some(batch) = cursor.next_with(&types, &mut |_, _| !prng.one_in(4)).await.unwrap() {
         let (min, max) = match batch {
             CursorBatch::Points(points) => {
                 let mut rows = Vec::new();
@@ -225,6 +230,7 @@ async fn check_summaries(
                 for (field, statistics) in summary.iter().enumerate() {
                     let Some(statistics) = statistics else { continue };
                     summaries += 1;
+                    assert_eq!(statistics.summary.field_type(), types[field], "{series:?} {field}");
                     (min, max) = (min.min(statistics.first_time), max.max(statistics.last_time));
                     let times: Vec<i64> = left[field]
                         .range(statistics.first_time..=statistics.last_time)
