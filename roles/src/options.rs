@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 use tidemill_log::{Durability, LogOptions};
+use tidemill_store::{Command as StoreCommand, Floats};
 
 /// Standing options of a server.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Options {
     pub partitions: Option<u32>,
     pub allow_buffered: bool,
     pub spin_before_park: Duration,
+    /// How float blocks of new files are encoded.
+    pub floats: Floats,
     pub log: LogOptions,
     pub http: tidemill_http::Options,
     pub query: QueryLimits,
@@ -58,6 +61,7 @@ struct DataSection {
     partitions: Option<u32>,
     allow_buffered_io: Option<bool>,
     spin_before_park_us: Option<u64>,
+    float_encoding: Option<FloatEncodingName>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -102,6 +106,13 @@ struct CoordinatorSection {
 enum DurabilityName {
     Fdatasync,
     Dsync,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FloatEncodingName {
+    Gorilla,
+    Alp,
 }
 
 /// Bytes: an integer, or a text with the suffix k, m or g (of 1024).
@@ -166,10 +177,21 @@ impl Options {
             partitions: file.data.partitions,
             allow_buffered: file.data.allow_buffered_io.unwrap_or(false),
             spin_before_park: Duration::from_micros(file.data.spin_before_park_us.unwrap_or(0)),
+            floats: match file.data.float_encoding {
+                Some(FloatEncodingName::Alp) => Floats::Alp,
+                Some(FloatEncodingName::Gorilla) | None => Floats::Gorilla,
+            },
             log: log_options(&file.log)?,
             http: http_options(&file.http)?,
             query: query_limits(&file.coordinator, &file.meta, memory_limit_bytes)?,
         })
+    }
+}
+
+impl Options {
+    /// The flush that this server proposes.
+    pub fn flush(&self) -> StoreCommand {
+        StoreCommand::Flush { floats: self.floats }
     }
 }
 
@@ -290,6 +312,7 @@ mod tests {
             ("memory-limit = \"1q\"", "memory-limit"),
             ("[data]\npartitions = 3", "partitions"),
             ("[log]\ndurability = \"maybe\"", "maybe"),
+            ("[data]\nfloat-encoding = \"xor\"", "xor"),
         ] {
             let error = format!("{:#}", with_file(text).unwrap_err());
             assert!(error.contains(named), "{text}: {error}");
@@ -300,7 +323,7 @@ mod tests {
     fn every_key_has_its_effect_and_the_command_line_wins() {
         let options = with_file(
             "memory-limit = \"1g\"\n[data]\ndir = \"/d\"\npartitions = 4\nallow-buffered-io = true\n\
-             spin-before-park-us = 50\n[log]\ndurability = \"dsync\"\nsegment-size = \"8m\"\nsegments-max = 9\n[http]\n\
+             spin-before-park-us = 50\nfloat-encoding = \"alp\"\n[log]\ndurability = \"dsync\"\nsegment-size = \"8m\"\nsegments-max = 9\n[http]\n\
              bind-address = \":1\"\nmax-body-size = \"1k\"\nmax-connection-limit = 3\nmax-row-limit = 4\nrealm = \"r\"\n\
              [http.headers]\nX-A = \"b\"\n[coordinator]\nmax-select-point = 5\nmax-select-series = 6\nmax-select-buckets = 7\n\
              query-memory-limit = \"2k\"\nmax-concurrent-queries = 8\nquery-timeout = \"9s\"\n[meta]\n\
@@ -310,7 +333,7 @@ mod tests {
         assert_eq!((options.memory_limit_bytes, options.partitions, options.cores), (1 << 30, Some(4), 1));
         assert_eq!((options.data_dir.as_path(), options.allow_buffered), (Path::new("/d"), true));
         assert_eq!(options.spin_before_park, Duration::from_micros(50));
-        assert_eq!(options.log.durability, Durability::Dsync);
+        assert_eq!((options.log.durability, options.floats), (Durability::Dsync, Floats::Alp));
         assert_eq!((options.log.segment_bytes, options.log.segments_max), (8 << 20, 9));
         assert_eq!(options.http_addr.to_string(), "0.0.0.0:1");
         let http = &options.http;

@@ -102,7 +102,7 @@ fn measure(name: &str, rows: usize, images: Vec<Vec<u8>>) {
         let figures = partition.figures();
         let started = Instant::now();
         let index = LogIndex(images.len() as u64 + 1);
-        partition.apply(Term(1), index, Some(Entry::Command(Command::Flush))).expect("a flush");
+        partition.apply(Term(1), index, Some(Entry::Command(Command::PLAIN_FLUSH))).expect("a flush");
         let frozen = started.elapsed();
         partition.maintain().await.expect("room");
         let flushed = started.elapsed();

@@ -49,7 +49,7 @@ async fn filled(disk: SimDisk) -> Partition<SimDisk> {
             }
         }
         index = index.next();
-        partition.apply(Term(1), index, Some(Entry::Command(Command::Flush))).expect("a flush");
+        partition.apply(Term(1), index, Some(Entry::Command(Command::PLAIN_FLUSH))).expect("a flush");
         partition.maintain().await.expect("room");
     }
     partition

@@ -2,7 +2,7 @@
 
 use crate::{
     cells::StringHeap,
-    entry::{EntryError, Measurements, TagCondition},
+    entry::{EntryError, Floats, Measurements, TagCondition},
     id::{DatabaseId, FieldId, ShardGroupId},
     index::{SeriesIndex, TagPredicate},
     maintenance::{Job, Publication},
@@ -105,9 +105,9 @@ impl<D: Disk> State<D> {
         Ok(Applied::Written { rows })
     }
 
-    pub(crate) fn apply_flush(&mut self, term: Term, index: LogIndex) -> Applied {
+    pub(crate) fn apply_flush(&mut self, term: Term, index: LogIndex, floats: Floats) -> Applied {
         for group in self.groups.values_mut() {
-            group.freeze(index.0);
+            group.freeze(index.0, floats);
         }
         let sessions = self.sessions.clone();
         self.jobs.push_back(Job::Flush { index, term, sessions, publication: Publication::None });

@@ -12,6 +12,7 @@ use rkyv::{
     validation::{Validator, archive::ArchiveValidator, shared::SharedValidator},
 };
 use std::num::NonZeroUsize;
+use tidemill_tsm::FloatEncoding;
 
 /// How deep a command may be nested: above what the height of a statement's condition allows (256), and far below what
 /// a stack holds. Without it an entry of some KiB could end the process.
@@ -30,14 +31,33 @@ pub enum Entry<'a> {
 /// A change other than a write.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub enum Command {
-    /// Everything in the memtables at this index goes to files.
-    Flush,
+    /// Everything in the memtables at this index goes to files, whose floats are encoded so.
+    Flush { floats: Floats },
     /// Points of the selected series in the inclusive range are gone.
     Delete { database: u32, measurements: Measurements, condition: TagCondition, min_time: i64, max_time: i64 },
     /// These shard groups are gone, with their points.
     DropShardGroups { groups: Vec<u64> },
     /// The database is gone, with its series and these shard groups.
     DropDatabase { database: u32, groups: Vec<u64> },
+}
+
+/// How the float blocks of new files are encoded: the proposer's choice, so that all replicas write the same bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Floats {
+    /// As upstream reads them.
+    #[default]
+    Gorilla,
+    /// Denser; see `tidemill_tsm::alp`.
+    Alp,
+}
+
+impl From<Floats> for FloatEncoding {
+    fn from(floats: Floats) -> FloatEncoding {
+        match floats {
+            Floats::Gorilla => FloatEncoding::Gorilla,
+            Floats::Alp => FloatEncoding::Alp,
+        }
+    }
 }
 
 /// Which measurements a DELETE or DROP names.
@@ -102,6 +122,9 @@ pub const fn write_prefix() -> u8 {
 }
 
 impl Command {
+    /// A flush to files that upstream reads.
+    pub const PLAIN_FLUSH: Command = Command::Flush { floats: Floats::Gorilla };
+
     /// The entry's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let body = rkyv::to_bytes::<Error>(self).expect("a command has no part that can fail to serialize");

@@ -13,7 +13,7 @@ use crate::{
 use std::{cell::RefCell, cmp::Ordering, io};
 use tidemill_column::{Column, Values};
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
-use tidemill_tsm::{BLOCK_POINTS_DEFAULT, block, file::FileWriter, key, statistics::BlockStatistics};
+use tidemill_tsm::{BLOCK_POINTS_DEFAULT, FloatEncoding, block, file::FileWriter, key, statistics::BlockStatistics};
 
 /// Bytes that are written with one call: large enough for the device, small enough for a pooled buffer.
 const WRITE_BYTES: usize = 512 * 1024;
@@ -31,6 +31,7 @@ pub struct FlushTarget {
     pub shard_group: u64,
     /// Index of the flush entry.
     pub generation: u64,
+    pub floats: FloatEncoding,
 }
 
 /// Why a flush did not produce its files. The memtable is as it was; the flush can be tried again.
@@ -88,6 +89,7 @@ pub async fn write_files<D: Disk>(
 /// One file being written.
 struct FileRun<F: DiskFile> {
     record: FileRecord,
+    floats: FloatEncoding,
     temporary: String,
     file: F,
     writer: FileWriter,
@@ -129,7 +131,7 @@ impl<F: DiskFile> FileRun<F> {
         let file = disk.create(&temporary, Purpose::Data).await.map_err(io_error)?;
         let mut pending = Vec::with_capacity(WRITE_BYTES * 2);
         let writer = FileWriter::begin(&mut pending);
-        Ok(FileRun { record, temporary, file, writer, pending, written: 0 })
+        Ok(FileRun { record, floats: target.floats, temporary, file, writer, pending, written: 0 })
     }
 
     /// Encodes all series; `round` counts the types of a field name that went into files before. Returns whether
@@ -209,7 +211,7 @@ impl<F: DiskFile> FileRun<F> {
                     &own
                 };
                 let mut bytes = Vec::with_capacity(encoded.len() + (end - start) * 4);
-                block::encode_with_times(encoded, &values, start..end, &mut bytes)
+                block::encode_with_times(encoded, &values, start..end, self.floats, &mut bytes)
                     .map_err(|error| format_error(&error))?;
                 let statistics = BlockStatistics::of(times, &values, start..end);
                 self.writer

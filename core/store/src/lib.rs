@@ -27,7 +27,7 @@ mod tsm_file;
 pub use apply::{Applied, ApplyError};
 pub use cache::{CacheFigures, ReadCache};
 pub use cursor::{Batch, SeriesCursor};
-pub use entry::{Command, Entry, EntryError, Measurements, TagCondition, write_prefix};
+pub use entry::{Command, Entry, EntryError, Floats, Measurements, TagCondition, write_prefix};
 pub use flush::FlushError;
 pub use id::{DatabaseId, FieldId, SeriesId, ShardGroupId};
 pub use index::{SeriesIndex, TagPredicate};

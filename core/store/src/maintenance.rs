@@ -184,7 +184,13 @@ impl<D: Disk> Partition<D> {
         let folder = self.group_folder(id);
         let io_error = |error| MaintainError::Io { path: folder.clone(), error };
         self.disk.create_dir(&folder).await.map_err(io_error)?;
-        let target = FlushTarget { database: database.0, policy, shard_group: id.0, generation: index.0 };
+        let target = FlushTarget {
+            database: database.0,
+            policy,
+            shard_group: id.0,
+            generation: index.0,
+            floats: frozen.floats.into(),
+        };
         let lend = |see: &mut dyn FnMut(&SeriesIndex)| {
             if !self.is_held(id, frozen) {
                 return false;

@@ -170,7 +170,7 @@ impl<D: Disk> Partition<D> {
         let applied = match entry {
             None => Applied::Nothing,
             Some(Entry::Write(batch)) => state.apply_write(batch)?,
-            Some(Entry::Command(Command::Flush)) => state.apply_flush(term, index),
+            Some(Entry::Command(Command::Flush { floats })) => state.apply_flush(term, index, floats),
             Some(Entry::Command(Command::Delete { database, measurements, condition, min_time, max_time })) => {
                 state.apply_delete(DatabaseId(database), &measurements, &condition, (min_time, max_time))?
             }

@@ -2,6 +2,7 @@
 
 use crate::{
     block_lane::{Blocks, Lane, Slice},
+    entry::Floats,
     id::{DatabaseId, FieldId, SeriesId},
     index::SeriesIndex,
     manifest::{Tombstone, TombstoneScope},
@@ -28,6 +29,8 @@ pub struct ShardGroup<F: DiskFile> {
 pub struct Frozen {
     /// Index of the flush entry that froze it.
     pub generation: u64,
+    /// How its floats are to be encoded, as that entry said.
+    pub floats: Floats,
     pub memtable: Rc<RefCell<Memtable>>,
     /// What was deleted since: the rows stay as they are, so that the files are the same on every replica.
     pub tombstones: RefCell<Vec<(Covered, Tombstone)>>,
@@ -55,13 +58,13 @@ impl<F: DiskFile> ShardGroup<F> {
     }
 
     /// Freezes the active memtable, if it has rows.
-    pub fn freeze(&mut self, generation: u64) -> bool {
+    pub fn freeze(&mut self, generation: u64, floats: Floats) -> bool {
         if self.active.borrow().row_count() == 0 {
             return false;
         }
         let successor = self.active.borrow_mut().successor();
         let memtable = std::mem::replace(&mut self.active, Rc::new(RefCell::new(successor)));
-        self.frozen.push(Rc::new(Frozen { generation, memtable, tombstones: RefCell::default() }));
+        self.frozen.push(Rc::new(Frozen { generation, floats, memtable, tombstones: RefCell::default() }));
         true
     }
 

@@ -14,6 +14,7 @@ use tidemill_column::{FieldType, Values};
 
 use crate::cursor::{Cursor, push_uvarint};
 use crate::error::{BLOCK_POINTS_MAX, DecodeError, EncodeError};
+use crate::floats::FloatEncoding;
 use crate::{booleans, floats, integers, strings, timestamps, unsigned};
 
 /// A block taken apart, nothing decoded yet.
@@ -39,7 +40,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Appends a block of rows `rows` of `times` and `values`.
+/// Appends a block of rows `rows` of `times` and `values` as upstream encodes it.
 ///
 /// # Errors
 /// If a float is NaN or the strings are too large; `out` is then as before.
@@ -50,7 +51,7 @@ impl<'a> Parts<'a> {
 pub fn encode(times: &[i64], values: &Values, rows: Range<usize>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let mut encoded_times = Vec::new();
     encode_times(rows_of(times, &rows), &mut encoded_times);
-    encode_with_times(&encoded_times, values, rows, out)
+    encode_with_times(&encoded_times, values, rows, FloatEncoding::Gorilla, out)
 }
 
 /// Appends the time part of a block, for [`encode_with_times`]: the fields of a series mostly share their times.
@@ -66,7 +67,7 @@ pub fn encode_times(times: &[i64], out: &mut Vec<u8>) {
 /// Appends a block of rows `rows` of `values`, whose times [`encode_times`] has encoded.
 ///
 /// # Errors
-/// If a float is NaN or the strings are too large; `out` is then as before.
+/// If a float is NaN and its encoding has no place for it, or the strings are too large; `out` is then as before.
 ///
 /// # Panics
 /// If the time part holds another number of points than `rows`, or the rows exceed the values.
@@ -74,6 +75,7 @@ pub fn encode_with_times(
     encoded_times: &[u8],
     values: &Values,
     rows: Range<usize>,
+    float_encoding: FloatEncoding,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     assert_eq!(timestamps::count(encoded_times), Ok(rows.len()), "times and values of a block");
@@ -83,7 +85,7 @@ pub fn encode_with_times(
     push_uvarint(out, encoded_times.len() as u64);
     out.extend_from_slice(encoded_times);
     let encoded = match values {
-        Values::Float(values) => floats::encode(rows_of(values, &rows), out),
+        Values::Float(values) => floats::encode_as(rows_of(values, &rows), float_encoding, out),
         Values::Integer(values) => {
             integers::encode(rows_of(values, &rows), out);
             Ok(())
@@ -305,7 +307,7 @@ mod tests {
         let (mut whole, mut encoded_times, mut shared) = (Vec::new(), Vec::new(), Vec::new());
         encode(&times, &values, 1..3, &mut whole).unwrap();
         encode_times(&times[1..3], &mut encoded_times);
-        encode_with_times(&encoded_times, &values, 1..3, &mut shared).unwrap();
+        encode_with_times(&encoded_times, &values, 1..3, FloatEncoding::Gorilla, &mut shared).unwrap();
         assert_eq!(whole, shared);
         let mut decoded = (Vec::new(), Values::new(FieldType::String));
         decode(&whole, &mut decoded.0, &mut decoded.1).unwrap();
@@ -321,7 +323,7 @@ mod tests {
             let mut part = Vec::new();
             timestamps::encode(&times, &mut part);
             let mut block = Vec::new();
-            encode_with_times(&part, &values, 0..3, &mut block).unwrap();
+            encode_with_times(&part, &values, 0..3, FloatEncoding::Gorilla, &mut block).unwrap();
             let error = decode(&block, &mut Vec::new(), &mut Values::new(FieldType::Integer));
             assert!(matches!(error, Err(DecodeError::NotAscending { row: 1 | 2 })), "{error:?}");
         }

@@ -27,6 +27,14 @@ pub enum DecodeError {
     TooManyPoints { part: &'static str, claimed: u64 },
     #[error("a float window of {leading} leading zeros and {significant} significant bits exceeds 64 bits")]
     FloatWindow { leading: u32, significant: u32 },
+    #[error("floats scaled by 10^{exponent}, which no double holds exactly")]
+    FloatScale { exponent: i32 },
+    #[error("the {part} claim words of {width} bits")]
+    BitWidth { part: &'static str, width: u32 },
+    #[error("row {row} of the floats that stand aside is out of order or past the end")]
+    ExceptionRow { row: usize },
+    #[error("bytes follow the end of the {part}")]
+    Trailing { part: &'static str },
     #[error("the string part is not a snappy block")]
     Snappy,
     #[error("the string part claims {claimed} bytes, more than {held} bytes can hold")]

@@ -1,6 +1,7 @@
-//! The value part of float blocks: XOR with the value before, as a bit stream (`tsm-format`, section 2.4).
+//! The value part of float blocks: XOR with the value before, as a bit stream (`tsm-format`, section 2.4), or scaled
+//! integers ([`crate::alp`]).
 //!
-//! Owns: the bit stream both ways, 64 bits at a time.
+//! Owns: the bit stream both ways, 64 bits at a time, and the choice between the two.
 //! Invariants: the encoder writes upstream's bits, its leading-zero count modulo 32 included; the decoder yields at
 //! most `BLOCK_POINTS_MAX` values. Every bit pattern but NaN comes back.
 //! Knows nothing of times.
@@ -10,9 +11,25 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+use crate::alp;
 use crate::error::{BLOCK_POINTS_MAX, DecodeError, EncodeError};
 
-/// First byte of the part: the only float encoding there is.
+/// How float values are written; either is read wherever it stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FloatEncoding {
+    /// As upstream writes and reads them.
+    #[default]
+    Gorilla,
+    /// As scaled integers ([`crate::alp`]) where that takes fewer bytes; upstream cannot read them.
+    Alp,
+}
+
+/// From this part of values that equal the one before on, XOR may win over scaled integers: it takes a bit for each.
+const REPEATS_DIVISOR: usize = 2;
+/// Above this the values are no decimals, and XOR may win, too.
+const ALP_BYTES_MAX: usize = 4;
+
+/// First byte of the part as upstream knows it.
 const HEAD: u8 = 0x10;
 
 /// The NaN that ends the stream.
@@ -23,7 +40,29 @@ const WINDOW_HEADER_BITS: u32 = 13;
 
 const PART: &str = "floats";
 
-/// Appends the encoded `values`; for none, a stream that holds only its end.
+/// Appends the encoded `values`. The bytes depend on the values and `encoding` alone.
+///
+/// # Errors
+/// If a value is NaN and the encoding is upstream's, which has no place for it; `out` is then as before.
+pub fn encode_as(values: &[f64], encoding: FloatEncoding, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    if encoding == FloatEncoding::Gorilla {
+        return encode(values, out);
+    }
+    let start = out.len();
+    alp::encode(values, out);
+    let alp_bytes = out.len() - start;
+    let repeats = values.iter().zip(values.iter().skip(1)).filter(|(a, b)| a.to_bits() == b.to_bits()).count();
+    if repeats >= values.len() / REPEATS_DIVISOR || alp_bytes > values.len() * ALP_BYTES_MAX {
+        let mut xor = Vec::with_capacity(alp_bytes);
+        if encode(values, &mut xor).is_ok() && xor.len() < alp_bytes {
+            out.truncate(start);
+            out.extend_from_slice(&xor);
+        }
+    }
+    Ok(())
+}
+
+/// Appends the `values` as upstream encodes them; for none, a stream that holds only its end.
 ///
 /// # Errors
 /// If a value is NaN; `out` is then as before.
@@ -71,6 +110,9 @@ pub fn encode(values: &[f64], out: &mut Vec<u8>) -> Result<(), EncodeError> {
 /// If the stream has no end, an impossible window or too many values; `out` is then in part appended to.
 pub fn decode(bytes: &[u8], out: &mut Vec<f64>) -> Result<(), DecodeError> {
     let Some((head, stream)) = bytes.split_first() else { return Ok(()) };
+    if head & 0xf0 == alp::HEAD {
+        return alp::decode(bytes, out);
+    }
     if head >> 4 != HEAD >> 4 {
         return Err(DecodeError::Encoding { part: PART, code: head >> 4 });
     }
@@ -216,6 +258,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_smaller_encoding_comes_back_nan_included(values in floats(), nan in any::<prop::sample::Index>(), spoil in any::<bool>()) {
+            let mut values = values;
+            if spoil && !values.is_empty() {
+                let row = nan.index(values.len());
+                values[row] = f64::from_bits(END);
+            }
+            let (mut bytes, mut decoded) = (Vec::new(), Vec::new());
+            encode_as(&values, FloatEncoding::Alp, &mut bytes).unwrap();
+            decode(&bytes, &mut decoded).unwrap();
+            let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&decoded), bits(&values));
+        }
+
         #[test]
         fn floats_come_back(values in floats()) {
             round_trip(&values);

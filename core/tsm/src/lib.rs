@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alp;
 pub mod block;
 pub mod booleans;
 mod cursor;
@@ -29,3 +30,4 @@ pub mod unsigned;
 pub mod wal;
 
 pub use error::{BLOCK_POINTS_DEFAULT, BLOCK_POINTS_MAX, DecodeError, EncodeError};
+pub use floats::FloatEncoding;

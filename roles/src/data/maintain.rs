@@ -70,7 +70,7 @@ impl DataCore {
 
     /// A flush is an entry of the log, so that all replicas cut their files at the same row.
     fn propose_flush(&self, partition: u32) {
-        let refused = self.replicas.propose(GroupId(partition), Payload::Command(Command::Flush.encode()));
+        let refused = self.replicas.propose(GroupId(partition), Payload::Command(self.options.flush().encode()));
         if let Err(error) = refused {
             tracing::debug!(partition, %error, "a flush could not be proposed yet");
         }
@@ -140,7 +140,7 @@ impl DataCore {
             if !partition.has_unflushed_rows() && !partition.has_work() {
                 continue;
             }
-            let flush = self.replicas.propose(GroupId(*id), Payload::Command(Command::Flush.encode()));
+            let flush = self.replicas.propose(GroupId(*id), Payload::Command(self.options.flush().encode()));
             let Ok(ticket) = flush else { return false };
             if ticket.outcome().await.is_err() {
                 return false;

@@ -28,7 +28,7 @@ use tidemill_http::{RequestIds, Server, metrics::HttpMetrics};
 use tidemill_log::LogOptions;
 use tidemill_raft::{GroupId, Term};
 use tidemill_reactor::{CoreContext, Listeners, Pending, RingDisk};
-use tidemill_store::{Command, OpenError, Partition, ReadCache};
+use tidemill_store::{OpenError, Partition, ReadCache};
 
 /// What all cores of a process share at the start.
 #[derive(Clone)]
@@ -364,7 +364,7 @@ async fn finish_log(
     let run_commits = context.spawn(context.queues.latency, "old commits", async move { commits.run_commits().await });
     for (id, partition) in &partitions {
         let failed = |error: String| StartFailure::Migrate(epoch.cores, error);
-        let ticket = replicas.propose(*id, Payload::Command(Command::Flush.encode()))?;
+        let ticket = replicas.propose(*id, Payload::Command(founding.options.flush().encode()))?;
         ticket.outcome().await.map_err(|error| failed(error.to_string()))?;
         partition.maintain().await.map_err(|error| failed(error.to_string()))?;
     }

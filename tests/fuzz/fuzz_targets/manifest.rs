@@ -9,7 +9,9 @@ use libfuzzer_sys::fuzz_target;
 use rkyv::rancor::Error;
 use tidemill_column::FieldType;
 use tidemill_meta::{DatabaseId, FieldDefinition, Meta, PolicyChange, PolicyId, PolicySpec, ShardGroupId};
-use tidemill_store::{Command, Entry, FileRecord, Manifest, Measurements, TagCondition, Tombstone, TombstoneScope};
+use tidemill_store::{
+    Command, Entry, FileRecord, Floats, Manifest, Measurements, TagCondition, Tombstone, TombstoneScope,
+};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&first, rest)) = data.split_first() else { return };
@@ -123,7 +125,8 @@ fn commands() -> Vec<Command> {
     let delete =
         |measurements, condition| Command::Delete { database: 1, measurements, condition, min_time: -5, max_time: 5 };
     vec![
-        Command::Flush,
+        Command::PLAIN_FLUSH,
+        Command::Flush { floats: Floats::Alp },
         Command::DropDatabase { database: 1, groups: vec![1, 2, 3] },
         delete(Measurements::Matching("^cpu".into()), TagCondition::All),
         delete(

@@ -13,7 +13,8 @@ use tidemill_tsm::index::FileIndex;
 use tidemill_tsm::statistics::{BlockStatistics, Statistics, TRAILER_BYTES};
 use tidemill_tsm::wal::{WalEntry, WalReader};
 use tidemill_tsm::{
-    EncodeError, block, booleans, fields_idx, floats, integers, simple8b, strings, timestamps, tombstone, unsigned,
+    EncodeError, FloatEncoding, block, booleans, fields_idx, floats, integers, simple8b, strings, timestamps,
+    tombstone, unsigned,
 };
 
 fuzz_target!(|data: &[u8]| {
@@ -87,6 +88,10 @@ fn read_floats(bytes: &[u8]) {
         } else {
             assert!(values.iter().any(|value| value.is_nan()));
         }
+        let (mut dense, mut again) = (Vec::new(), Vec::new());
+        floats::encode_as(&values, FloatEncoding::Alp, &mut dense).unwrap();
+        floats::decode(&dense, &mut again).unwrap();
+        assert!(again.iter().map(|value| value.to_bits()).eq(values.iter().map(|value| value.to_bits())));
     }
 }
 

@@ -39,7 +39,7 @@ async fn client(node: Rc<Node>, number: u64) {
         node.write(request).await.unwrap();
         if write % 60 == 30 {
             let partition = (write / 60 + number) as u32 % PARTITIONS;
-            node.command(partition, &Command::Flush, &Deed::Nothing).await.unwrap();
+            node.command(partition, &Command::PLAIN_FLUSH, &Deed::Nothing).await.unwrap();
         }
         if write % 180 == 90 {
             let (command, deed) = delete(&mut prng);
@@ -70,7 +70,7 @@ fn recover_and_check(after: &SimDisk, truth: &Truth, seed: u64, goes_on: bool, c
             node.write(request(&mut prng, number, 4, 20)).await.unwrap();
         }
         for partition in 0..PARTITIONS {
-            node.command(partition, &Command::Flush, &Deed::Nothing).await.unwrap();
+            node.command(partition, &Command::PLAIN_FLUSH, &Deed::Nothing).await.unwrap();
         }
         node.settled().await;
         node.check(context).await;

@@ -21,7 +21,7 @@ async fn write_and_flush(node: &Node, from: u64) -> (u64, u64) {
             Err(_) => refused += 1,
         }
         if number % 10 == 9 {
-            let _ = node.command(number as u32 / 10 % PARTITIONS, &Command::Flush, &Deed::Nothing).await;
+            let _ = node.command(number as u32 / 10 % PARTITIONS, &Command::PLAIN_FLUSH, &Deed::Nothing).await;
         }
     }
     (written, refused)

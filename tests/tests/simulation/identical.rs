@@ -7,7 +7,7 @@ use super::{
 use std::{cell::Cell, collections::BTreeMap, rc::Rc};
 use tidemill_disk::sim::{Crash, Executor, Prng, SimDisk};
 use tidemill_raft::Term;
-use tidemill_store::{Applied, Command, Entry, Partition, ReadCache, write_prefix};
+use tidemill_store::{Applied, Command, Entry, Floats, Partition, ReadCache, write_prefix};
 
 /// A replica that never flushes begins anew at each restart.
 const RESTARTS_MAX: u32 = 8;
@@ -22,7 +22,8 @@ fn entries(seed: u64) -> Vec<Vec<u8>> {
             entries.push([vec![write_prefix()], image].concat());
         }
         if prng.one_in(12) {
-            entries.push(Command::Flush.encode());
+            let floats = if prng.one_in(2) { Floats::Alp } else { Floats::Gorilla };
+            entries.push(Command::Flush { floats }.encode());
         }
         if prng.one_in(9) {
             entries.push(delete(&mut prng).0.encode());
@@ -32,7 +33,7 @@ fn entries(seed: u64) -> Vec<Vec<u8>> {
             entries.push(Command::DropShardGroups { groups }.encode());
         }
     }
-    entries.push(Command::Flush.encode());
+    entries.push(Command::PLAIN_FLUSH.encode());
     entries
 }
 

@@ -159,7 +159,7 @@ impl Node {
         }
         for (group, _) in log.oldest_pinned() {
             if !self.partitions[&group.0].has_work() {
-                let _ = self.propose(group.0, &Payload::Command(Command::Flush.encode()), &Deed::Nothing).await;
+                let _ = self.propose(group.0, &Payload::Command(Command::PLAIN_FLUSH.encode()), &Deed::Nothing).await;
             }
         }
     }

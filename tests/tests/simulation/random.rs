@@ -80,7 +80,7 @@ async fn client(node: Rc<Node>, swarm: Swarm, numbers: Rc<Cell<u64>>, mut prng: 
         }
         let partition = prng.below(u64::from(PARTITIONS)) as u32;
         if prng.one_in(swarm.flush_one_in) {
-            let _ = node.command(partition, &Command::Flush, &Deed::Nothing).await;
+            let _ = node.command(partition, &Command::PLAIN_FLUSH, &Deed::Nothing).await;
         }
         if prng.one_in(swarm.delete_one_in) {
             let (command, deed) = delete(&mut prng);
@@ -146,7 +146,7 @@ fn run(seed: u64, totals: &Rc<Totals>) {
                     executor.yield_now().await;
                 }
                 for partition in 0..PARTITIONS {
-                    while let Err(error) = node.command(partition, &Command::Flush, &Deed::Nothing).await {
+                    while let Err(error) = node.command(partition, &Command::PLAIN_FLUSH, &Deed::Nothing).await {
                         refused(error);
                         executor.yield_now().await;
                     }

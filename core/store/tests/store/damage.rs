@@ -6,6 +6,7 @@ use crate::{
 };
 use tidemill_column::Value;
 use tidemill_disk::sim::{Crash, SimDisk, block_on};
+use tidemill_store::{Command, Floats};
 
 const DATABASE: u32 = 3;
 
@@ -25,17 +26,18 @@ async fn small() -> (Store, Model) {
     disk.set_yields(false);
     let mut store = Store::new(disk, 1 << 20).await;
     let mut model = Model::default();
-    let mut write = async |store: &mut Store, times: &[i64]| {
+    let mut write = async |store: &mut Store, times: &[i64], floats: Floats| {
         let points: Vec<Point> = times
             .iter()
             .flat_map(|time| ["a", "b"].map(|host| point("cpu", &[("host", host)], &fields(*time), *time)))
             .collect();
         points.iter().for_each(|point| model.write(DATABASE, point));
         store.write(DATABASE, &points);
-        store.flush().await;
+        store.command(&Command::Flush { floats });
+        store.partition.maintain().await.unwrap();
     };
-    write(&mut store, &[10, 20, 30]).await;
-    write(&mut store, &[15, 20, 40]).await;
+    write(&mut store, &[10, 20, 30], Floats::Gorilla).await;
+    write(&mut store, &[15, 20, 40], Floats::Alp).await;
     assert_eq!(store.tsm_files().len(), 3);
     (store, model)
 }

@@ -34,7 +34,7 @@ async fn scene(seed: u64) -> Scene {
     scene.model.delete(DATABASE, |series| series.1["host"] == "h1", start_of(1), start_of(1) + 99);
     scene.write(200..1200, 1);
     scene.write(20..50, 2);
-    scene.store.command(&Command::Flush);
+    scene.store.command(&Command::PLAIN_FLUSH);
     scene
 }
 

@@ -81,7 +81,7 @@ impl Store {
 
     /// Flushes, and works the flush off.
     pub async fn flush(&mut self) {
-        self.command(&Command::Flush);
+        self.command(&Command::PLAIN_FLUSH);
         let flushed = self.partition.maintain().await.unwrap();
         assert_eq!(flushed, LogIndex(self.log.len() as u64));
     }

@@ -31,7 +31,7 @@ fn at_every_moment(meddle: impl Fn(&mut Store, &mut Model)) {
             for part in [points(40, 30), points(1, 60)] {
                 part.iter().for_each(|point| model.write(DATABASE, point));
                 store.write(DATABASE, &part);
-                store.command(&Command::Flush);
+                store.command(&Command::PLAIN_FLUSH);
             }
             let partition = store.partition.clone();
             let flushing = executor.spawn(async move { partition.maintain().await.map(drop) });

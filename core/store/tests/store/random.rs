@@ -7,7 +7,7 @@ use crate::{
 use std::collections::BTreeMap;
 use tidemill_column::{FieldType, Value};
 use tidemill_disk::sim::{Crash, Executor, Fault, Prng, SimDisk, Task};
-use tidemill_store::{Applied, Command, DatabaseId, Measurements, TagCondition};
+use tidemill_store::{Applied, Command, DatabaseId, Floats, Measurements, TagCondition};
 
 const DATABASES: [u32; 2] = [7, 9];
 const MEASUREMENTS: [&str; 3] = ["cpu", "m e,m", "net"];
@@ -254,6 +254,11 @@ impl Run {
         }
     }
 
+    fn flush_some(&mut self) {
+        let floats = if self.prng.one_in(2) { Floats::Alp } else { Floats::Gorilla };
+        self.store.command(&Command::Flush { floats });
+    }
+
     /// Lets everything in the background end, and whatever a fault left undone be done.
     async fn quiesce(&mut self, totals: &mut Totals) {
         for task in std::mem::take(&mut self.background) {
@@ -282,13 +287,13 @@ impl Run {
                 totals.drops += 1;
             }
             if self.prng.one_in(self.swarm.flush_one_in) {
-                self.store.command(&Command::Flush);
+                self.flush_some();
                 totals.flushes += 1;
                 let partition = self.store.partition.clone();
                 let faulty = self.prng.one_in(self.swarm.fault_one_in);
                 if faulty {
                     self.quiesce(totals).await;
-                    self.store.command(&Command::Flush);
+                    self.flush_some();
                     let fault = [Fault::Eio, Fault::StorageFull, Fault::ShortWrite][self.prng.below(3) as usize];
                     self.store.disk.fail_at(None, 1 + self.prng.below(60), fault);
                     let _ = partition.maintain().await;
