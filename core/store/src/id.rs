@@ -1,13 +1,6 @@
-//! Ids inside one partition.
+//! Ids that the metadata give, and how ids are hashed.
 
-/// A series of one database in one partition: its place in the dictionary, counted from zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SeriesId(pub u32);
-
-/// A field of one measurement in one partition. Name and type together make a field: a name that changed its type
-/// after all its points were deleted is another field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FieldId(pub u32);
+pub use tidemill_index::{FieldId, SeriesId};
 
 /// Hashes ids by one multiplication: we deal them out ourselves, so that nobody can make them collide.
 #[derive(Clone, Copy, Default)]

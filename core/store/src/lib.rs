@@ -13,7 +13,6 @@ mod cursor;
 mod entry;
 mod flush;
 mod id;
-mod index;
 mod maintenance;
 mod manifest;
 mod memtable;
@@ -24,16 +23,18 @@ mod shard_group;
 mod sorted;
 mod tsm_file;
 
+use tidemill_index as index;
+
 pub use apply::{Applied, ApplyError};
 pub use cache::{CacheFigures, ReadCache};
 pub use cursor::{Batch, SeriesCursor};
 pub use entry::{Command, Entry, EntryError, Floats, Measurements, TagCondition, write_prefix};
 pub use flush::FlushError;
-pub use id::{DatabaseId, FieldId, SeriesId, ShardGroupId};
-pub use index::{SeriesIndex, TagPredicate};
+pub use id::{DatabaseId, ShardGroupId};
 pub use maintenance::MaintainError;
 pub use manifest::{FileRecord, Manifest, ManifestError, Tombstone, TombstoneScope};
 pub use pace::breathe;
 pub use partition::{OpenError, Partition, PartitionFigures, PartitionView};
 pub use read_error::ReadError;
 pub use shard_group::ScanField;
+pub use tidemill_index::{FieldId, SeriesId, SeriesIndex, TagPredicate};

@@ -96,7 +96,7 @@ impl Question {
                 for key in index.tag_keys(name).filter(|key| tags.accepts(&lossy(key))) {
                     for (value, posting) in index.tag_values(name, key) {
                         if all || !posting.is_disjoint(&selected) {
-                            pairs.entry(text.clone()).or_default().insert((lossy(key), lossy(value)));
+                            pairs.entry(text.clone()).or_default().insert((lossy(key), lossy(&value)));
                         }
                     }
                 }

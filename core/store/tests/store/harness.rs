@@ -342,7 +342,7 @@ pub fn check_index(partition: &Partition<SimDisk>, model: &Model, databases: &[u
                 }
                 let found: BTreeMap<String, BTreeSet<Vec<u8>>> = index
                     .tag_values(name, tag.as_bytes())
-                    .map(|(value, ids)| (String::from_utf8(value.to_vec()).unwrap(), keys_of(ids.clone())))
+                    .map(|(value, ids)| (String::from_utf8(value.to_vec()).unwrap(), keys_of(ids.to_bitmap())))
                     .collect();
                 assert_eq!(found, values, "{context}: {measurement} {tag}");
                 let key: Box<[u8]> = tag.as_bytes().into();

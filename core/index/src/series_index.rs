@@ -1,0 +1,305 @@
+//! The series of one database in one partition: dictionary, postings and fields.
+
+use crate::{
+    chunked::ChunkedVec,
+    dictionary::Dictionary,
+    id::{FieldId, SeriesId},
+    measurement::{Measurement, tree_bytes},
+    posting::PostingRef,
+    predicate::TagPredicate,
+    tag_values::Texts,
+};
+use roaring::RoaringBitmap;
+use std::{borrow::Cow, collections::BTreeMap};
+use tidemill_column::FieldType;
+use tidemill_line::series_key;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Dictionary and postings.
+#[derive(Default)]
+pub struct SeriesIndex {
+    dictionary: Dictionary,
+    alive: AliveBits,
+    measurements: BTreeMap<Box<[u8]>, Measurement>,
+    fields: ChunkedVec<Field>,
+    /// Of `measurements` and `fields`.
+    named_bytes: usize,
+    /// Measurements that have series.
+    measurement_count: u64,
+}
+
+/// A field of a measurement.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Field {
+    pub measurement: Box<[u8]>,
+    pub name: Box<[u8]>,
+    pub field_type: FieldType,
+}
+
+/// Which series have points.
+#[derive(Default)]
+struct AliveBits {
+    words: ChunkedVec<u64>,
+    count: u64,
+}
+
+impl AliveBits {
+    fn contains(&self, id: u32) -> bool {
+        self.words.get(id as usize / 64).is_some_and(|word| word >> (id % 64) & 1 == 1)
+    }
+
+    /// Sets the bit of an id that is the next one or was there before; returns the former bit.
+    fn set(&mut self, id: u32, alive: bool) -> bool {
+        while self.words.len() <= id as usize / 64 {
+            self.words.push(0);
+        }
+        let word = &mut self.words[id as usize / 64];
+        let was = *word >> (id % 64) & 1 == 1;
+        *word = *word & !(1 << (id % 64)) | u64::from(alive) << (id % 64);
+        self.count = self.count + u64::from(alive) - u64::from(was);
+        was
+    }
+}
+
+impl SeriesIndex {
+    /// Makes room for this many series; to be called while there are none.
+    pub fn expect_series(&mut self, count: usize) {
+        self.dictionary.expect(count);
+    }
+
+    /// The id of a canonical key, whether the series has points or not.
+    #[inline]
+    pub fn find(&self, hash: u64, key: &[u8]) -> Option<SeriesId> {
+        self.dictionary.find(hash, key)
+    }
+
+    /// The id of a canonical key; a new or returning series enters the postings. The work is bounded: nothing that
+    /// grows with the series is copied or built anew.
+    pub fn insert(&mut self, hash: u64, key: &[u8]) -> SeriesId {
+        let id = match self.find(hash, key) {
+            Some(id) => id,
+            None => self.dictionary.push(hash, key),
+        };
+        if !self.alive.set(id.0, true) {
+            self.post(id);
+        }
+        id
+    }
+
+    /// As [`SeriesIndex::insert`], hashing the key.
+    pub fn insert_key(&mut self, key: &[u8]) -> SeriesId {
+        self.insert(xxh3_64(key), key)
+    }
+
+    /// Takes a series without points out of the postings.
+    pub fn remove(&mut self, id: SeriesId) {
+        if !self.alive.set(id.0, false) {
+            return;
+        }
+        let key = self.dictionary.key(id);
+        let Some(measurement) = self.measurements.get_mut(series_key::measurement(key).as_ref()) else { return };
+        let before = measurement.heap_bytes();
+        measurement.unpost(&self.dictionary, key, id.0);
+        self.measurement_count -= u64::from(measurement.is_empty());
+        self.named_bytes = self.named_bytes + measurement.heap_bytes() - before;
+    }
+
+    pub fn key(&self, id: SeriesId) -> &[u8] {
+        self.dictionary.key(id)
+    }
+
+    /// As [`SeriesIndex::key`], for an id that may be of a dictionary that was dropped.
+    pub fn known_key(&self, id: SeriesId) -> Option<&[u8]> {
+        ((id.0 as usize) < self.dictionary.len()).then(|| self.key(id))
+    }
+
+    pub fn is_alive(&self, id: SeriesId) -> bool {
+        self.alive.contains(id.0)
+    }
+
+    /// Series that have points.
+    pub fn alive_count(&self) -> u64 {
+        self.alive.count
+    }
+
+    /// Series that have an id: the next one's.
+    pub fn series_count(&self) -> u32 {
+        self.dictionary.len() as u32
+    }
+
+    /// Measurements that have series.
+    pub fn measurement_count(&self) -> u64 {
+        self.measurement_count
+    }
+
+    /// The measurement's field of this name and type, made if it is new.
+    pub fn insert_field(&mut self, measurement: &[u8], name: &[u8], field_type: FieldType) -> FieldId {
+        let next = FieldId(u32::try_from(self.fields.len()).expect("fewer than 2^32 fields in a partition"));
+        let known = known_or_new(&mut self.measurements, &mut self.named_bytes, measurement);
+        let before = known.heap_bytes();
+        let id = known.insert_field(name, field_type, next);
+        if id == next {
+            self.named_bytes += known.heap_bytes() - before + measurement.len() + name.len();
+            self.fields.push(Field { measurement: measurement.into(), name: name.into(), field_type });
+        }
+        id
+    }
+
+    /// The measurement shows the field, in this type or in all, no more until it is written again. It keeps its id.
+    pub fn unwrite_field(&mut self, measurement: &[u8], name: &[u8], field_type: Option<FieldType>) {
+        if let Some(known) = self.measurements.get_mut(measurement) {
+            known.unwrite_field(name, field_type);
+        }
+    }
+
+    /// The ids of a field's name, one a type that it has been written with.
+    pub fn field_ids(&self, measurement: &[u8], name: &[u8]) -> Vec<FieldId> {
+        self.measurements.get(measurement).into_iter().flat_map(|known| known.field_ids(name)).collect()
+    }
+
+    /// Names of the fields that a measurement has been written with, sorted.
+    pub fn field_names(&self, measurement: &[u8]) -> impl Iterator<Item = &[u8]> {
+        self.measurements.get(measurement).into_iter().flat_map(Measurement::field_names)
+    }
+
+    pub fn field(&self, id: FieldId) -> &Field {
+        &self.fields[id.0 as usize]
+    }
+
+    /// Fields that have an id: the next one's.
+    pub fn field_count(&self) -> u32 {
+        self.fields.len() as u32
+    }
+
+    /// Whether the measurement shows the field.
+    pub fn is_written(&self, id: FieldId) -> bool {
+        let field = self.field(id);
+        let known = self.measurements.get(&field.measurement);
+        known.is_some_and(|known| known.is_written(&field.name, field.field_type))
+    }
+
+    /// Names of the measurements that have series, sorted.
+    pub fn measurement_names(&self) -> impl Iterator<Item = &[u8]> {
+        self.measurements.iter().filter(|(_, known)| !known.is_empty()).map(|(name, _)| name.as_ref())
+    }
+
+    /// How many series a measurement has.
+    pub fn series_count_of(&self, measurement: &[u8]) -> u64 {
+        self.measurements.get(measurement).map_or(0, |known| known.series().len())
+    }
+
+    /// Tag keys of a measurement, sorted.
+    pub fn tag_keys(&self, measurement: &[u8]) -> impl Iterator<Item = &[u8]> {
+        self.measurements.get(measurement).into_iter().flat_map(|known| known.tags().map(|(key, _)| key))
+    }
+
+    /// Values of a tag with the series that have them, in no order that means anything.
+    pub fn tag_values(&self, measurement: &[u8], key: &[u8]) -> impl Iterator<Item = (Cow<'_, [u8]>, PostingRef<'_>)> {
+        let tag = self.measurements.get(measurement).and_then(|known| known.tag_entry(key));
+        tag.into_iter().flat_map(|(tag, values)| values.iter(Texts { dictionary: &self.dictionary, tag }))
+    }
+
+    /// How many values a tag has.
+    pub fn tag_value_count(&self, measurement: &[u8], key: &[u8]) -> u64 {
+        let values = self.measurements.get(measurement).and_then(|known| known.tag(key));
+        values.map_or(0, |values| values.len() as u64)
+    }
+
+    /// Whether a series has this value of a tag.
+    pub fn has_tag_value(&self, measurement: &[u8], key: &[u8], value: &[u8]) -> bool {
+        let tag = self.measurements.get(measurement).and_then(|known| known.tag_entry(key));
+        tag.is_some_and(|(tag, values)| values.find(Texts { dictionary: &self.dictionary, tag }, value).is_some())
+    }
+
+    /// Series of a measurement that satisfy the condition.
+    pub fn select(&self, measurement: &[u8], predicate: &TagPredicate) -> RoaringBitmap {
+        match self.measurements.get(measurement) {
+            Some(known) => known.select(&self.dictionary, predicate),
+            None => RoaringBitmap::new(),
+        }
+    }
+
+    /// Bytes that the index takes. The work does not grow with the series.
+    pub fn byte_size(&self) -> usize {
+        self.dictionary.byte_size() + self.alive.words.byte_size() + self.fields.byte_size() + self.named_bytes
+    }
+
+    fn post(&mut self, id: SeriesId) {
+        let key = self.dictionary.key(id);
+        let name = series_key::measurement(key);
+        let known = known_or_new(&mut self.measurements, &mut self.named_bytes, &name);
+        self.measurement_count += u64::from(known.is_empty());
+        let before = known.heap_bytes();
+        known.post(&self.dictionary, key, id.0);
+        self.named_bytes = self.named_bytes + known.heap_bytes() - before;
+    }
+}
+
+fn known_or_new<'a>(
+    measurements: &'a mut BTreeMap<Box<[u8]>, Measurement>,
+    named_bytes: &mut usize,
+    name: &[u8],
+) -> &'a mut Measurement {
+    if !measurements.contains_key(name) {
+        *named_bytes += tree_bytes::<(Box<[u8]>, Measurement)>() + name.len();
+        measurements.insert(name.into(), Measurement::default());
+    }
+    measurements.get_mut(name).expect("it was there or was made")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn equal(key: &str, value: &str) -> TagPredicate {
+        TagPredicate::Equal { key: key.as_bytes().into(), value: value.as_bytes().into() }
+    }
+
+    fn selected(index: &SeriesIndex, predicate: &TagPredicate) -> Vec<u32> {
+        index.select(b"cpu", predicate).iter().collect()
+    }
+
+    #[test]
+    fn postings_answer_tag_conditions_and_a_missing_tag_is_the_empty_value() {
+        let mut index = SeriesIndex::default();
+        for key in ["cpu,host=a,dc=x", "cpu,host=b", "mem,host=a", "cpu,host=ab,dc=y"] {
+            index.insert_key(key.as_bytes());
+        }
+        assert_eq!(index.insert_key(b"cpu,host=b"), SeriesId(1));
+        assert_eq!(selected(&index, &equal("host", "a")), [0]);
+        assert_eq!(selected(&index, &equal("dc", "")), [1]);
+        assert_eq!(selected(&index, &equal("host", "")), []);
+        let not = TagPredicate::NotEqual { key: b"dc"[..].into(), value: b"x"[..].into() };
+        assert_eq!(selected(&index, &not), [1, 3]);
+        let regex =
+            |text| TagPredicate::Matches { key: b"host"[..].into(), regex: regex::bytes::Regex::new(text).unwrap() };
+        assert_eq!(selected(&index, &regex("a")), [0, 3]);
+        assert_eq!(selected(&index, &regex("")), [0, 1, 3]);
+        assert_eq!(selected(&index, &TagPredicate::And(vec![regex("a"), equal("dc", "y")])), [3]);
+        assert_eq!(selected(&index, &TagPredicate::And(Vec::new())), [0, 1, 3]);
+        assert_eq!(selected(&index, &TagPredicate::Or(vec![equal("host", "b"), equal("dc", "y")])), [1, 3]);
+        assert_eq!(index.tag_keys(b"cpu").collect::<Vec<_>>(), [b"dc".as_slice(), b"host"]);
+        assert_eq!((index.tag_values(b"cpu", b"dc").count(), index.tag_value_count(b"cpu", b"dc")), (2, 2));
+        assert!(index.has_tag_value(b"cpu", b"dc", b"y") && !index.has_tag_value(b"cpu", b"dc", b"z"));
+    }
+
+    #[test]
+    fn a_removed_series_vanishes_from_answers_and_comes_back_with_its_id() {
+        let mut index = SeriesIndex::default();
+        let (a, b) = (index.insert_key(b"cpu,host=a"), index.insert_key(b"mem,host=b"));
+        let field = index.insert_field(b"cpu", b"v", FieldType::Float);
+        index.remove(a);
+        index.remove(a);
+        assert_eq!(index.measurement_names().collect::<Vec<_>>(), [b"mem".as_slice()]);
+        assert_eq!((index.alive_count(), index.is_alive(b), index.measurement_count()), (1, true, 1));
+        assert_eq!(index.insert_key(b"cpu,host=a"), a);
+        assert_eq!(selected(&index, &TagPredicate::All), [a.0]);
+        assert_eq!(index.field_names(b"cpu").count(), 0);
+        assert_ne!(index.insert_field(b"cpu", b"w", FieldType::Float), field);
+        assert_eq!(index.field_names(b"cpu").collect::<Vec<_>>(), [b"w".as_slice()]);
+        assert_eq!(index.insert_field(b"cpu", b"v", FieldType::Float), field);
+        assert_eq!(index.field_ids(b"cpu", b"v"), [field]);
+        index.unwrite_field(b"cpu", b"v", None);
+        assert_eq!((index.field_ids(b"cpu", b"v").len(), index.is_written(field)), (0, false));
+    }
+}
