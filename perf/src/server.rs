@@ -57,6 +57,8 @@ pub struct Setup {
     pub cores: Option<usize>,
     /// Tidemill only: memory budget such as `512M`.
     pub memory_limit: Option<String>,
+    /// Callers must prove who they are; this secret signs bearer tokens.
+    pub shared_secret: Option<String>,
     /// Tidemill only: further arguments.
     pub arguments: Vec<String>,
     /// Where its standard output and error go.
@@ -75,6 +77,7 @@ impl Setup {
             port: 0,
             cores: None,
             memory_limit: None,
+            shared_secret: None,
             arguments: Vec::new(),
             log: folder.join("server.log"),
             start_timeout: Duration::from_secs(60),
@@ -212,6 +215,11 @@ fn command(setup: &Setup, port: u16) -> Result<Command> {
             if let Some(limit) = &setup.memory_limit {
                 command.arg("--memory-limit").arg(limit);
             }
+            if let Some(secret) = &setup.shared_secret {
+                let path = setup.data.join("access.toml");
+                std::fs::write(&path, format!("[http]\nauth-enabled = true\nshared-secret = \"{secret}\"\n"))?;
+                command.arg("--config").arg(path);
+            }
             command.args(&setup.arguments);
         }
         Kind::Influxd => {
@@ -234,6 +242,9 @@ fn command(setup: &Setup, port: u16) -> Result<Command> {
 /// data settles (so that bytes on disk can be measured soon after a load).
 fn influxd_config(setup: &Setup, port: u16) -> Result<String> {
     let folder = setup.data.display();
+    let access = setup.shared_secret.as_ref();
+    let access = access.map(|secret| format!("  auth-enabled = true\n  shared-secret = \"{secret}\"\n"));
+    let access = access.unwrap_or_default();
     Ok(format!(
         r#"reporting-disabled = true
 bind-address = "127.0.0.1:{rpc}"
@@ -250,7 +261,7 @@ bind-address = "127.0.0.1:{rpc}"
 [http]
   bind-address = "127.0.0.1:{port}"
   log-enabled = false
-[logging]
+{access}[logging]
   level = "error"
 "#,
         rpc = free_port()?,

@@ -5,10 +5,12 @@
 //!                                 └── data ── start (recover, serve, stop), core (what lives on one core)
 //!                                       ├── service   HTTP requests
 //!                                       ├── write     line protocol to partition batches to logs
+//!                                       ├── access    who calls, and what they may do
 //!                                       ├── query     statements, scans
 //!                                       └── replica   raft, log and state machines
 //! ```
 
+pub mod access;
 pub mod data;
 pub mod identity;
 pub mod options;

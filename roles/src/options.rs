@@ -2,7 +2,7 @@
 //!
 //! Every key works or is refused by name; there is none that is read and ignored.
 
-use crate::query::QueryLimits;
+use crate::{access::AccessOptions, query::QueryLimits};
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use std::{
@@ -28,6 +28,7 @@ pub struct Options {
     pub floats: Floats,
     pub log: LogOptions,
     pub http: tidemill_http::Options,
+    pub access: AccessOptions,
     pub query: QueryLimits,
 }
 
@@ -80,6 +81,10 @@ struct HttpSection {
     max_connection_limit: Option<usize>,
     max_row_limit: Option<usize>,
     realm: Option<String>,
+    auth_enabled: Option<bool>,
+    shared_secret: Option<String>,
+    ping_auth_enabled: Option<bool>,
+    pprof_auth_enabled: Option<bool>,
     headers: Option<std::collections::BTreeMap<String, String>>,
 }
 
@@ -183,6 +188,7 @@ impl Options {
             },
             log: log_options(&file.log)?,
             http: http_options(&file.http)?,
+            access: access_options(&file.http)?,
             query: query_limits(&file.coordinator, &file.meta, memory_limit_bytes)?,
         })
     }
@@ -222,6 +228,8 @@ fn http_options(section: &HttpSection) -> anyhow::Result<tidemill_http::Options>
     }
     options.connection_count_max = section.max_connection_limit.unwrap_or(options.connection_count_max);
     options.row_count_max = section.max_row_limit.unwrap_or(options.row_count_max);
+    options.ping_auth = section.ping_auth_enabled.unwrap_or(false);
+    options.debug_auth = section.pprof_auth_enabled.unwrap_or(false);
     if let Some(realm) = &section.realm {
         options.realm.clone_from(realm);
     }
@@ -229,6 +237,20 @@ fn http_options(section: &HttpSection) -> anyhow::Result<tidemill_http::Options>
         options.headers = headers.clone().into_iter().collect();
     }
     Ok(options)
+}
+
+/// # Errors
+/// A guard of single endpoints without the authentication that it needs.
+fn access_options(section: &HttpSection) -> anyhow::Result<AccessOptions> {
+    let is_enabled = section.auth_enabled.unwrap_or(false);
+    for (key, value) in
+        [("ping-auth-enabled", section.ping_auth_enabled), ("pprof-auth-enabled", section.pprof_auth_enabled)]
+    {
+        if value == Some(true) && !is_enabled {
+            bail!("http.{key} needs http.auth-enabled = true");
+        }
+    }
+    Ok(AccessOptions { is_enabled, shared_secret: section.shared_secret.clone().unwrap_or_default() })
 }
 
 /// One query may take this part of the limit, and not more than a default of its own.
@@ -313,6 +335,7 @@ mod tests {
             ("[data]\npartitions = 3", "partitions"),
             ("[log]\ndurability = \"maybe\"", "maybe"),
             ("[data]\nfloat-encoding = \"xor\"", "xor"),
+            ("[http]\nping-auth-enabled = true", "auth-enabled"),
         ] {
             let error = format!("{:#}", with_file(text).unwrap_err());
             assert!(error.contains(named), "{text}: {error}");
@@ -325,6 +348,7 @@ mod tests {
             "memory-limit = \"1g\"\n[data]\ndir = \"/d\"\npartitions = 4\nallow-buffered-io = true\n\
              spin-before-park-us = 50\nfloat-encoding = \"alp\"\n[log]\ndurability = \"dsync\"\nsegment-size = \"8m\"\nsegments-max = 9\n[http]\n\
              bind-address = \":1\"\nmax-body-size = \"1k\"\nmax-connection-limit = 3\nmax-row-limit = 4\nrealm = \"r\"\n\
+             auth-enabled = true\nshared-secret = \"s\"\nping-auth-enabled = true\npprof-auth-enabled = true\n\
              [http.headers]\nX-A = \"b\"\n[coordinator]\nmax-select-point = 5\nmax-select-series = 6\nmax-select-buckets = 7\n\
              query-memory-limit = \"2k\"\nmax-concurrent-queries = 8\nquery-timeout = \"9s\"\n[meta]\n\
              retention-autocreate = false",
@@ -339,6 +363,9 @@ mod tests {
         let http = &options.http;
         assert_eq!((http.body_bytes_max, http.connection_count_max, http.row_count_max), (1024, 3, 4));
         assert_eq!((http.realm.as_str(), http.headers.len()), ("r", 1));
+        assert!(http.ping_auth && http.debug_auth);
+        let access = AccessOptions { is_enabled: true, shared_secret: "s".into() };
+        assert_eq!(options.access, access);
         let select = &options.query.select;
         assert_eq!((select.max_select_point, select.max_select_series, select.max_select_buckets), (5, 6, 7));
         let query = &options.query;

@@ -1,22 +1,31 @@
 //! The data role behind the HTTP surface.
 
 use crate::{
+    access::{Gate, Offload, authorize_query, authorize_write},
     data::{DataCore, figures},
     query::QueryPieces,
 };
-use std::rc::Rc;
-use tidemill_http::{QueryRequest, Refusal, Service, WriteOutcome, WriteRequest, WriteTarget};
+use std::{net::IpAddr, rc::Rc};
+use tidemill_http::{Caller, Credentials, QueryRequest, Refusal, Service, WriteOutcome, WriteRequest, WriteTarget};
 
 /// Answers the requests of one core.
 pub struct DataService {
     core: Rc<DataCore>,
+    gate: Gate,
     started_ns: i64,
+}
+
+impl Offload for DataCore {
+    async fn offload(&self, slow: impl FnOnce() -> bool + Send + 'static) -> bool {
+        self.context().offload(slow).await
+    }
 }
 
 impl DataService {
     pub fn new(core: Rc<DataCore>) -> DataService {
         let started_ns = core.context().clock.now_ns();
-        DataService { core, started_ns }
+        let gate = Gate::new(core.access_options().clone());
+        DataService { core, gate, started_ns }
     }
 
     async fn figures(&self) -> Vec<figures::CoreFigures> {
@@ -32,11 +41,27 @@ impl DataService {
 impl Service for DataService {
     type Pieces = QueryPieces;
 
+    async fn authenticate(&self, credentials: Option<Credentials>, peer: Option<IpAddr>) -> Result<Caller, Refusal> {
+        let now_s = self.core.context().clock.now_ns().div_euclid(1_000_000_000);
+        self.gate.authenticate(|| self.core.meta(), credentials, peer, now_s, &*self.core).await
+    }
+
+    fn admit_to_insides(&self, caller: &Caller) -> Result<(), Refusal> {
+        let is_admin = match caller {
+            Caller::Anyone => true,
+            Caller::Nobody => false,
+            Caller::User(name) => self.core.meta().user(name).is_some_and(|user| user.is_admin),
+        };
+        if is_admin { Ok(()) } else { Err(Refusal::new(403, "error authorizing admin access")) }
+    }
+
     fn admit_write(&self, target: &WriteTarget) -> Result<(), WriteOutcome> {
-        match self.core.meta().database(&target.database) {
-            Some(_) => Ok(()),
-            None => Err(WriteOutcome::DatabaseNotFound(target.database.clone())),
+        let meta = self.core.meta();
+        if meta.database(&target.database).is_none() {
+            return Err(WriteOutcome::DatabaseNotFound(target.database.clone()));
         }
+        let authorized = authorize_write(&meta, &target.caller, &target.database);
+        authorized.map_err(|text| WriteOutcome::Rejected(Refusal::new(403, text)))
     }
 
     async fn write(&self, request: WriteRequest) -> WriteOutcome {
@@ -44,6 +69,8 @@ impl Service for DataService {
     }
 
     async fn query(&self, request: QueryRequest) -> Result<QueryPieces, Refusal> {
+        let authorized = authorize_query(&self.core.meta(), &request.caller, &request.query, &request.database);
+        authorized.map_err(|text| Refusal::new(403, text))?;
         QueryPieces::start(self.core.clone(), request).map_err(|text| Refusal::new(503, text))
     }
 

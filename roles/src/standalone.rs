@@ -11,10 +11,23 @@ use std::sync::Arc;
 use tidemill_log::Durability;
 use tidemill_reactor::{CoreContext, CoreError, Listeners, ReactorOptions, Seed};
 
+/// Whoever reaches the server may read and drop everything.
+fn warn_of_open_door(options: &Options) {
+    let addr = options.http_addr;
+    if !addr.ip().is_loopback() && !options.access.is_enabled {
+        tracing::warn!(
+            %addr,
+            "REACHABLE FROM OTHER MACHINES WITHOUT AUTHENTICATION: anybody may read, write and drop everything; \
+             set http.auth-enabled = true and create an admin user, or bind to 127.0.0.1"
+        );
+    }
+}
+
 /// Runs a server until it is told to stop.
 pub fn run(options: Options) -> anyhow::Result<()> {
     let seed = Seed::from_system().context("drawing a seed")?;
     let identity = Identity::establish(&options.data_dir, options.partitions, seed.random_u64())?;
+    warn_of_open_door(&options);
     let listeners = Listeners::bind(options.http_addr, options.cores)?;
     let mut reactor = ReactorOptions::new(options.cores, options.data_dir.clone());
     reactor.dsync = options.log.durability == Durability::Dsync;

@@ -119,12 +119,19 @@ pub struct Judge {
 
 /// Starts the judge; None, with a note, when Debian's influxd is not installed.
 pub fn judge() -> Option<Judge> {
+    judge_with(|_| ())
+}
+
+/// As [`judge`], started otherwise.
+pub fn judge_with(change: impl FnOnce(&mut Setup)) -> Option<Judge> {
     let Some(binary) = Kind::Influxd.system_binary() else {
         skip("/usr/bin/influxd is missing (apt-get install influxdb)");
         return None;
     };
     let home = Home::new();
-    let server = start(Setup::new(Kind::Influxd, binary, home.path()));
+    let mut setup = Setup::new(Kind::Influxd, binary, home.path());
+    change(&mut setup);
+    let server = start(setup);
     Some(Judge { server, _home: home })
 }
 

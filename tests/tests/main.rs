@@ -1,6 +1,7 @@
 //! Scenarios on whole server processes, a module a chapter. `cargo build -p tidemill --bin tidemill` comes first;
 //! `TIDEMILL_SUBJECT=influxdb` runs the chapters on upstream's server.
 
+mod access;
 mod clients;
 mod conformance;
 mod crash;

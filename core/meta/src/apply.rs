@@ -27,6 +27,12 @@ pub enum MetaError {
     Name(&'static str),
     #[error("no database or retention policy of this id any more")]
     IdGone,
+    #[error("username required")]
+    UsernameRequired,
+    #[error("user already exists")]
+    UserExists,
+    #[error("user not found")]
+    UserNotFound,
 }
 
 impl Meta {
@@ -55,6 +61,12 @@ impl Meta {
                 }
                 Ok(Applied::default())
             }
+            Command::CreateUser { name, password_hash, is_admin } => self.create_user(name, password_hash, is_admin),
+            Command::DropUser { name } => self.drop_user(&name),
+            Command::SetPassword { user, password_hash } => self.set_password(&user, password_hash),
+            Command::SetAdmin { user, is_admin } => self.set_admin(&user, is_admin),
+            Command::Grant { user, database, privilege } => self.grant(&user, database, privilege),
+            Command::Revoke { user, database, privilege } => self.revoke(&user, database, privilege),
         }
     }
 
@@ -99,6 +111,7 @@ impl Meta {
             return Applied::default();
         };
         let database = self.databases.remove(position);
+        self.forget_privileges(name);
         let mut applied = Applied { dropped_database: Some(database.id), ..Applied::default() };
         for group in database.policies.iter().flat_map(|policy| &policy.groups) {
             self.field_types.forget_group(group.id);

@@ -1,6 +1,6 @@
 //! What may change the metadata. Commands are entries of the metadata's log.
 
-use crate::{DatabaseId, DecodeError, PolicyId, ShardGroupId};
+use crate::{DatabaseId, DatabasePrivilege, DecodeError, PasswordHash, PolicyId, ShardGroupId};
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
 use tidemill_column::FieldType;
 
@@ -48,6 +48,33 @@ pub enum Command {
     ForgetMeasurement {
         database: DatabaseId,
         measurement: Vec<u8>,
+    },
+    /// The hash was made of a password by the proposer, with a salt of its own.
+    CreateUser {
+        name: String,
+        password_hash: PasswordHash,
+        is_admin: bool,
+    },
+    DropUser {
+        name: String,
+    },
+    SetPassword {
+        user: String,
+        password_hash: PasswordHash,
+    },
+    SetAdmin {
+        user: String,
+        is_admin: bool,
+    },
+    Grant {
+        user: String,
+        database: String,
+        privilege: DatabasePrivilege,
+    },
+    Revoke {
+        user: String,
+        database: String,
+        privilege: DatabasePrivilege,
     },
 }
 

@@ -1,5 +1,5 @@
-//! Metadata of the database: databases, retention policies, shard groups and the types of fields, as a deterministic
-//! state machine.
+//! Metadata of the database: databases, retention policies, shard groups, the types of fields and the users, as a
+//! deterministic state machine.
 //!
 //! Owns: [`Meta`] (the state), [`Command`] (what may change it) and their byte form for the log and the snapshot.
 //! Invariants: the same commands in the same order make the same state, byte for byte; a clock value travels inside the
@@ -12,6 +12,7 @@ mod field_types;
 mod id;
 mod policy;
 mod state;
+mod user;
 
 pub use apply::MetaError;
 pub use command::{Applied, Command, FieldDefinition, PolicyChange, PolicySpec};
@@ -19,6 +20,7 @@ pub use field_types::FieldTypes;
 pub use id::{DatabaseId, PolicyId, ShardGroupId};
 pub use policy::{DEFAULT_POLICY_NAME, default_shard_group_duration_ns};
 pub use state::{Database, Meta, RetentionPolicy, ShardGroup};
+pub use user::{DatabasePrivilege, PasswordHash, User};
 
 /// A stored command or snapshot that does not decode.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! The state, and what may be asked of it.
 
-use crate::{DatabaseId, DecodeError, PolicyId, ShardGroupId, field_types::FieldTypes, policy::window_start_ns};
+use crate::{DatabaseId, DecodeError, PolicyId, ShardGroupId, User, field_types::FieldTypes, policy::window_start_ns};
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
 use tidemill_column::{TIME_MAX, TIME_MIN};
 
@@ -13,6 +13,8 @@ pub struct Meta {
     pub(crate) policies_made: u32,
     pub(crate) groups_made: u64,
     pub(crate) field_types: FieldTypes,
+    /// In the order of creation.
+    pub(crate) users: Vec<User>,
 }
 
 /// A database and its retention policies.

@@ -106,6 +106,12 @@ impl<M: Send + 'static> CoreContext<M> {
         glommio::timer::sleep(duration).await;
     }
 
+    /// Runs a slow function, such as the hash of a password, on the thread that a core keeps for that: one at a time,
+    /// in the order of the calls.
+    pub async fn offload<T: Send + 'static>(&self, slow: impl FnOnce() -> T + Send + 'static) -> T {
+        glommio::executor().spawn_blocking(slow).await
+    }
+
     /// Lets others run if it is their turn; nearly free if not.
     pub async fn yield_now_if_needed(&self) {
         glommio::executor().yield_if_needed().await;

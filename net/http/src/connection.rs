@@ -8,6 +8,7 @@
 
 use crate::options::Options;
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ enum Phase {
 
 #[derive(Debug)]
 pub(crate) struct Connection {
+    /// Address of the other end, where it is known.
+    peer: Option<IpAddr>,
     phase: Cell<Phase>,
     since: Cell<Instant>,
     /// Since when the peer takes nothing.
@@ -36,8 +39,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new() -> Connection {
+    pub(crate) fn new(peer: Option<IpAddr>) -> Connection {
         Connection {
+            peer,
             phase: Cell::new(Phase::Head),
             since: Cell::new(Instant::now()),
             blocked_since: Cell::new(None),
@@ -47,6 +51,10 @@ impl Connection {
             lingers: Cell::new(false),
             waker: RefCell::new(None),
         }
+    }
+
+    pub(crate) fn peer(&self) -> Option<IpAddr> {
+        self.peer
     }
 
     /// Bytes came in.
@@ -153,7 +161,7 @@ mod tests {
 
     #[test]
     fn each_phase_has_its_deadline() {
-        let connection = Connection::new();
+        let connection = Connection::new(None);
         assert!(!overdue_after(&connection, 29) && overdue_after(&connection, 31));
         connection.begin_request();
         assert!(!overdue_after(&connection, 1_000_000));
@@ -165,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_slow_reader_is_granted_time_by_what_it_took() {
-        let connection = Connection::new();
+        let connection = Connection::new(None);
         connection.begin_request();
         connection.sent(1_000_000);
         connection.blocked();

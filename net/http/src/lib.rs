@@ -33,8 +33,9 @@ mod write;
 
 pub use options::{HEAD_BYTES_MAX_FLOOR, Options};
 pub use request_id::RequestIds;
+pub use router::endpoint_paths;
 pub use server::Server;
 pub use service::{
-    Consistency, Credentials, Piece, Pieces, QueryRequest, Refusal, Service, WriteOutcome, WriteRequest, WriteTarget,
-    Zone,
+    Caller, Consistency, Credentials, Piece, Pieces, QueryRequest, Refusal, Service, WriteOutcome, WriteRequest,
+    WriteTarget, Zone,
 };

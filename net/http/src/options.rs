@@ -12,6 +12,10 @@ pub struct Options {
     pub build: String,
     /// Realm of `WWW-Authenticate`.
     pub realm: String,
+    /// Callers of `/ping`, `/status`, `/health` and `/metrics` must prove who they are.
+    pub ping_auth: bool,
+    /// Callers of `/debug/...` must prove that they may see the insides of the server.
+    pub debug_auth: bool,
     /// Added to every routed answer.
     pub headers: Vec<(String, String)>,
     /// Request line and headers together; more is answered with 431. At least 8192.
@@ -52,6 +56,8 @@ impl Default for Options {
             version: "1.8.10".to_owned(),
             build: "OSS".to_owned(),
             realm: "InfluxDB".to_owned(),
+            ping_auth: false,
+            debug_auth: false,
             headers: Vec::new(),
             // A GET carries its query in the request line; upstream's limit is 1 MiB.
             head_bytes_max: 1 << 20,

@@ -5,9 +5,9 @@ use crate::body::{Outlet, Payload, read_body};
 use crate::encode::{Format, TimeFormat};
 use crate::indent::Indent;
 use crate::options::Options;
-use crate::parameters::{Parameters, credentials};
+use crate::parameters::Parameters;
 use crate::reply::{Reply, Spelling};
-use crate::service::{Pieces, QueryRequest, Service};
+use crate::service::{Caller, Pieces, QueryRequest, Service};
 use crate::write::body_error;
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
@@ -30,6 +30,7 @@ pub(crate) struct QueryCall<'a, S> {
     pub(crate) spelling: Spelling<'a>,
     pub(crate) takes_gzip: bool,
     pub(crate) received: &'a Cell<u64>,
+    pub(crate) caller: Caller,
 }
 
 pub(crate) async fn query<S: Service>(
@@ -61,7 +62,7 @@ pub(crate) async fn query<S: Service>(
         chunked: shape.chunked,
         chunk_size: shape.chunk_size,
         read_only: is_read_only,
-        credentials: credentials(url, &head.headers),
+        caller: call.caller,
     };
     let pieces = match call.service.query(request).await {
         Ok(pieces) => pieces,

@@ -6,18 +6,19 @@ use crate::connection::Connection;
 use crate::encode::Format;
 use crate::metrics::{Endpoint, HttpMetrics};
 use crate::options::Options;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, credentials};
 use crate::query::{QueryCall, query};
 use crate::reply::{Reply, Spelling, TEXT_PLAIN, header_text};
 use crate::request_id::RequestIds;
-use crate::service::Service;
-use crate::write::{Dialect, WriteCall, write};
+use crate::service::{Caller, Credentials, Refusal, Service};
+use crate::write::{Dialect, WriteCall, drain, write};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::request;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::Value;
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -52,20 +53,27 @@ enum Route {
     DebugVars,
 }
 
+/// What is served where.
+const ROUTES: [(&str, Route); 9] = [
+    ("/query", Route::Query),
+    ("/write", Route::Write(Dialect::V1)),
+    ("/api/v2/write", Route::Write(Dialect::V2)),
+    ("/api/v2/query", Route::Flux),
+    ("/ping", Route::Ping),
+    ("/status", Route::Status),
+    ("/health", Route::Health),
+    ("/metrics", Route::Metrics),
+    ("/debug/vars", Route::DebugVars),
+];
+
+/// Paths of all endpoints.
+pub fn endpoint_paths() -> impl Iterator<Item = &'static str> {
+    ROUTES.iter().map(|(path, _)| *path)
+}
+
 impl Route {
     fn of(path: &str) -> Option<Route> {
-        Some(match path {
-            "/query" => Route::Query,
-            "/write" => Route::Write(Dialect::V1),
-            "/api/v2/write" => Route::Write(Dialect::V2),
-            "/api/v2/query" => Route::Flux,
-            "/ping" => Route::Ping,
-            "/status" => Route::Status,
-            "/health" => Route::Health,
-            "/metrics" => Route::Metrics,
-            "/debug/vars" => Route::DebugVars,
-            _ => return None,
-        })
+        ROUTES.iter().find(|(known, _)| *known == path).map(|(_, route)| *route)
     }
 
     /// Methods, as the `Allow` header lists them.
@@ -139,7 +147,7 @@ impl<S: Service> Core<S> {
                     Reply::empty(StatusCode::OK)
                 } else {
                     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
-                    self.dispatch(route, format, &head, incoming, &received).await
+                    self.dispatch(route, format, &head, incoming, &received, connection.peer()).await
                 }
             }
         };
@@ -184,17 +192,25 @@ impl<S: Service> Core<S> {
         head: &request::Parts,
         incoming: Incoming,
         received: &Cell<u64>,
+        peer: Option<IpAddr>,
     ) -> Reply {
         let url = Parameters::from_urlencoded(head.uri.query().unwrap_or_default().as_bytes());
         let spelling = Spelling { format, is_pretty: url.is_true("pretty"), realm: &self.options.realm };
         let (service, options) = (&*self.service, &self.options);
+        let caller = match self.caller(route, credentials(&url, &head.headers), peer).await {
+            Ok(caller) => caller,
+            Err(refusal) => {
+                return drain(options, received, head, incoming, Reply::refusal(spelling, &refusal)).await;
+            }
+        };
         match route {
             Route::Query => {
                 let takes_gzip = accept::takes_gzip(&head.headers);
-                query(QueryCall { service, options, spelling, takes_gzip, received }, head, &url, incoming).await
+                query(QueryCall { service, options, spelling, takes_gzip, received, caller }, head, &url, incoming)
+                    .await
             }
             Route::Write(dialect) => {
-                write(WriteCall { service, options, spelling, received }, dialect, head, &url, incoming).await
+                write(WriteCall { service, options, spelling, received, caller }, dialect, head, &url, incoming).await
             }
             Route::Flux => Reply::of_type(StatusCode::FORBIDDEN, TEXT_PLAIN, FLUX_DISABLED),
             Route::Ping => self.ping(&head.method, &url),
@@ -208,6 +224,30 @@ impl<S: Service> Core<S> {
                 Reply::of_type(StatusCode::OK, "application/json; charset=utf-8", service.debug_vars().await)
             }
         }
+    }
+
+    /// Who calls, where the route wants to know it.
+    async fn caller(
+        &self,
+        route: Route,
+        credentials: Option<Credentials>,
+        peer: Option<IpAddr>,
+    ) -> Result<Caller, Refusal> {
+        let is_asked = match route {
+            Route::Query | Route::Write(_) => true,
+            Route::Ping | Route::Status | Route::Health | Route::Metrics => self.options.ping_auth,
+            Route::DebugVars => self.options.debug_auth,
+            // It answers that it is off, whoever asks.
+            Route::Flux => false,
+        };
+        if !is_asked {
+            return Ok(Caller::Anyone);
+        }
+        let caller = self.service.authenticate(credentials, peer).await?;
+        if route == Route::DebugVars {
+            self.service.admit_to_insides(&caller)?;
+        }
+        Ok(caller)
     }
 
     fn ping(&self, method: &Method, url: &Parameters) -> Reply {

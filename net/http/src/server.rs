@@ -111,7 +111,8 @@ impl<S: Service> Server<S> {
         }
         let id = self.next_connection.get();
         self.next_connection.set(id + 1);
-        let connection = Rc::new(Connection::new());
+        let peer = stream.peer_addr().ok().map(|address| address.ip());
+        let connection = Rc::new(Connection::new(peer));
         self.connections.borrow_mut().insert(id, connection.clone());
         self.core.metrics.connection_opened();
         let server = self.clone();

@@ -5,8 +5,10 @@
 //! Invariants: one service per core, shared through `Rc`; nothing here crosses a core.
 //! Knows nothing of sockets, nor of how an outcome is spelled in JSON or CSV.
 
-use std::future::Future;
+use std::future::{Future, ready};
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use tidemill_influxql::Query;
 use tidemill_line::Precision;
 use tidemill_query::ResultSeries;
@@ -15,6 +17,29 @@ use tidemill_query::ResultSeries;
 pub trait Service: 'static {
     /// The pieces of one query's answer. Dropped before its end when the client went away.
     type Pieces: Pieces;
+
+    /// Says who sends a request; asked before anything else of it is looked at. `peer` is the address of the
+    /// connection's other end.
+    ///
+    /// # Errors
+    /// The answer to the whole request: 401, or 429 and 503 where there are too many to verify.
+    fn authenticate(
+        &self,
+        credentials: Option<Credentials>,
+        peer: Option<IpAddr>,
+    ) -> impl Future<Output = Result<Caller, Refusal>> {
+        let _ = (credentials, peer);
+        ready(Ok(Caller::Anyone))
+    }
+
+    /// Says whether the caller may see the insides of the server.
+    ///
+    /// # Errors
+    /// The answer to the request: 403.
+    fn admit_to_insides(&self, caller: &Caller) -> Result<(), Refusal> {
+        let _ = caller;
+        Ok(())
+    }
 
     /// Says whether a write to this target may go on; asked before the body is read, so that an unknown database or
     /// an overload costs no transfer and is reported before a fault of the body.
@@ -54,7 +79,7 @@ pub struct WriteTarget {
     pub retention_policy: Option<String>,
     pub precision: Precision,
     pub consistency: Consistency,
-    pub credentials: Option<Credentials>,
+    pub caller: Caller,
 }
 
 /// One write.
@@ -73,6 +98,18 @@ pub enum Consistency {
     One,
     Quorum,
     All,
+}
+
+/// Who sends a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Caller {
+    /// Nobody is asked who they are.
+    #[default]
+    Anyone,
+    /// Callers are asked, but there is no admin yet who could have made users.
+    Nobody,
+    /// A user who has proved it; what they may do is looked up when they do it.
+    User(Arc<str>),
 }
 
 /// What a request brought to prove who sends it; not yet verified.
@@ -146,7 +183,7 @@ pub struct QueryRequest {
     pub chunk_size: usize,
     /// A GET: the answer warns of statements that change something. They are executed all the same.
     pub read_only: bool,
-    pub credentials: Option<Credentials>,
+    pub caller: Caller,
 }
 
 /// A part of an answer. Statements come in ascending order, each ends with `StatementDone` or `Error`.

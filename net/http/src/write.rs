@@ -6,13 +6,13 @@
 
 use crate::body::{BodyError, read_body};
 use crate::options::Options;
-use crate::parameters::{Parameters, consistency, credentials};
+use crate::parameters::{Parameters, consistency};
 use crate::reply::{Reply, Spelling};
-use crate::service::{Consistency, Refusal, Service, WriteOutcome, WriteRequest, WriteTarget};
+use crate::service::{Caller, Consistency, Refusal, Service, WriteOutcome, WriteRequest, WriteTarget};
+use hyper::StatusCode;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, EXPECT};
 use hyper::http::request;
-use hyper::{HeaderMap, StatusCode};
 use std::cell::Cell;
 use tidemill_line::Precision;
 
@@ -30,6 +30,7 @@ pub(crate) struct WriteCall<'a, S> {
     pub(crate) options: &'a Options,
     pub(crate) spelling: Spelling<'a>,
     pub(crate) received: &'a Cell<u64>,
+    pub(crate) caller: Caller,
 }
 
 /// A body up to this size is read although nobody wants it, so that the connection can be used again.
@@ -44,8 +45,8 @@ pub(crate) async fn write<S: Service>(
 ) -> Reply {
     let spelling = call.spelling;
     let target = match dialect {
-        Dialect::V1 => target_v1(url, &head.headers),
-        Dialect::V2 => target_v2(url, &head.headers),
+        Dialect::V1 => target_v1(url, call.caller),
+        Dialect::V2 => target_v2(url, call.caller),
     };
     let admitted = match target {
         Ok(target) => call.service.admit_write(&target).map(|()| target),
@@ -53,7 +54,10 @@ pub(crate) async fn write<S: Service>(
     };
     let mut target = match admitted {
         Ok(target) => target,
-        Err(outcome) => return drain(&call, head, incoming, Reply::write_outcome(spelling, &outcome)).await,
+        Err(outcome) => {
+            let reply = Reply::write_outcome(spelling, &outcome);
+            return drain(call.options, call.received, head, incoming, reply).await;
+        }
     };
     let is_gzip = head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
     let body = match read_body(incoming, is_gzip, call.options, call.received).await {
@@ -68,7 +72,7 @@ pub(crate) async fn write<S: Service>(
     Reply::write_outcome(spelling, &outcome)
 }
 
-fn target_v1(url: &Parameters, headers: &HeaderMap) -> Result<WriteTarget, Refusal> {
+fn target_v1(url: &Parameters, caller: Caller) -> Result<WriteTarget, Refusal> {
     let word = url.value("precision");
     let precision = Precision::from_v1_name(word)
         .ok_or_else(|| Refusal::new(400, format!("invalid precision {word:?} (use n, u, ms, s, m or h)")))?;
@@ -78,11 +82,11 @@ fn target_v1(url: &Parameters, headers: &HeaderMap) -> Result<WriteTarget, Refus
         retention_policy: url.text("rp"),
         precision,
         consistency: Consistency::default(),
-        credentials: credentials(url, headers),
+        caller,
     })
 }
 
-fn target_v2(url: &Parameters, headers: &HeaderMap) -> Result<WriteTarget, Refusal> {
+fn target_v2(url: &Parameters, caller: Caller) -> Result<WriteTarget, Refusal> {
     let word = url.value("precision");
     let precision = Precision::from_v2_name(word)
         .ok_or_else(|| Refusal::new(400, format!("invalid precision {word:?} (use ns, us, ms or s)")))?;
@@ -101,18 +105,24 @@ fn target_v2(url: &Parameters, headers: &HeaderMap) -> Result<WriteTarget, Refus
         retention_policy: Some(retention_policy.to_owned()).filter(|name| !name.is_empty()),
         precision,
         consistency: Consistency::default(),
-        credentials: credentials(url, headers),
+        caller,
     })
 }
 
 /// Sends a refusal that was found before the body was read. A client that is still sending would not see the answer
 /// if the connection were just closed, and one that waits for "100 Continue" will not send.
-async fn drain<S>(call: &WriteCall<'_, S>, head: &request::Parts, incoming: Incoming, reply: Reply) -> Reply {
+pub(crate) async fn drain(
+    options: &Options,
+    received: &Cell<u64>,
+    head: &request::Parts,
+    incoming: Incoming,
+    reply: Reply,
+) -> Reply {
     let is_small = incoming.size_hint().exact().is_some_and(|size| size <= DRAINED_BYTES_MAX);
     if !is_small || head.headers.contains_key(EXPECT) {
         return reply.last();
     }
-    match read_body(incoming, false, call.options, call.received).await {
+    match read_body(incoming, false, options, received).await {
         Ok(_) => reply,
         Err(_) => reply.last(),
     }

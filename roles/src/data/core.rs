@@ -1,6 +1,7 @@
 //! One core of the data role.
 
 use crate::{
+    access::AccessOptions,
     data::{
         budget::{Admission, Budget},
         figures::{CoreFigures, WriteFigures},
@@ -112,6 +113,10 @@ impl DataCore {
     /// Where a partition lives.
     pub fn core_of(&self, partition: u32) -> CoreId {
         CoreId((partition as usize % self.context.cores) as u16)
+    }
+
+    pub fn access_options(&self) -> &AccessOptions {
+        &self.options.access
     }
 
     pub fn query_limits(&self) -> &QueryLimits {

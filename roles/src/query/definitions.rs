@@ -55,7 +55,7 @@ pub(super) async fn drop_shard(session: &Session, id: u64) -> Result<Answer, Sta
 }
 
 /// Changes the metadata, and drops the points of what is gone from them.
-async fn change(session: &Session, command: Command) -> Result<Answer, StatementError> {
+pub(super) async fn change(session: &Session, command: Command) -> Result<Answer, StatementError> {
     let applied = session.core.change_meta(command).await?;
     if let Some(command) = points_to_drop(applied) {
         session.core.change_store(command).await?;

@@ -22,6 +22,7 @@ mod select;
 mod series_cursors;
 mod show;
 mod sources;
+mod users;
 
 pub use error::StatementError;
 pub use limits::QueryLimits;

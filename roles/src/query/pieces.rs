@@ -16,6 +16,7 @@ use crate::{
         select::Select,
         show,
         sources::Session,
+        users,
     },
 };
 use std::{collections::VecDeque, rc::Rc};
@@ -94,6 +95,7 @@ impl QueryPieces {
         let session = Session {
             now_ns: clock.now_ns(),
             query: running.query().clone(),
+            caller: request.caller,
             database: request.database,
             retention_policy: request.retention_policy.filter(|policy| !policy.is_empty()),
             chunk_rows: request.chunk_size.max(1),
@@ -174,8 +176,8 @@ async fn execute(session: &Rc<Session>, statement: Statement) -> Result<Answer, 
         Statement::ShowFieldKeys(show) => show::field_keys(session, &show).await,
         Statement::ShowContinuousQueries => show::continuous_queries(session),
         Statement::ShowSubscriptions => Ok(Answer::done()),
-        Statement::ShowUsers => show::users(),
-        Statement::ShowGrants { .. } => Err(StatementError::Invalid("user not found".to_owned())),
+        Statement::ShowUsers => Ok(users::show(session)),
+        Statement::ShowGrants { user } => users::show_grants(session, &user),
         Statement::ShowQueries => show::queries(session),
         Statement::KillQuery { id, host: None } => kill(id),
         Statement::KillQuery { host: Some(_), .. } => Err(StatementError::NotSupported("KILL QUERY ON a host")),
@@ -193,21 +195,21 @@ async fn execute(session: &Rc<Session>, statement: Statement) -> Result<Answer, 
         Statement::DropMeasurement { name } => deletion::drop_measurement(session, name).await,
         Statement::Delete(delete) => deletion::delete(session, &delete.sources, delete.condition.as_ref()).await,
         Statement::DropSeries(drop) => deletion::drop_series(session, &drop.sources, drop.condition.as_ref()).await,
-        // Without a continuous query, a user or a subscription there is nothing to drop or to change.
+        Statement::CreateUser(create) => users::create(session, create).await,
+        Statement::DropUser { name } => users::drop(session, name).await,
+        Statement::SetPassword { user, password } => users::set_password(session, user, password).await,
+        Statement::Grant { privilege, database, user } => users::grant(session, user, database, privilege).await,
+        Statement::GrantAdmin { user } => users::set_admin(session, user, true).await,
+        Statement::Revoke { privilege, database, user } => users::revoke(session, user, database, privilege).await,
+        Statement::RevokeAdmin { user } => users::set_admin(session, user, false).await,
+        // Without a continuous query or a subscription there is nothing to drop.
         Statement::DropContinuousQuery { .. } => Ok(Answer::done()),
-        Statement::DropUser { .. }
-        | Statement::SetPassword { .. }
-        | Statement::Grant { .. }
-        | Statement::GrantAdmin { .. }
-        | Statement::Revoke { .. }
-        | Statement::RevokeAdmin { .. } => Err(StatementError::Invalid("user not found".to_owned())),
         Statement::DropSubscription { database, .. } => {
             session.database_id(Some(&database))?;
             Err(StatementError::Invalid("subscription not found".to_owned()))
         }
         Statement::CreateContinuousQuery(_) => Err(StatementError::NotSupported("CREATE CONTINUOUS QUERY")),
         Statement::CreateSubscription(_) => Err(StatementError::NotSupported("CREATE SUBSCRIPTION")),
-        Statement::CreateUser(_) => Err(StatementError::NotSupported("CREATE USER")),
         Statement::Explain(explain) if explain.analyze => Err(StatementError::NotSupported("EXPLAIN ANALYZE")),
         Statement::Explain(_) => Err(StatementError::NotSupported("EXPLAIN")),
         Statement::ShowStats { .. } => Err(StatementError::NotSupported("SHOW STATS")),

@@ -5,6 +5,7 @@
 //! in-memory index, a time range decides only whether any shard is asked, not which series it has.
 
 use crate::{
+    access::may_see,
     data::question::{About, Finding},
     query::{
         StatementError,
@@ -23,9 +24,11 @@ use tidemill_influxql::{
 use tidemill_meta::{Database, RetentionPolicy, ShardGroup};
 use tidemill_query::RowLimit;
 
-/// SHOW DATABASES, in the order of creation.
+/// SHOW DATABASES, in the order of creation: those that the caller may see.
 pub(super) fn databases(session: &Session) -> Result<Answer, StatementError> {
-    let names = session.core.meta().databases().iter().map(|database| database.name.clone()).collect();
+    let meta = session.core.meta();
+    let names = meta.databases().iter().map(|database| database.name.clone());
+    let names = names.filter(|name| may_see(&meta, &session.caller, name)).collect();
     Ok(Answer::of(vec![table("databases", vec![("name", TableColumn::Texts(names))])]))
 }
 
@@ -190,12 +193,6 @@ pub(super) fn continuous_queries(session: &Session) -> Result<Answer, StatementE
         table(&database.name, vec![("name", none()), ("query", none())])
     };
     Ok(Answer::of(meta.databases().iter().map(empty).collect()))
-}
-
-/// SHOW USERS: there are none.
-pub(super) fn users() -> Result<Answer, StatementError> {
-    let columns = vec![("user", TableColumn::Texts(Vec::new())), ("admin", TableColumn::Booleans(Vec::new()))];
-    Ok(Answer::of(vec![table("", columns)]))
 }
 
 /// SHOW QUERIES, this one included.

@@ -16,6 +16,7 @@ use std::{
     sync::Arc,
 };
 use tidemill_column::FieldType;
+use tidemill_http::Caller;
 use tidemill_influxql::{Expr, Measurement, MeasurementName, Source, TimeContext, TimeRange, split_time};
 use tidemill_meta::{Database, Meta};
 use tidemill_query::TagFilter;
@@ -25,6 +26,7 @@ use tidemill_store::DatabaseId;
 pub(super) struct Session {
     pub core: Rc<DataCore>,
     pub query: Arc<RunningQuery>,
+    pub caller: Caller,
     /// Empty when the request named none.
     pub database: String,
     pub retention_policy: Option<String>,

@@ -5,7 +5,7 @@ use glommio::timer::Timer;
 use glommio::{LocalExecutorBuilder, Placement};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -13,7 +13,8 @@ use std::time::Duration;
 use tidemill_column::{Column, Values};
 use tidemill_http::metrics::{HttpMetrics, TextWriter};
 use tidemill_http::{
-    Options, Piece, Pieces, QueryRequest, Refusal, RequestIds, Server, Service, WriteOutcome, WriteRequest, WriteTarget,
+    Caller, Credentials, Options, Piece, Pieces, QueryRequest, Refusal, RequestIds, Server, Service, WriteOutcome,
+    WriteRequest, WriteTarget,
 };
 use tidemill_query::{ResultColumn, ResultSeries};
 
@@ -69,6 +70,22 @@ pub fn series(rows: std::ops::Range<i64>) -> ResultSeries {
 
 impl Service for Fake {
     type Pieces = FakePieces;
+
+    async fn authenticate(&self, credentials: Option<Credentials>, peer: Option<IpAddr>) -> Result<Caller, Refusal> {
+        assert!(peer.is_some_and(|peer| peer.is_loopback()));
+        match credentials {
+            Some(Credentials::Password { user, password }) if password != "wrong" => Ok(Caller::User(user.into())),
+            Some(_) => Err(Refusal::new(401, "authorization failed")),
+            None => Ok(Caller::Anyone),
+        }
+    }
+
+    fn admit_to_insides(&self, caller: &Caller) -> Result<(), Refusal> {
+        match caller {
+            Caller::User(name) if name.as_ref() == "root" => Ok(()),
+            _ => Err(Refusal::new(403, "error authorizing admin access")),
+        }
+    }
 
     fn admit_write(&self, target: &WriteTarget) -> Result<(), WriteOutcome> {
         match target.database.as_str() {

@@ -1,7 +1,7 @@
 use crate::harness::TestServer;
 use flate2::{Compression, write::GzEncoder};
 use std::io::Write;
-use tidemill_http::{Consistency, Credentials, Options};
+use tidemill_http::{Caller, Consistency, Options};
 use tidemill_line::Precision;
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -30,8 +30,7 @@ fn targets_and_bodies_arrive() {
     let target = &writes[0].target;
     assert_eq!((target.database.as_str(), target.retention_policy.as_deref()), ("a b", Some("r")));
     assert_eq!((target.precision, target.consistency), (Precision::Millisecond, Consistency::All));
-    let credentials = Credentials::Password { user: "me".to_owned(), password: "pw".to_owned() };
-    assert_eq!(target.credentials, Some(credentials));
+    assert_eq!(target.caller, Caller::User("me".into()));
     let target = &writes[1].target;
     assert_eq!((target.database.as_str(), target.retention_policy.as_deref()), ("d", Some("r/x")));
     assert_eq!(target.precision, Precision::Microsecond);
@@ -138,4 +137,31 @@ fn a_client_that_asks_first_is_told_to_go_on_or_refused() {
     client.send(head("unknown"));
     assert_eq!(client.answer().unwrap().status, 404);
     assert!(client.is_closed_at_last());
+}
+
+#[test]
+fn a_caller_who_proves_nothing_is_stopped_before_anything_else_is_looked_at() {
+    let server = TestServer::start(Options::default());
+    for target in ["/write?db=unknown&u=me&p=wrong", "/write?u=me&p=wrong&precision=zz", "/query?u=me&p=wrong"] {
+        let answer = server.post(target, "", "m v=1");
+        assert_eq!(answer.status, 401, "{target}");
+        assert_eq!(answer.header("www-authenticate"), "Basic realm=\"InfluxDB\"");
+        assert_eq!(answer.text(), "{\"error\":\"authorization failed\"}\n");
+    }
+    assert!(server.seen.writes.lock().unwrap().is_empty());
+}
+
+#[test]
+fn insides_and_pings_ask_for_the_caller_only_where_the_options_say_so() {
+    let open = TestServer::start(Options::default());
+    for target in ["/debug/vars?u=me&p=wrong", "/ping?u=me&p=wrong", "/metrics?u=me&p=wrong"] {
+        assert!(matches!(open.get(target).status, 200 | 204), "{target}");
+    }
+    let guarded = TestServer::start(Options { ping_auth: true, debug_auth: true, ..Options::default() });
+    for target in ["/ping", "/status", "/health", "/metrics", "/debug/vars"] {
+        assert_eq!(guarded.get(&format!("{target}?u=me&p=wrong")).status, 401, "{target}");
+        assert!(matches!(guarded.get(&format!("{target}?u=root&p=x")).status, 200 | 204), "{target}");
+    }
+    assert_eq!(guarded.get("/debug/vars?u=me&p=x").status, 403);
+    assert_eq!(guarded.get("/ping?u=me&p=x").status, 204);
 }
