@@ -9,7 +9,7 @@ use std::{
     collections::VecDeque,
     rc::Rc,
 };
-use tidemill_raft::{GroupId, LogIndex, Raft, Term};
+use tidemill_raft::{GroupId, LogIndex, Raft, Term, WriteId};
 
 /// A state machine that entries drive.
 pub trait Machine {
@@ -24,7 +24,7 @@ pub trait Machine {
 
 /// One group on its core.
 pub struct Group {
-    pub(super) raft: RefCell<Raft>,
+    pub(super) raft: RefCell<Raft<Payload>>,
     unapplied: RefCell<VecDeque<Unapplied>>,
     machine: Rc<dyn Machine>,
     broken: Cell<bool>,
@@ -38,7 +38,7 @@ struct Unapplied {
 }
 
 impl Group {
-    pub(super) fn new(raft: Raft, machine: Rc<dyn Machine>) -> Group {
+    pub(super) fn new(raft: Raft<Payload>, machine: Rc<dyn Machine>) -> Group {
         Group { raft: RefCell::new(raft), unapplied: RefCell::default(), machine, broken: Cell::new(false) }
     }
 
@@ -59,9 +59,9 @@ impl Group {
         self.unapplied.borrow_mut().push_back(Unapplied { term, index, payload, slot });
     }
 
-    /// Everything up to `index` is durable here: applies what that commits, and answers.
-    pub(super) fn handle_stable(&self, index: LogIndex) {
-        let committed = self.raft.borrow_mut().handle_stable::<Payload>(index).committed;
+    /// This write is durable: applies what that commits, and answers.
+    pub(super) fn handle_stable(&self, write: WriteId) {
+        let committed = self.raft.borrow_mut().handle_stable(write).committed;
         let Some(committed) = committed else { return };
         loop {
             let next = {

@@ -40,3 +40,9 @@ impl Payload {
         }
     }
 }
+
+impl tidemill_raft::Payload for Payload {
+    fn byte_size(&self) -> usize {
+        Payload::byte_size(self)
+    }
+}

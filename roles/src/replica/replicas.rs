@@ -7,7 +7,9 @@ use super::{
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use tidemill_disk::{Disk, LocalQueue};
 use tidemill_log::{AppendError, Log, Position, Record};
-use tidemill_raft::{GroupId, HardState, LogIndex, NodeId, Raft, Restored, Term};
+use tidemill_raft::{
+    Content, Entry, EntryId, GroupId, HardState, Moment, NodeId, Options, Raft, Restored, Term, WriteId,
+};
 use tidemill_store::breathe;
 
 /// Entries between their append and their commit on one core. A thousand clients with a request each on sixteen
@@ -29,7 +31,7 @@ pub struct Replicas<D: Disk> {
 struct Commit {
     position: Position,
     group: Rc<Group>,
-    index: LogIndex,
+    write: WriteId,
 }
 
 /// The entry was not taken; nothing of it is anywhere.
@@ -61,10 +63,12 @@ impl<D: Disk> Replicas<D> {
     /// [`Replicas::run_commits`] runs.
     pub async fn open_group(&self, id: GroupId, hard_term: Term, machine: Rc<dyn Machine>) -> Result<(), ProposeError> {
         let term = hard_term.max(machine.flushed().1);
-        let restored =
-            Restored { hard_state: HardState { term, vote: NODE }, last_index: machine.applied(), last_term: term };
-        let mut raft = Raft::new(id, NODE, restored);
-        let output = raft.campaign::<Payload>();
+        // The only voter has committed all that it has applied, and nobody asks it for entries.
+        let last = EntryId { term, index: machine.applied() };
+        let restored = Restored::single(NODE, HardState { term, vote: NODE }, last);
+        // Alone there is nothing to time.
+        let mut raft = Raft::new(Options::new(id, NODE, 0), restored, Moment(0));
+        let output = raft.campaign();
         if let Some(state) = output.hard_state {
             let vote = Some(state.vote.0);
             self.append_when_ready(|log| log.append(Record::HardState { group: id, term: state.term, vote })).await?;
@@ -75,7 +79,7 @@ impl<D: Disk> Replicas<D> {
             let position = self.append_when_ready(append).await?;
             let (_, slot) = Ticket::new();
             group.push(entry.term, entry.index, None, slot);
-            self.enqueue(position, &group, entry.index)?;
+            self.enqueue(position, &group, output.write)?;
         }
         self.groups.borrow_mut().insert(id, group);
         Ok(())
@@ -107,17 +111,21 @@ impl<D: Disk> Replicas<D> {
             return Err(ProposeError::Busy);
         }
         let mut raft = group.raft.borrow_mut();
-        let output = raft.propose(payload).map_err(|error| ProposeError::Stopped(error.to_string()))?;
+        let (_, output) = raft.propose(payload).map_err(|error| ProposeError::Stopped(error.to_string()))?;
         let (ticket, slot) = Ticket::new();
-        for entry in output.append {
-            let parts = entry.payload.as_ref().map_or([&[][..]; 2], Payload::parts);
-            match self.log.append_entry(id, entry.term, entry.index, &parts) {
+        for Entry { term, index, content } in output.append {
+            let parts = content.data().map_or([&[][..]; 2], Payload::parts);
+            match self.log.append_entry(id, term, index, &parts) {
                 Ok(position) => {
-                    group.push(entry.term, entry.index, entry.payload, Rc::<Slot>::clone(&slot));
-                    self.enqueue(position, &group, entry.index)?;
+                    let payload = match content {
+                        Content::Data(payload) => Some(payload),
+                        Content::Opening | Content::Members(_) => None,
+                    };
+                    group.push(term, index, payload, Rc::<Slot>::clone(&slot));
+                    self.enqueue(position, &group, output.write)?;
                 }
                 Err(error) => {
-                    raft.retract(entry.index);
+                    raft.retract(index);
                     return Err(refusal(error));
                 }
             }
@@ -131,7 +139,7 @@ impl<D: Disk> Replicas<D> {
         let mut turn = 0;
         while let Some(commit) = self.commits.pop().await {
             match self.log.stable(commit.position).await {
-                Ok(()) => commit.group.handle_stable(commit.index),
+                Ok(()) => commit.group.handle_stable(commit.write),
                 Err(poisoned) => {
                     tracing::error!(%poisoned, "writes have stopped");
                     self.commits.close();
@@ -153,8 +161,9 @@ impl<D: Disk> Replicas<D> {
         self.log.close();
     }
 
-    fn enqueue(&self, position: Position, group: &Rc<Group>, index: LogIndex) -> Result<(), ProposeError> {
-        let commit = Commit { position, group: group.clone(), index };
+    fn enqueue(&self, position: Position, group: &Rc<Group>, write: Option<WriteId>) -> Result<(), ProposeError> {
+        let write = write.expect("an output with an entry asks for a write");
+        let commit = Commit { position, group: group.clone(), write };
         self.commits.try_push(commit).map_err(|_| ProposeError::Stopped("the core is stopping".into()))
     }
 }

@@ -1,0 +1,94 @@
+//! Storage whose answer comes later.
+
+use super::pair::{Network, append};
+use tidemill_raft::{Body, LogIndex, Message, MessageError, Moment, NodeId, WriteId};
+
+fn acknowledged(messages: &[Message<u64>]) -> Vec<(u64, u64)> {
+    let matched = |message: &Message<u64>| match message.body {
+        Body::Appended { matched } => Some((message.to.0, matched.0)),
+        _ => None,
+    };
+    messages.iter().filter_map(matched).collect()
+}
+
+/// Entries A of one leader, then B of the next in the same places: that A is durable must not be told as B's being so.
+#[test]
+fn a_finished_write_of_replaced_entries_acknowledges_nothing_of_those_that_replaced_them() {
+    let mut network = Network::new(&[1, 2, 3]);
+    let raft = &mut network.of(1).raft;
+    let first = raft.handle_message(Moment(1), append(2, 1, 1, (0, 0), &[1, 1], 0)).unwrap();
+    assert_eq!((first.write, acknowledged(&first.send)), (Some(WriteId(1)), vec![]));
+    let second = raft.handle_message(Moment(2), append(3, 1, 2, (0, 0), &[2, 2], 0)).unwrap();
+    assert_eq!((second.write, acknowledged(&second.send)), (Some(WriteId(2)), vec![]));
+    let stable = raft.handle_stable(WriteId(1));
+    assert_eq!(raft.stable_index(), LogIndex(0));
+    assert!(acknowledged(&stable.send).iter().all(|(_, matched)| *matched == 0), "{stable:?}");
+    let stable = raft.handle_stable(WriteId(2));
+    assert_eq!(acknowledged(&stable.send), vec![(3, 2)]);
+    // And back to the same term's entries: A, B, A again.
+    let mut network = Network::new(&[1, 2, 3]);
+    let raft = &mut network.of(1).raft;
+    for message in [append(2, 1, 1, (0, 0), &[1], 0), append(3, 1, 2, (0, 0), &[2], 0)] {
+        raft.handle_message(Moment(1), message).unwrap();
+    }
+    raft.handle_message(Moment(1), append(2, 1, 3, (0, 0), &[1], 0)).unwrap();
+    raft.handle_stable(WriteId(1));
+    assert_eq!(raft.stable_index(), LogIndex(0), "the first write may be followed by the second before a crash");
+    raft.handle_stable(WriteId(2));
+    assert_eq!(raft.stable_index(), LogIndex(0));
+    assert_eq!(acknowledged(&raft.handle_stable(WriteId(3)).send), vec![(2, 1)]);
+}
+
+#[test]
+fn a_leader_counts_itself_only_when_its_own_write_is_done() {
+    let mut network = Network::new(&[1, 2, 3]);
+    let leader = network.elect();
+    network.of(leader).quick = false;
+    let other = if leader == 1 { 2 } else { 1 };
+    network.of(other).connected = false;
+    let id = network.propose(leader, 5);
+    network.deliver();
+    assert!(network.of(leader).committed < id.index, "one follower and an unfinished own write are no majority");
+    network.sync(leader);
+    assert_eq!(network.of(leader).committed, id.index);
+}
+
+#[test]
+fn followers_alone_commit_what_the_leaders_disk_has_not_finished() {
+    let mut network = Network::new(&[1, 2, 3]);
+    let leader = network.elect();
+    network.of(leader).quick = false;
+    let id = network.propose(leader, 5);
+    network.deliver();
+    assert_eq!(network.of(leader).committed, id.index);
+}
+
+#[test]
+fn a_vote_is_not_told_before_it_is_durable() {
+    let mut network = Network::new(&[1, 2, 3]);
+    network.now = 1000;
+    let vote = Message {
+        group: super::pair::GROUP,
+        from: NodeId(2),
+        to: NodeId(1),
+        term: tidemill_raft::Term(1),
+        body: Body::Vote { last: Default::default(), transfer: false },
+    };
+    let raft = &mut network.of(1).raft;
+    let output = raft.handle_message(Moment(1000), vote).unwrap();
+    assert!(output.send.is_empty() && output.hard_state.is_some());
+    let output = raft.handle_stable(output.write.unwrap());
+    assert_eq!(output.send.len(), 1);
+}
+
+#[test]
+fn what_is_committed_is_not_replaced_whoever_asks() {
+    let mut network = Network::new(&[1, 2, 3]);
+    let raft = &mut network.of(1).raft;
+    raft.handle_message(Moment(1), append(2, 1, 1, (0, 0), &[1, 1], 2)).unwrap();
+    let refused = raft.handle_message(Moment(2), append(3, 1, 2, (0, 0), &[2], 0));
+    assert_eq!(refused, Err(MessageError::Committed));
+    assert_eq!((raft.term().0, raft.committed()), (1, LogIndex(2)));
+    let second = raft.handle_message(Moment(2), append(3, 1, 1, (1, 2), &[1], 0));
+    assert_eq!(second, Err(MessageError::SecondLeader));
+}
