@@ -55,10 +55,9 @@ async fn filled(disk: SimDisk) -> Partition<SimDisk> {
     partition
 }
 
-fn fields(partition: &Partition<SimDisk>, names: &[&str]) -> Vec<ScanField> {
+fn fields(partition: &Partition<SimDisk>, names: &[&str]) -> Rc<[ScanField]> {
     let index = partition.index(DatabaseId(1)).expect("a database");
-    let field = |name: &&str| ScanField { name: name.as_bytes().into(), ids: index.field_ids(b"m", name.as_bytes()) };
-    names.iter().map(field).collect()
+    names.iter().map(|name| ScanField::of(&index, b"m", name.as_bytes())).collect()
 }
 
 async fn scan(partition: &Partition<SimDisk>, names: &[&str], descending: bool) {

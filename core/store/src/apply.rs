@@ -141,7 +141,7 @@ impl<D: Disk> State<D> {
             };
             let tombstone = Tombstone { scope, min_time: range.0, max_time: range.1 };
             for group in self.groups.values_mut().filter(|group| group.database == database) {
-                group.delete(&series, &tombstone, index);
+                group.delete(&series, &tombstone);
             }
             all |= series.as_ref();
         }

@@ -1,6 +1,9 @@
 //! One field of one series in one source, block by block.
 
-use crate::{read_error::ReadError, tsm_file::TsmFile};
+use crate::{
+    read_error::ReadError,
+    tsm_file::{KeyBlocks, TsmFile},
+};
 use std::{ops::Range, rc::Rc};
 use tidemill_column::{Column, Values};
 use tidemill_disk::DiskFile;
@@ -19,13 +22,14 @@ pub struct Lane<F: DiskFile> {
 
 /// Blocks of a key of a file that were not decoded yet, in ascending time.
 pub struct Blocks<F: DiskFile> {
-    pub file: Rc<TsmFile<F>>,
-    /// Position of the key in the file's index.
-    pub key: usize,
-    /// Numbers of the blocks.
-    pub left: Range<usize>,
-    /// Statistics of all blocks of the key, once one was asked for.
-    pub statistics: Vec<Option<BlockStatistics>>,
+    file: Rc<TsmFile<F>>,
+    key: KeyBlocks,
+    /// Those that are left.
+    left: Range<usize>,
+    /// Statistics of all of them, once one was asked for.
+    statistics: Option<Vec<Option<BlockStatistics>>>,
+    /// A block was read: the ones behind it are wanted too.
+    begun: bool,
 }
 
 /// Rows of one field: strictly ascending times and their values. Parts of the same rows share them.
@@ -61,9 +65,29 @@ impl Slice {
 }
 
 impl<F: DiskFile> Blocks<F> {
+    pub fn new(file: Rc<TsmFile<F>>, key: KeyBlocks) -> Blocks<F> {
+        let left = 0..key.entries.len();
+        Blocks { file, key, left, statistics: None, begun: false }
+    }
+
     fn entry(&self, descending: bool) -> Option<Entry> {
         let number = if descending { self.left.end.checked_sub(1)? } else { self.left.start };
-        if self.left.is_empty() { None } else { self.file.entry(self.key, number) }
+        if self.left.is_empty() { None } else { self.key.entries.get(number).copied() }
+    }
+
+    /// Bytes behind a block that are going to be read too, unless the reader stops early.
+    fn ahead(&mut self, block: &Entry, descending: bool) -> u64 {
+        let last = self.left.clone().last().and_then(|last| self.key.entries.get(last));
+        let first_read = !std::mem::replace(&mut self.begun, true);
+        match last {
+            Some(last) if !descending && !first_read => last.range().end.saturating_sub(block.range().end),
+            _ => 0,
+        }
+    }
+
+    fn byte_size(&self) -> usize {
+        let statistics = self.statistics.as_ref().map_or(0, |known| known.len() * size_of::<Option<BlockStatistics>>());
+        self.key.entries.len() * size_of::<Entry>() + statistics
     }
 
     fn pop(&mut self, descending: bool) -> Option<Entry> {
@@ -118,9 +142,9 @@ impl<F: DiskFile> Lane<F> {
     pub fn start_behind_block(&self, descending: bool) -> Option<i64> {
         let blocks = self.blocks.as_ref().filter(|blocks| blocks.left.len() > 1)?;
         if descending {
-            Some(blocks.file.entry(blocks.key, blocks.left.end - 2)?.max_time)
+            Some(blocks.key.entries.get(blocks.left.end - 2)?.max_time)
         } else {
-            Some(blocks.file.entry(blocks.key, blocks.left.start + 1)?.min_time)
+            Some(blocks.key.entries.get(blocks.left.start + 1)?.min_time)
         }
     }
 
@@ -130,22 +154,33 @@ impl<F: DiskFile> Lane<F> {
         if descending { times.first().copied() } else { times.last().copied() }
     }
 
-    /// The statistics of the next block, if every one of its points was asked for and is there.
-    pub fn summary(&mut self, descending: bool) -> Option<BlockStatistics> {
-        let block = self.next_block(descending)?;
+    /// Bytes that the lane holds in memory. Rows that several slices share count once for each.
+    pub fn byte_size(&self) -> usize {
+        let head = self.head.as_ref().map_or(0, |head| head.times.len() * 8 + head.column.byte_size());
+        size_of::<Self>() + head + self.blocks.as_ref().map_or(0, Blocks::byte_size)
+    }
+
+    /// Whether every point of the next block was asked for and is there.
+    fn is_next_whole(&self, descending: bool) -> bool {
+        let Some(block) = self.next_block(descending) else { return false };
         let touches = |(min, max): &(i64, i64)| *min <= block.max_time && *max >= block.min_time;
-        if block.min_time < self.range.0
-            || block.max_time > self.range.1
-            || self.deleted.as_ref().is_some_and(|deleted| deleted.iter().any(touches))
-        {
-            return None;
+        self.range.0 <= block.min_time
+            && block.max_time <= self.range.1
+            && !self.deleted.as_ref().is_some_and(|deleted| deleted.iter().any(touches))
+    }
+
+    /// The statistics of the next block, if every one of its points was asked for and is there.
+    pub async fn summary(&mut self, descending: bool) -> Result<Option<BlockStatistics>, ReadError> {
+        if !self.is_next_whole(descending) {
+            return Ok(None);
         }
-        let blocks = self.blocks.as_mut()?;
+        let Some(blocks) = &mut self.blocks else { return Ok(None) };
         let number = if descending { blocks.left.end - 1 } else { blocks.left.start };
-        if blocks.statistics.is_empty() {
-            blocks.statistics = blocks.file.statistics_of(blocks.key);
-        }
-        blocks.statistics.get(number).copied().flatten()
+        let statistics = match &mut blocks.statistics {
+            Some(statistics) => statistics,
+            unknown => unknown.insert(blocks.file.statistics_of(&blocks.key).await?),
+        };
+        Ok(statistics.get(number).copied().flatten())
     }
 
     /// Passes over the next block: its summary was given.
@@ -158,7 +193,12 @@ impl<F: DiskFile> Lane<F> {
         while self.head.is_none() {
             let Some(blocks) = &mut self.blocks else { return Ok(()) };
             let Some(block) = blocks.pop(descending) else { return Ok(()) };
-            let (mut times, mut values) = blocks.file.read_block(&block).await?;
+            let is_gone = |(min, max): &(i64, i64)| *min <= block.min_time && block.max_time <= *max;
+            if self.deleted.as_ref().is_some_and(|deleted| deleted.iter().any(is_gone)) {
+                continue;
+            }
+            let ahead = blocks.ahead(&block, descending);
+            let (mut times, mut values) = blocks.file.read_block(&block, ahead).await?;
             for (min, max) in self.deleted.iter().flat_map(|deleted| deleted.iter()) {
                 let start = times.partition_point(|time| time < min);
                 let end = times.partition_point(|time| time <= max);

@@ -8,21 +8,50 @@
 use crate::{
     block_lane::{Lane, Slice},
     read_error::ReadError,
+    shard_group::ShardGroupView,
 };
+use std::{ops::Range, rc::Rc};
 use tidemill_column::{Column, FieldType, Points, Values};
 use tidemill_disk::DiskFile;
+use tidemill_index::{FieldId, SeriesId, SeriesIndex};
 use tidemill_tsm::statistics::BlockStatistics;
 
 /// Reads one series in one direction.
 pub struct SeriesCursor<F: DiskFile> {
-    /// Per shard group, in the asked direction; the groups' time ranges do not overlap.
-    groups: std::vec::IntoIter<Vec<Lane<F>>>,
+    /// In ascending time; their time ranges do not overlap.
+    groups: Rc<[ShardGroupView<F>]>,
+    /// Of the groups, those that are still to come.
+    left: Range<usize>,
+    scan: Scan,
     /// Lanes of the present group that begin behind what was read so far, the nearest last.
     upcoming: Vec<Ranked<F>>,
     /// The others, by rank.
     lanes: Vec<Ranked<F>>,
-    fields: usize,
     descending: bool,
+}
+
+/// What is asked of one series.
+pub struct Scan {
+    pub series: SeriesId,
+    /// Canonical.
+    pub key: Box<[u8]>,
+    pub fields: Rc<[ScanField]>,
+    /// Inclusive.
+    pub range: (i64, i64),
+}
+
+/// One asked field: its name, and its ids with their types, in the order of the types' codes.
+pub struct ScanField {
+    pub name: Box<[u8]>,
+    pub ids: Vec<(FieldId, FieldType)>,
+}
+
+impl ScanField {
+    /// A field of a measurement; without ids if it was never written.
+    pub fn of(index: &SeriesIndex, measurement: &[u8], name: &[u8]) -> ScanField {
+        let ids = index.field_ids(measurement, name).into_iter();
+        ScanField { name: name.into(), ids: ids.map(|id| (id, index.field(id).field_type)).collect() }
+    }
 }
 
 /// A lane with its place among the lanes of its group: of equal times the higher rank wins.
@@ -40,17 +69,24 @@ pub enum Batch {
 }
 
 impl<F: DiskFile> SeriesCursor<F> {
-    /// A cursor over `fields` fields; each lane says which of them it is. Lanes of a group are in ascending priority.
-    pub fn new(groups: Vec<Vec<Lane<F>>>, fields: usize, descending: bool) -> SeriesCursor<F> {
-        SeriesCursor { groups: groups.into_iter(), upcoming: Vec::new(), lanes: Vec::new(), fields, descending }
+    /// A cursor that opens its sources when it comes to them; groups in ascending time.
+    pub fn new(groups: Rc<[ShardGroupView<F>]>, scan: Scan, descending: bool) -> SeriesCursor<F> {
+        let left = 0..groups.len();
+        SeriesCursor { groups, left, scan, upcoming: Vec::new(), lanes: Vec::new(), descending }
+    }
+
+    /// Bytes that the cursor holds in memory, for the budget of whoever asks.
+    pub fn bytes_held(&self) -> usize {
+        let lanes = self.lanes.iter().chain(&self.upcoming).map(|ranked| ranked.lane.byte_size());
+        size_of::<Self>() + self.scan.key.len() + lanes.sum::<usize>()
     }
 
     /// The next batch; `None` behind the last. Rows ascend inside a batch, also when the batches descend.
     pub async fn next(&mut self) -> Result<Option<Points>, ReadError> {
-        while self.find_lanes() {
+        while self.find_lanes().await? {
             let limit = self.load_heads().await?;
             let slices = self.take_until(limit);
-            let points = merge(slices, self.fields);
+            let points = merge(slices, self.scan.fields.len());
             if !points.is_empty() {
                 return Ok(Some(points));
             }
@@ -66,13 +102,13 @@ impl<F: DiskFile> SeriesCursor<F> {
         types: &[FieldType],
         may_summarise: &mut dyn FnMut(i64, i64) -> bool,
     ) -> Result<Option<Batch>, ReadError> {
-        while self.find_lanes() {
-            if let Some(summary) = self.summarise(types, may_summarise) {
+        while self.find_lanes().await? {
+            if let Some(summary) = self.summarise(types, may_summarise).await? {
                 return Ok(Some(Batch::Summary(summary)));
             }
             let limit = self.load_heads().await?;
             let slices = self.take_until(limit);
-            let points = merge(slices, self.fields);
+            let points = merge(slices, self.scan.fields.len());
             if !points.is_empty() {
                 return Ok(Some(Batch::Points(points)));
             }
@@ -81,11 +117,13 @@ impl<F: DiskFile> SeriesCursor<F> {
     }
 
     /// Goes on to the next group when the present one has nothing left; `false` behind the last.
-    fn find_lanes(&mut self) -> bool {
+    async fn find_lanes(&mut self) -> Result<bool, ReadError> {
         self.lanes.retain(|ranked| !ranked.lane.is_exhausted());
         while self.lanes.is_empty() && self.upcoming.is_empty() {
-            let Some(lanes) = self.groups.next() else { return false };
             let descending = self.descending;
+            let next = if descending { self.left.next_back() } else { self.left.next() };
+            let Some(group) = next.and_then(|next| self.groups.get(next)) else { return Ok(false) };
+            let lanes = group.lanes(&self.scan).await?;
             let ranked = lanes.into_iter().enumerate().map(|(rank, lane)| Ranked { rank, lane });
             self.upcoming = ranked.filter(|ranked| !ranked.lane.is_exhausted()).collect();
             self.upcoming.sort_by_cached_key(|ranked| {
@@ -94,7 +132,7 @@ impl<F: DiskFile> SeriesCursor<F> {
                 if descending { i128::from(start) } else { -i128::from(start) }
             });
         }
-        true
+        Ok(true)
     }
 
     /// Whether `time` is at `limit` or before it, in the direction of reading.
@@ -121,17 +159,18 @@ impl<F: DiskFile> SeriesCursor<F> {
     }
 
     /// The nearest blocks by their statistics, if nothing else lies among their points.
-    fn summarise(
+    async fn summarise(
         &mut self,
         types: &[FieldType],
         may_summarise: &mut dyn FnMut(i64, i64) -> bool,
-    ) -> Option<Vec<Option<BlockStatistics>>> {
+    ) -> Result<Option<Vec<Option<BlockStatistics>>>, ReadError> {
         let descending = self.descending;
         if self.lanes.is_empty() {
             self.admit();
         }
         let starts = self.lanes.iter().filter_map(|ranked| ranked.lane.start(descending));
-        let start = starts.chain(self.upcoming_start()).reduce(|a, b| if self.is_within(a, b) { a } else { b })?;
+        let nearest = starts.chain(self.upcoming_start()).reduce(|a, b| if self.is_within(a, b) { a } else { b });
+        let Some(start) = nearest else { return Ok(None) };
         self.admit_until(start);
         // Blocks that begin before the end of those found so far belong to them.
         let mut limit = start;
@@ -141,14 +180,14 @@ impl<F: DiskFile> SeriesCursor<F> {
             for ranked in &self.lanes {
                 let Some(begins) = ranked.lane.start(descending) else { continue };
                 if self.is_within(begins, limit) {
-                    let block = ranked.lane.next_block(descending)?;
+                    let Some(block) = ranked.lane.next_block(descending) else { return Ok(None) };
                     let end = if descending { block.min_time } else { block.max_time };
                     farther = if self.is_within(farther, end) { end } else { farther };
                     (min_time, max_time) = (min_time.min(block.min_time), max_time.max(block.max_time));
                 }
             }
             if !may_summarise(min_time, max_time) {
-                return None;
+                return Ok(None);
             }
             if farther == limit {
                 break;
@@ -156,28 +195,28 @@ impl<F: DiskFile> SeriesCursor<F> {
             limit = farther;
             self.admit_until(limit);
         }
-        let mut summary = vec![None; self.fields];
+        let mut summary = vec![None; self.scan.fields.len()];
         let is_met = |ranked: &Ranked<F>| {
             let start = ranked.lane.start(descending);
             start.is_some_and(|start| if descending { start >= limit } else { start <= limit })
         };
         for ranked in self.lanes.iter_mut().filter(|ranked| is_met(ranked)) {
-            let statistics = ranked.lane.summary(descending)?;
+            let Some(statistics) = ranked.lane.summary(descending).await? else { return Ok(None) };
             // Shard groups may differ in a field's type; then the rows are converted one by one.
             if types.get(ranked.lane.field()) != Some(&statistics.summary.field_type()) {
-                return None;
+                return Ok(None);
             }
             // Its block after that must not begin among the points of another field's block.
             let next = ranked.lane.start_behind_block(descending);
             if next.is_some_and(|next| if descending { next >= limit } else { next <= limit }) {
-                return None;
+                return Ok(None);
             }
             if summary[ranked.lane.field()].replace(statistics).is_some() {
-                return None;
+                return Ok(None);
             }
         }
         self.lanes.iter_mut().filter(|ranked| is_met(ranked)).for_each(|ranked| ranked.lane.skip(descending));
-        Some(summary)
+        Ok(Some(summary))
     }
 
     /// Decodes the heads that are needed to know all rows up to the returned time (from it on, when descending):

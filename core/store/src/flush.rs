@@ -9,6 +9,7 @@ use crate::{
     manifest::FileRecord,
     memtable::{Memtable, RunKind},
     pace::breathe,
+    tsm_file::tail_crc,
 };
 use std::{cell::RefCell, cmp::Ordering, io};
 use tidemill_column::{Column, Values};
@@ -114,6 +115,7 @@ impl<F: DiskFile> FileRun<F> {
             late,
             size: 0,
             blocks_end: 0,
+            directory_offset: 0,
             index_offset: 0,
             tail_crc: 0,
             min_time: i64::MAX,
@@ -259,8 +261,9 @@ impl<F: DiskFile> FileRun<F> {
         let tail_start = self.pending.len();
         let writer = std::mem::replace(&mut self.writer, FileWriter::begin(&mut Vec::new()));
         let summary = writer.finish(&mut self.pending);
-        self.record.tail_crc = crc32c::crc32c(&self.pending[tail_start..]);
+        self.record.tail_crc = tail_crc(&self.pending[tail_start..], blocks_end, &summary);
         self.record.blocks_end = blocks_end;
+        self.record.directory_offset = summary.directory_offset;
         self.record.index_offset = summary.index_offset;
         self.record.size = summary.byte_count;
         (self.record.min_time, self.record.max_time) = (summary.min_time, summary.max_time);

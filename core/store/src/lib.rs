@@ -7,12 +7,14 @@
 
 mod apply;
 mod block_lane;
+mod block_reader;
 mod cache;
 mod cells;
 mod cursor;
 mod entry;
 mod flush;
 mod id;
+mod key_scan;
 mod maintenance;
 mod manifest;
 mod memtable;
@@ -27,7 +29,7 @@ use tidemill_index as index;
 
 pub use apply::{Applied, ApplyError};
 pub use cache::{CacheFigures, ReadCache};
-pub use cursor::{Batch, SeriesCursor};
+pub use cursor::{Batch, ScanField, SeriesCursor};
 pub use entry::{Command, Entry, EntryError, Floats, Measurements, TagCondition, write_prefix};
 pub use flush::FlushError;
 pub use id::{DatabaseId, ShardGroupId};
@@ -36,5 +38,4 @@ pub use manifest::{FileRecord, Manifest, ManifestError, Tombstone, TombstoneScop
 pub use pace::breathe;
 pub use partition::{OpenError, Partition, PartitionFigures, PartitionView};
 pub use read_error::ReadError;
-pub use shard_group::ScanField;
 pub use tidemill_index::{FieldId, SeriesId, SeriesIndex, TagPredicate};

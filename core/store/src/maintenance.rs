@@ -7,6 +7,7 @@
 //! Knows nothing of why an entry was proposed.
 
 use crate::{
+    cursor::ScanField,
     flush::{FlushError, FlushTarget, write_files},
     id::{DatabaseId, SeriesId, ShardGroupId},
     index::SeriesIndex,
@@ -14,19 +15,22 @@ use crate::{
     pace::breathe,
     partition::{Partition, PartitionView},
     read_error::ReadError,
-    shard_group::{Frozen, ScanField, ShardGroup, ShardGroupView},
+    shard_group::{Frozen, ShardGroup, ShardGroupView},
+    tsm_file::TsmFile,
 };
 use roaring::RoaringBitmap;
 use std::{collections::BTreeMap, io, rc::Rc};
-use tidemill_disk::Disk;
+use tidemill_disk::{Disk, DiskFile};
 use tidemill_raft::{LogIndex, Term};
+use tidemill_tsm::key;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Work that an applied entry left.
-pub(crate) enum Job {
+pub(crate) enum Job<F: DiskFile> {
     /// Write the memtables that were frozen by this entry.
     Flush { index: LogIndex, term: Term, sessions: BTreeMap<u64, u64>, publication: Publication },
     /// Remove files that the manifest must not name any more.
-    Remove { paths: Vec<String> },
+    Remove { paths: Vec<String>, files: Vec<(DatabaseId, Rc<TsmFile<F>>)> },
 }
 
 /// Whether a manifest on disk may name the files of a flush.
@@ -90,23 +94,27 @@ impl<D: Disk> Partition<D> {
     }
 
     async fn work_off(&self) -> Result<(), MaintainError> {
-        // Deletes that were replayed, or whose owner did not settle them.
-        while let Some((database, series)) = self.first_unsettled() {
-            if let Err(error) = self.settle(database, &series).await {
-                // Such a series stays in the index; a query of it names the damage. Flushes must not wait for it.
-                tracing::warn!(%error, folder = self.folder, "deleted series cannot be looked at");
-                self.forget_unsettled(database, &series);
-            }
-        }
         loop {
+            // Deletes that were replayed, or whose owner did not settle them, and what removals found.
+            while let Some((database, series)) = self.first_unsettled() {
+                if let Err(error) = self.settle(database, &series).await {
+                    // Such a series stays in the index; a query of it names the damage. Flushes must not wait for it.
+                    tracing::warn!(%error, folder = self.folder, "deleted series cannot be looked at");
+                    self.forget_unsettled(database, &series);
+                }
+            }
             let removal = self.state.borrow().jobs.iter().position(|job| matches!(job, Job::Remove { .. }));
             if let Some(position) = removal {
                 // Later entries queue up behind; nothing else takes jobs away.
-                let paths = match &self.state.borrow().jobs[position] {
-                    Job::Remove { paths } => paths.clone(),
-                    Job::Flush { .. } => Vec::new(),
+                let (paths, files) = match &self.state.borrow().jobs[position] {
+                    Job::Remove { paths, files } => (paths.clone(), files.clone()),
+                    Job::Flush { .. } => (Vec::new(), Vec::new()),
                 };
+                for (database, file) in &files {
+                    self.unsettle(*database, file).await;
+                }
                 self.remove(&paths).await?;
+                files.iter().for_each(|(_, file)| self.cache.forget(file.cache_key()));
                 self.state.borrow_mut().jobs.remove(position);
                 continue;
             }
@@ -153,15 +161,13 @@ impl<D: Disk> Partition<D> {
             let mut files = Vec::new();
             for record in made.records {
                 if self.is_held(made.group, &made.frozen) {
-                    files.push(self.load_file(record).await?);
+                    files.push(self.open_file(record).await?);
                 }
             }
             if self.is_held(made.group, &made.frozen) {
                 let state = &mut *self.state.borrow_mut();
                 if let Some(group) = state.groups.get_mut(&made.group) {
-                    let dictionary = state.databases.entry(group.database).or_default();
-                    let files = files.into_iter().map(|file| file.attach(dictionary)).collect::<Result<_, _>>()?;
-                    group.thaw(index.0, files, dictionary);
+                    group.thaw(index.0, files);
                 }
             }
         }
@@ -233,6 +239,36 @@ impl<D: Disk> Partition<D> {
         Ok(())
     }
 
+    /// The series of a file that is dropped may have no other points.
+    async fn unsettle(&self, database: DatabaseId, file: &TsmFile<D::File>) {
+        let mut scan = file.keys();
+        loop {
+            let page = match scan.next().await {
+                Ok(Some(page)) => page,
+                Ok(None) => return,
+                Err(error) => {
+                    // Series without points that stay in the index until the next start do less harm than a file that
+                    // cannot be removed.
+                    tracing::warn!(%error, folder = self.folder, "the series of a dropped file cannot be looked at");
+                    return;
+                }
+            };
+            let state = &mut *self.state.borrow_mut();
+            let Some(index) = state.databases.get(&database) else { return };
+            let mut last: &[u8] = &[];
+            let mut series = RoaringBitmap::new();
+            for (key, _) in page.keys().filter_map(|found| key::split(found.key)) {
+                if key != last {
+                    series.extend(index.find(xxh3_64(key), key).map(|id| id.0));
+                    last = key;
+                }
+            }
+            if !series.is_empty() {
+                *state.unsettled.entry(database).or_default() |= series;
+            }
+        }
+    }
+
     /// Removes the files whose names begin so.
     async fn remove_matching(&self, folder: &str, prefix: &str) -> Result<(), MaintainError> {
         let io_error = |error| MaintainError::Io { path: format!("{folder}/{prefix}"), error };
@@ -287,19 +323,23 @@ impl<D: Disk> Partition<D> {
             return Ok(());
         };
         let measurement = tidemill_line::series_key::measurement(&key).into_owned();
-        let views = self.views_of(database);
-        let mut alive = surely_alive(&views, id, &measurement);
-        if alive.is_none() {
-            if self.has_points(database, id, &measurement, views).await? {
+        loop {
+            let seen: Rc<[ShardGroupView<D::File>]> = self.views_of(database).into();
+            if seen.iter().any(|view| view.has_rows_in_memory(id))
+                || self.has_points(database, id, &measurement, seen.clone()).await?
+            {
                 return Ok(());
             }
-            // Rows may have come while blocks were read. What is unsure now is what was read.
-            let known = self.views_of(database);
-            alive = Some(surely_alive(&known, id, &measurement) == Some(true));
+            // Rows may have come while files were read, and may even be in files by now.
+            let now = self.views_of(database);
+            if now.iter().any(|view| view.has_rows_in_memory(id)) {
+                return Ok(());
+            }
+            if now.iter().all(|view| seen.iter().any(|known| view.has_only_files_of(known))) {
+                break;
+            }
         }
-        if alive == Some(false)
-            && let Some(index) = self.state.borrow_mut().databases.get_mut(&database)
-        {
+        if let Some(index) = self.state.borrow_mut().databases.get_mut(&database) {
             index.remove(id);
         }
         Ok(())
@@ -316,34 +356,16 @@ impl<D: Disk> Partition<D> {
         database: DatabaseId,
         series: SeriesId,
         measurement: &[u8],
-        groups: Vec<ShardGroupView<D::File>>,
+        groups: Rc<[ShardGroupView<D::File>]>,
     ) -> Result<bool, ReadError> {
-        let fields: Vec<ScanField> = {
+        let fields: Rc<[ScanField]> = {
             let Some(index) = self.index(database) else { return Ok(false) };
-            let names = index.field_names(measurement);
-            names.map(|name| ScanField { name: name.into(), ids: index.field_ids(measurement, name) }).collect()
+            index.field_names(measurement).map(|name| ScanField::of(&index, measurement, name)).collect()
         };
         let view = PartitionView { groups };
         let mut cursor = self.cursor(&view, database, series, &fields, (i64::MIN, i64::MAX), false);
         Ok(cursor.next().await?.is_some())
     }
-}
-
-/// Whether a point of the series is left in any of the shard groups; `None` if only its blocks can tell.
-fn surely_alive<F: tidemill_disk::DiskFile>(
-    views: &[ShardGroupView<F>],
-    series: SeriesId,
-    measurement: &[u8],
-) -> Option<bool> {
-    let mut known = Some(false);
-    for view in views {
-        match view.surely_has_points(series, measurement) {
-            Some(true) => return Some(true),
-            Some(false) => {}
-            None => known = None,
-        }
-    }
-    known
 }
 
 /// How the names of a generation's files begin.

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, io};
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 
 const MAGIC: [u8; 8] = *b"TMILLMAN";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Magic, version, crc32c of the body, length of the body.
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8;
 /// A manifest of a million files is below this; a length above it is damage.
@@ -43,11 +43,14 @@ pub struct FileRecord {
     /// Holds late points, which may lie inside the time ranges of other files.
     pub late: bool,
     pub size: u64,
-    /// Where the blocks end; statistics, index and footer follow.
+    /// Where the blocks end; statistics, the directory of pages, index and footer follow.
     pub blocks_end: u64,
+    /// Where the directory of pages starts. Where the index does, if there is none: such a file has no statistics.
+    pub directory_offset: u64,
     /// Where the TSM index starts.
     pub index_offset: u64,
-    /// crc32c of everything behind the blocks, which the TSM format leaves uncovered.
+    /// crc32c of the directory (of the index, if there is none) and the footer behind it. The directory holds the
+    /// checksums of index and statistics, so that everything is covered.
     pub tail_crc: u32,
     pub min_time: i64,
     pub max_time: i64,
@@ -187,6 +190,7 @@ mod tests {
             late: false,
             size: 4096,
             blocks_end: 70,
+            directory_offset: 75,
             index_offset: 77,
             tail_crc: 5,
             min_time: -3,

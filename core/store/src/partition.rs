@@ -9,15 +9,15 @@
 use crate::{
     apply::{Applied, ApplyError},
     cache::{FileKey, ReadCache},
-    cursor::SeriesCursor,
+    cursor::{Scan, ScanField, SeriesCursor},
     entry::{Command, Entry},
-    id::{DatabaseId, FieldId, SeriesId, ShardGroupId},
+    id::{DatabaseId, SeriesId, ShardGroupId},
     index::SeriesIndex,
     maintenance::{Job, generation_prefix},
     manifest::{FileRecord, Manifest, ManifestError},
     memtable::{Memtable, Watermarks},
     read_error::ReadError,
-    shard_group::{ScanField, ShardGroup, ShardGroupView},
+    shard_group::{ShardGroup, ShardGroupView},
     tsm_file::TsmFile,
 };
 use roaring::RoaringBitmap;
@@ -28,12 +28,13 @@ use std::{
 };
 use tidemill_disk::Disk;
 use tidemill_raft::{LogIndex, Term};
+use tidemill_tsm::key;
 
 /// A partition on its core.
 pub struct Partition<D: Disk> {
     pub(crate) disk: D,
     pub(crate) folder: String,
-    cache: Rc<ReadCache>,
+    pub(crate) cache: Rc<ReadCache>,
     file_keys: Rc<Cell<u64>>,
     pub(crate) state: RefCell<State<D>>,
     /// Maintenance is one at a time.
@@ -49,7 +50,7 @@ pub(crate) struct State<D: Disk> {
     pub sessions: BTreeMap<u64, u64>,
     /// The sessions as of `flushed`: what the manifest holds.
     pub flushed_sessions: BTreeMap<u64, u64>,
-    pub jobs: VecDeque<Job>,
+    pub jobs: VecDeque<Job<D::File>>,
     /// Series that lost points, by database, until [`Partition::settle`] has looked at them.
     pub unsettled: BTreeMap<DatabaseId, RoaringBitmap>,
     /// Words of the row group that is being applied; kept for its memory.
@@ -82,7 +83,7 @@ pub struct PartitionFigures {
 
 /// Some shard groups at one moment.
 pub struct PartitionView<D: Disk> {
-    pub(crate) groups: Vec<ShardGroupView<D::File>>,
+    pub(crate) groups: Rc<[ShardGroupView<D::File>]>,
 }
 
 impl<D: Disk> Partition<D> {
@@ -120,34 +121,61 @@ impl<D: Disk> Partition<D> {
         };
         partition.remove_strangers(&manifest.files).await?;
         let mut tombstoned: BTreeMap<DatabaseId, RoaringBitmap> = BTreeMap::new();
+        let mut watermarks: BTreeMap<ShardGroupId, Watermarks> = BTreeMap::new();
         for record in manifest.files {
             let (database, group) = (DatabaseId(record.database), ShardGroupId(record.shard_group));
             let policy = record.policy;
-            let has_tombstones = !record.tombstones.is_empty();
-            let loaded = partition.load_file(record).await?;
-            let mut state = partition.state.borrow_mut();
-            let file = loaded.enter(state.databases.entry(database).or_default())?;
-            if has_tombstones {
-                tombstoned.entry(database).or_default().extend(file.series().map(|series| series.0));
+            let file = partition.open_file(record).await?;
+            let series = partition.enter(database, &file, watermarks.entry(group).or_default()).await?;
+            if !file.record().tombstones.is_empty() {
+                *tombstoned.entry(database).or_default() |= series;
             }
+            let mut state = partition.state.borrow_mut();
             let group = state.groups.entry(group).or_insert_with(|| ShardGroup::new(database, policy));
             Rc::make_mut(&mut group.files).push(Rc::new(file));
         }
-        for group in partition.state.borrow_mut().groups.values_mut() {
-            let mut watermarks = Watermarks::default();
-            for file in group.files.iter().filter(|file| !file.record().late) {
-                for series in file.series() {
-                    let max = file.max_time(series).unwrap_or(i64::MIN);
-                    let known = watermarks.entry(series).or_insert(max);
-                    *known = max.max(*known);
-                }
+        for (id, watermarks) in watermarks {
+            if let Some(group) = partition.state.borrow_mut().groups.get_mut(&id) {
+                group.active = Rc::new(RefCell::new(Memtable::above(watermarks)));
             }
-            group.active = Rc::new(RefCell::new(Memtable::above(watermarks)));
         }
         for (database, series) in tombstoned {
             partition.settle(database, &series).await?;
         }
         Ok(partition)
+    }
+
+    /// Enters the series and fields of a file into the dictionary, and the newest times of an ordered one among the
+    /// watermarks. Returns its series.
+    async fn enter(
+        &self,
+        database: DatabaseId,
+        file: &TsmFile<D::File>,
+        watermarks: &mut Watermarks,
+    ) -> Result<RoaringBitmap, ReadError> {
+        let is_late = file.record().late;
+        let mut series = RoaringBitmap::new();
+        let mut last: (Vec<u8>, SeriesId) = (Vec::new(), SeriesId(0));
+        let mut scan = file.keys();
+        while let Some(page) = scan.next().await? {
+            let state = &mut *self.state.borrow_mut();
+            let index = state.databases.entry(database).or_default();
+            for found in page.keys() {
+                let split = key::split(found.key);
+                let (series_key, field) = split.ok_or_else(|| file.damaged(0, &"a key without a field"))?;
+                if series.is_empty() || series_key != last.0 {
+                    last = (series_key.to_vec(), index.insert_key(series_key));
+                    series.insert(last.1.0);
+                }
+                index.insert_field(&tidemill_line::series_key::measurement(series_key), field, found.field_type);
+                if !is_late {
+                    let max = found.entries.time_range().1;
+                    let known = watermarks.entry(last.1).or_insert(max);
+                    *known = max.max(*known);
+                }
+            }
+        }
+        Ok(series)
     }
 
     /// Everything up to here is in files.
@@ -188,17 +216,17 @@ impl<D: Disk> Partition<D> {
         // None of the database's shard groups outlives its dictionary.
         let of_database = state.groups.iter().filter(|(_, group)| Some(group.database) == database).map(|(id, _)| *id);
         let dropped: BTreeSet<ShardGroupId> = named.chain(of_database).collect();
-        let mut paths = Vec::new();
+        let (mut paths, mut files) = (Vec::new(), Vec::new());
         for id in dropped {
             let Some(group) = state.groups.remove(&id) else { continue };
-            // Some of them may have had no other points.
-            let series = group.series();
+            // Some of the series may have had no other points. Those of the files are found when the files are removed.
+            let series = group.series_in_memory();
             if !series.is_empty() {
                 *state.unsettled.entry(group.database).or_default() |= series;
             }
             for file in group.files.iter() {
                 paths.push(file.path().to_string());
-                self.cache.forget(file.cache_key());
+                files.push((group.database, file.clone()));
             }
             for generation in group.frozen.iter().map(|frozen| frozen.generation) {
                 // A flush under way may still write them; they are removed behind it.
@@ -209,15 +237,15 @@ impl<D: Disk> Partition<D> {
             state.databases.remove(&database);
             state.unsettled.remove(&database);
         }
-        state.jobs.push_back(Job::Remove { paths });
+        state.jobs.push_back(Job::Remove { paths, files });
         Applied::Dropped
     }
 
-    /// Reads what a file has behind its blocks.
-    pub(crate) async fn load_file(&self, record: FileRecord) -> Result<TsmFile<D::File>, ReadError> {
+    /// Opens a file that the manifest names or is about to name.
+    pub(crate) async fn open_file(&self, record: FileRecord) -> Result<TsmFile<D::File>, ReadError> {
         let path = format!("{}/{}", self.group_folder(ShardGroupId(record.shard_group)), record.name());
         let key = FileKey(self.file_keys.replace(self.file_keys.get() + 1));
-        TsmFile::load(&self.disk, path, record, key, self.cache.clone()).await
+        TsmFile::open(&self.disk, path, record, key, self.cache.clone()).await
     }
 
     async fn remove_strangers(&self, files: &[FileRecord]) -> Result<(), OpenError> {
@@ -260,27 +288,21 @@ impl<D: Disk> Partition<D> {
         PartitionView { groups: groups.iter().filter_map(|id| state.groups.get(id)).map(ShardGroup::view).collect() }
     }
 
-    /// A cursor over fields of one series.
+    /// A cursor over fields of one series. It opens its sources when it comes to them.
     pub fn cursor(
         &self,
         view: &PartitionView<D>,
         database: DatabaseId,
         series: SeriesId,
-        fields: &[ScanField],
+        fields: &Rc<[ScanField]>,
         range: (i64, i64),
         descending: bool,
     ) -> SeriesCursor<D::File> {
-        let nothing = || SeriesCursor::new(Vec::new(), fields.len(), descending);
-        let Some(index) = self.index(database) else { return nothing() };
-        let Some(key) = index.known_key(series) else { return nothing() };
-        let measurement = tidemill_line::series_key::measurement(key);
-        let field_type = |id: FieldId| index.field(id).field_type;
-        let lanes = |group: &ShardGroupView<D::File>| group.lanes(series, &measurement, fields, field_type, range);
-        let mut groups: Vec<_> = view.groups.iter().map(lanes).collect();
-        if descending {
-            groups.reverse();
-        }
-        SeriesCursor::new(groups, fields.len(), descending)
+        let key = self.index(database).and_then(|index| Some(Box::from(index.known_key(series)?)));
+        // An unknown series has no key and is in no group.
+        let groups = if key.is_some() { view.groups.clone() } else { Rc::new([]) };
+        let scan = Scan { series, key: key.unwrap_or_default(), fields: fields.clone(), range };
+        SeriesCursor::new(groups, scan, descending)
     }
 
     /// Bytes in memory and on disk.

@@ -2,17 +2,20 @@
 
 use crate::{
     block_lane::{Blocks, Lane, Slice},
+    cursor::Scan,
     entry::Floats,
-    id::{DatabaseId, FieldId, SeriesId},
-    index::SeriesIndex,
+    id::{DatabaseId, SeriesId},
     manifest::{Tombstone, TombstoneScope},
     memtable::{Memtable, RunKind},
+    read_error::ReadError,
     tsm_file::TsmFile,
 };
 use roaring::RoaringBitmap;
 use std::{cell::RefCell, rc::Rc};
 use tidemill_column::{Bitmap, Column, Values};
 use tidemill_disk::DiskFile;
+use tidemill_line::series_key;
+use tidemill_tsm::key;
 
 /// L0 and files of a shard group.
 pub struct ShardGroup<F: DiskFile> {
@@ -46,12 +49,6 @@ pub struct ShardGroupView<F: DiskFile> {
     files: Rc<Vec<Rc<TsmFile<F>>>>,
 }
 
-/// One asked field: its name, and its ids in the order of [`tidemill_column::FieldType`]'s codes.
-pub struct ScanField {
-    pub name: Box<[u8]>,
-    pub ids: Vec<FieldId>,
-}
-
 impl<F: DiskFile> ShardGroup<F> {
     pub fn new(database: DatabaseId, policy: u32) -> ShardGroup<F> {
         ShardGroup { database, policy, active: Rc::default(), frozen: Vec::new(), files: Rc::default() }
@@ -70,13 +67,13 @@ impl<F: DiskFile> ShardGroup<F> {
 
     /// The files of a flush take over from the memtable that they were written from. Tombstones that came while it was
     /// written go along.
-    pub fn thaw(&mut self, generation: u64, files: Vec<TsmFile<F>>, index: &SeriesIndex) {
+    pub fn thaw(&mut self, generation: u64, files: Vec<TsmFile<F>>) {
         let Some(position) = self.frozen.iter().position(|frozen| frozen.generation == generation) else { return };
         let frozen = self.frozen.remove(position);
         let mut all = self.files.as_ref().clone();
         for file in files {
             for (_, tombstone) in frozen.tombstones.borrow().iter() {
-                file.add_tombstone(tombstone.clone(), index);
+                file.add_tombstone(tombstone.clone());
             }
             all.push(Rc::new(file));
         }
@@ -84,7 +81,7 @@ impl<F: DiskFile> ShardGroup<F> {
     }
 
     /// Points of these series in the range are gone: at once from the active memtable, by tombstone elsewhere.
-    pub fn delete(&mut self, series: &Rc<RoaringBitmap>, tombstone: &Tombstone, index: &SeriesIndex) {
+    pub fn delete(&mut self, series: &Rc<RoaringBitmap>, tombstone: &Tombstone) {
         let (min, max) = (tombstone.min_time, tombstone.max_time);
         self.active.borrow_mut().delete(&|id| series.contains(id.0), min, max);
         for frozen in &self.frozen {
@@ -93,20 +90,17 @@ impl<F: DiskFile> ShardGroup<F> {
         for file in self.files.iter().filter(|file| file.touches(min, max)) {
             let concerned = match &tombstone.scope {
                 TombstoneScope::Measurement(_) => true,
-                TombstoneScope::Series(_) => file.series().any(|id| series.contains(id.0)),
+                TombstoneScope::Series(keys) => keys.iter().any(|key| file.may_hold(key)),
             };
             if concerned {
-                file.add_tombstone(tombstone.clone(), index);
+                file.add_tombstone(tombstone.clone());
             }
         }
     }
 
-    /// All series that may have points here.
-    pub fn series(&self) -> RoaringBitmap {
+    /// All series that have rows in memory.
+    pub fn series_in_memory(&self) -> RoaringBitmap {
         let mut all = RoaringBitmap::new();
-        for file in self.files.iter() {
-            all.extend(file.series().map(|series| series.0));
-        }
         let memtables = self.frozen.iter().map(|frozen| &frozen.memtable).chain([&self.active]);
         for memtable in memtables {
             for kind in [RunKind::Ordered, RunKind::Late] {
@@ -138,67 +132,50 @@ impl Frozen {
 
 impl<F: DiskFile> ShardGroupView<F> {
     /// Lanes of one series, oldest source first.
-    pub fn lanes(
-        &self,
-        series: SeriesId,
-        measurement: &[u8],
-        fields: &[ScanField],
-        field_type: impl Fn(FieldId) -> tidemill_column::FieldType,
-        range: (i64, i64),
-    ) -> Vec<Lane<F>> {
+    pub async fn lanes(&self, scan: &Scan) -> Result<Vec<Lane<F>>, ReadError> {
+        let (range, measurement) = (scan.range, series_key::measurement(&scan.key));
         let mut lanes = Vec::new();
+        let mut tsm_key = [&scan.key, key::SEPARATOR].concat();
+        let prefix = tsm_key.len();
         for file in self.files.iter().filter(|file| file.touches(range.0, range.1)) {
-            let mut deleted = None;
-            for key in file.keys(series) {
-                let Some(position) = fields.iter().position(|field| field.name.as_ref() == key.field) else { continue };
-                let left = key.entries.overlapping(range.0, range.1);
-                if !left.is_empty() {
-                    let deleted: &Option<_> = deleted.get_or_insert_with(|| file.deleted(series, measurement));
-                    let blocks = Blocks { file: file.clone(), key: key.position, left, statistics: Vec::new() };
-                    lanes.push(Lane::of_blocks(position, blocks, range, deleted.clone()));
+            let deleted = file.deleted(&scan.key, &measurement);
+            if deleted.iter().flat_map(|deleted| deleted.iter()).any(|gone| file.lies_within(*gone)) {
+                continue;
+            }
+            for (position, field) in scan.fields.iter().enumerate() {
+                tsm_key.truncate(prefix);
+                tsm_key.extend_from_slice(&field.name);
+                if let Some(found) = file.find(&tsm_key, range).await? {
+                    lanes.push(Lane::of_blocks(position, Blocks::new(file.clone(), found), range, deleted.clone()));
                 }
             }
         }
         for frozen in &self.frozen {
-            let deleted = frozen.deleted(series);
-            push_rows(&frozen.memtable.borrow(), series, fields, &field_type, range, &deleted, &mut lanes);
+            push_rows(&frozen.memtable.borrow(), scan, &frozen.deleted(scan.series), &mut lanes);
         }
-        push_rows(&self.active.borrow(), series, fields, &field_type, range, &[], &mut lanes);
-        lanes
+        push_rows(&self.active.borrow(), scan, &[], &mut lanes);
+        Ok(lanes)
     }
 
-    /// Whether a point of the series may be left: `Some` if it is certain without reading a block.
-    pub fn surely_has_points(&self, series: SeriesId, measurement: &[u8]) -> Option<bool> {
+    /// Whether a row of the series is in memory.
+    pub fn has_rows_in_memory(&self, series: SeriesId) -> bool {
         if self.active.borrow().has_rows(series) {
-            return Some(true);
+            return true;
         }
-        for frozen in &self.frozen {
+        self.frozen.iter().any(|frozen| {
             let deleted = frozen.deleted(series);
             let memtable = frozen.memtable.borrow();
-            for kind in [RunKind::Ordered, RunKind::Late] {
-                let Some(rows) = memtable.sorted(kind, series, i64::MIN, i64::MAX) else { continue };
-                if rows.times().iter().any(|time| !covered(&deleted, *time)) {
-                    return Some(true);
-                }
-            }
-        }
-        let mut unsure = false;
-        for file in self.files.iter() {
-            let deleted = file.deleted(series, measurement);
-            let deleted = deleted.as_deref().unwrap_or_default();
-            for key in file.keys(series) {
-                for entry in key.entries.iter() {
-                    if deleted.iter().any(|(min, max)| *min <= entry.min_time && entry.max_time <= *max) {
-                        continue;
-                    }
-                    if !covered(deleted, entry.min_time) || !covered(deleted, entry.max_time) {
-                        return Some(true);
-                    }
-                    unsure = true;
-                }
-            }
-        }
-        if unsure { None } else { Some(false) }
+            let mut runs = [RunKind::Ordered, RunKind::Late].into_iter();
+            runs.any(|kind| {
+                let rows = memtable.sorted(kind, series, i64::MIN, i64::MAX);
+                rows.is_some_and(|rows| rows.times().iter().any(|time| !covered(&deleted, *time)))
+            })
+        })
+    }
+
+    /// Whether every file of the view is one of the other.
+    pub fn has_only_files_of(&self, other: &ShardGroupView<F>) -> bool {
+        self.files.iter().all(|file| other.files.iter().any(|known| Rc::ptr_eq(file, known)))
     }
 }
 
@@ -207,23 +184,16 @@ fn covered(deleted: &[(i64, i64)], time: i64) -> bool {
 }
 
 /// The memtable's rows of one series as lanes.
-fn push_rows<F: DiskFile>(
-    memtable: &Memtable,
-    series: SeriesId,
-    fields: &[ScanField],
-    field_type: &impl Fn(FieldId) -> tidemill_column::FieldType,
-    range: (i64, i64),
-    deleted: &[(i64, i64)],
-    lanes: &mut Vec<Lane<F>>,
-) {
+fn push_rows<F: DiskFile>(memtable: &Memtable, scan: &Scan, deleted: &[(i64, i64)], lanes: &mut Vec<Lane<F>>) {
+    let (series, range) = (scan.series, scan.range);
     if !memtable.touches(range.0, range.1) {
         return;
     }
     for kind in [RunKind::Ordered, RunKind::Late] {
         let Some(rows) = memtable.sorted(kind, series, range.0, range.1) else { continue };
-        for (position, field) in fields.iter().enumerate() {
-            for id in field.ids.iter().filter(|id| rows.fields().contains(id)) {
-                let Some(column) = rows.column(*id, field_type(*id)) else { continue };
+        for (position, field) in scan.fields.iter().enumerate() {
+            for (id, field_type) in field.ids.iter().filter(|(id, _)| rows.fields().contains(id)) {
+                let Some(column) = rows.column(*id, *field_type) else { continue };
                 if let Some(slice) = present_rows(position, rows.times(), column, deleted) {
                     lanes.push(Lane::of_rows(slice));
                 }

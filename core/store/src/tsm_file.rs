@@ -1,67 +1,76 @@
 //! An open TSM file of a partition.
 //!
-//! Owns: the parsed TSM index, where each series' keys are in it, and the file's tombstones.
-//! Invariants: index and footer are verified against the manifest's checksum when the file is opened, each block
-//! against its own whenever it is decoded; the bytes of a file never change.
-//! Knows nothing of memtables and of the manifest's publication.
+//! Owns: the directory of the file's pages, the look-up of keys in them, and the file's tombstones. Memory grows with
+//! the pages, not with the keys: pages of the index and of the statistics are read when they are needed and belong to
+//! the [`ReadCache`].
+//! Invariants: the directory is verified against the manifest's checksum when the file is opened, each page against its
+//! checksum in the directory before a key of it is believed, each block against its own whenever it is decoded; the
+//! bytes of a file never change.
+//! Knows nothing of series ids, memtables and the manifest's publication.
 
 use crate::{
-    cache::{FileKey, ReadCache},
-    id::{IdHash, SeriesId},
-    index::SeriesIndex,
+    block_reader::BlockReader,
+    cache::{FileKey, Part, PartKind, ReadCache},
+    key_scan::KeyScan,
     manifest::{FileRecord, Tombstone, TombstoneScope},
     read_error::ReadError,
 };
-use hashbrown::HashMap;
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, ops::Range, rc::Rc};
 use tidemill_column::Values;
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
-use tidemill_line::series_key;
 use tidemill_tsm::{
     block,
-    file::{FOOTER_BYTES, Layout, verify_block, verify_header},
-    index::{Entries, Entry, FileIndex},
+    directory::{Directory, DirectoryBuilder, Page},
+    file::{FOOTER_BYTES, FileError, FileSummary, Layout, verify_block, verify_header},
+    index::{Entry, FileIndex},
     key,
-    statistics::{BlockStatistics, Statistics},
+    statistics::{BlockStatistics, Statistics, TRAILER_BYTES},
 };
-use xxhash_rust::xxh3::xxh3_64;
 
-/// One read while a file is opened.
-const OPEN_READ_BYTES: usize = 512 * 1024;
+/// Most bytes of one read.
+pub(crate) const READ_BYTES: usize = 512 * 1024;
 
 /// A file that queries read.
 pub struct TsmFile<F: DiskFile> {
     cache_key: FileKey,
     path: String,
     file: F,
-    index: FileIndex,
-    statistics: Option<Statistics>,
-    /// For each series of the file the position of its first key, by series.
-    series: Vec<(SeriesId, u32)>,
+    blocks_end: u64,
+    directory: Directory,
     record: RefCell<FileRecord>,
     deleted: RefCell<Deleted>,
     cache: Rc<ReadCache>,
 }
 
-/// A field of a series in a file.
-pub struct FieldKey<'a> {
-    /// Of the key in the file's index.
-    pub position: usize,
-    pub field: &'a [u8],
-    pub entries: Entries<'a>,
+/// Blocks of a key in a file that touch a range of times, in ascending time; at least one.
+pub struct KeyBlocks {
+    pub entries: Box<[Entry]>,
+    /// Where the key is: page, and position in it.
+    page: usize,
+    position: usize,
+    /// Number of the first of `entries` among all blocks of the key.
+    first: usize,
 }
 
 /// Tombstones by what they cover.
 #[derive(Default)]
 struct Deleted {
-    series: HashMap<SeriesId, Vec<(i64, i64)>, IdHash>,
+    series: BTreeMap<Vec<u8>, Vec<(i64, i64)>>,
     measurements: BTreeMap<Vec<u8>, Vec<(i64, i64)>>,
 }
 
+/// What [`FileRecord::tail_crc`] is over: `tail` are the bytes that a finished file has behind its blocks, which end at
+/// `blocks_end`.
+pub(crate) fn tail_crc(tail: &[u8], blocks_end: u64, summary: &FileSummary) -> u32 {
+    let at = |offset: u64| (offset - blocks_end) as usize;
+    let directory = crc32c::crc32c(&tail[at(summary.directory_offset)..at(summary.index_offset)]);
+    crc32c::crc32c_append(directory, &tail[tail.len() - FOOTER_BYTES..])
+}
+
 impl<F: DiskFile> TsmFile<F> {
-    /// Opens a file that the manifest names and verifies everything but its blocks. [`TsmFile::enter`] or
-    /// [`TsmFile::attach`] completes it.
-    pub async fn load<D: Disk<File = F>>(
+    /// Opens a file that the manifest names: reads its directory and footer. A file without a directory, from upstream,
+    /// has its index read once.
+    pub async fn open<D: Disk<File = F>>(
         disk: &D,
         path: String,
         record: FileRecord,
@@ -69,77 +78,52 @@ impl<F: DiskFile> TsmFile<F> {
         cache: Rc<ReadCache>,
     ) -> Result<TsmFile<F>, ReadError> {
         let io_error = |error| ReadError::io(&path, &error);
-        let damaged = |what: &dyn std::fmt::Display| ReadError::damaged(&path, record.blocks_end, what);
+        let damaged = |what: &dyn std::fmt::Display| ReadError::damaged(&path, record.directory_offset, what);
         let file = disk.open(&path, Purpose::Data).await.map_err(io_error)?;
         let size = file.len().await.map_err(io_error)?;
-        if size != record.size || record.index_offset < record.blocks_end {
+        let offsets = [record.blocks_end, record.directory_offset, record.index_offset, size];
+        if size != record.size || !offsets.is_sorted() || size - record.index_offset < FOOTER_BYTES as u64 {
             return Err(damaged(&format_args!("the file has {size} bytes, the manifest says {}", record.size)));
         }
         let head = file.read_at(0, BLOCK_BYTES).await.map_err(io_error)?;
         verify_header(head.as_ref()).map_err(|error| ReadError::damaged(&path, 0, error))?;
-        let tail = read_tail(&file, record.blocks_end, size).await.map_err(io_error)?;
-        if crc32c::crc32c(&tail) != record.tail_crc {
+        let footer_offset = size - FOOTER_BYTES as u64;
+        let footer = read_range(&file, footer_offset..size).await.map_err(io_error)?;
+        let footer = footer.first_chunk().ok_or_else(|| damaged(&"no footer"))?;
+        let (crc, directory) = if record.directory_offset < record.index_offset {
+            let bytes = read_range(&file, record.directory_offset..record.index_offset).await.map_err(io_error)?;
+            let pages = bytes.split_last_chunk::<TRAILER_BYTES>().map_or(&[][..], |(pages, _)| pages);
+            let (index, statistics) = (record.index_offset..footer_offset, record.blocks_end..record.directory_offset);
+            (crc32c::crc32c(&bytes), Directory::parse(pages, index, statistics))
+        } else {
+            let index = record.index_offset..footer_offset;
+            let (mut crc, mut builder) = (0, DirectoryBuilder::new(index.clone()));
+            let mut built = Ok(());
+            let mut offset = index.start;
+            while offset < index.end {
+                let upto = index.end.min(offset + READ_BYTES as u64);
+                let bytes = read_range(&file, offset..upto).await.map_err(io_error)?;
+                crc = crc32c::crc32c_append(crc, &bytes);
+                built = built.and_then(|()| builder.push(&bytes));
+                offset = upto;
+            }
+            (crc, built.and_then(|()| builder.finish()))
+        };
+        if crc32c::crc32c_append(crc, footer) != record.tail_crc {
             return Err(damaged(&"checksum mismatch behind the blocks"));
         }
-        let Some((section, rest)) = tail.split_at_checked((record.index_offset - record.blocks_end) as usize) else {
-            return Err(damaged(&"the index lies behind the end"));
-        };
-        let Some((bytes, footer)) = rest.split_last_chunk::<FOOTER_BYTES>() else {
-            return Err(damaged(&"no footer"));
-        };
         let layout = Layout::of(footer, size).map_err(|error| damaged(&error))?;
-        let parsed = layout.parse_index(bytes.to_vec()).map_err(|error| damaged(&error))?;
-        let statistics = match section {
-            [] => None,
-            section => Some(layout.parse_statistics(section.to_vec(), &parsed).map_err(|error| damaged(&error))?),
-        };
-        let deleted = RefCell::default();
+        if layout.index.start != record.index_offset {
+            return Err(damaged(&"the footer names another place for the index than the manifest"));
+        }
+        let directory = directory.map_err(|error| damaged(&error))?;
+        let (blocks_end, deleted) = (record.blocks_end, RefCell::default());
+        let tombstones = record.tombstones.clone();
         let record = RefCell::new(record);
-        Ok(TsmFile { cache_key, path, file, index: parsed, statistics, series: Vec::new(), record, deleted, cache })
-    }
-
-    /// Completes a file that was found at a start: its series and fields enter the dictionary.
-    pub fn enter(mut self, index: &mut SeriesIndex) -> Result<TsmFile<F>, ReadError> {
-        let mut series: Vec<(SeriesId, u32)> = Vec::new();
-        let mut last: &[u8] = b"";
-        for (position, entry) in self.index.iter().enumerate() {
-            let (series_key, field) = key::split(entry.key).ok_or_else(|| self.no_field())?;
-            if series.is_empty() || series_key != last {
-                series.push((index.insert_key(series_key), position as u32));
-                last = series_key;
-            }
-            index.insert_field(&series_key::measurement(series_key), field, entry.field_type);
-        }
-        self.complete(series, index);
-        Ok(self)
-    }
-
-    /// Completes a file that a flush made: the dictionary knows its series, and those that were deleted meanwhile must
-    /// not come back by it.
-    pub fn attach(mut self, index: &SeriesIndex) -> Result<TsmFile<F>, ReadError> {
-        let mut series: Vec<(SeriesId, u32)> = Vec::new();
-        let mut last: &[u8] = b"";
-        for (position, entry) in self.index.iter().enumerate() {
-            let (series_key, _) = key::split(entry.key).ok_or_else(|| self.no_field())?;
-            if position == 0 || series_key != last {
-                let known = index.find(xxh3_64(series_key), series_key);
-                series.extend(known.map(|series| (series, position as u32)));
-                last = series_key;
-            }
-        }
-        self.complete(series, index);
-        Ok(self)
-    }
-
-    fn complete(&mut self, mut series: Vec<(SeriesId, u32)>, index: &SeriesIndex) {
-        series.sort_unstable();
-        self.series = series;
-        let tombstones = self.record.borrow().tombstones.clone();
-        tombstones.iter().for_each(|tombstone| self.cover(tombstone, index));
-    }
-
-    fn no_field(&self) -> ReadError {
-        ReadError::damaged(&self.path, self.record.borrow().index_offset, "a key without a field")
+        let file = TsmFile { cache_key, path, file, blocks_end, directory, record, deleted, cache };
+        tombstones.iter().for_each(|tombstone| file.cover(tombstone));
+        file.cache.hold(file.byte_size());
+        Ok(file)
     }
 
     /// What the manifest says of the file.
@@ -160,11 +144,9 @@ impl<F: DiskFile> TsmFile<F> {
         self.cache_key
     }
 
-    /// Bytes that the open file holds in memory.
+    /// Bytes that the open file holds in memory, whatever the cache holds of it.
     pub fn byte_size(&self) -> usize {
-        self.index.byte_size()
-            + self.statistics.as_ref().map_or(0, Statistics::byte_size)
-            + self.series.len() * size_of::<(SeriesId, u32)>()
+        size_of::<Self>() + self.path.capacity() + self.directory.byte_size()
     }
 
     /// Whether a point may lie in the inclusive range.
@@ -173,64 +155,83 @@ impl<F: DiskFile> TsmFile<F> {
         record.min_time <= max_time && record.max_time >= min_time
     }
 
-    /// Series that have keys in the file.
-    pub fn series(&self) -> impl Iterator<Item = SeriesId> {
-        self.series.iter().map(|(series, _)| *series)
+    /// Whether all points lie in the inclusive range.
+    pub fn lies_within(&self, (min_time, max_time): (i64, i64)) -> bool {
+        let record = self.record.borrow();
+        min_time <= record.min_time && record.max_time <= max_time
     }
 
-    /// Newest time of a series in the file.
-    pub fn max_time(&self, series: SeriesId) -> Option<i64> {
-        self.keys(series).map(|key| key.entries.time_range().1).max()
+    /// Whether the file may hold keys of a series: by its first and last key alone.
+    pub fn may_hold(&self, series_key: &[u8]) -> bool {
+        let (first, last) = self.directory.key_range();
+        let lowest = [series_key, key::SEPARATOR].concat();
+        lowest.as_slice() <= last && (first <= lowest.as_slice() || first.starts_with(&lowest))
     }
 
-    /// Fields of a series with their blocks, in the order of their names.
-    pub fn keys(&self, series: SeriesId) -> impl Iterator<Item = FieldKey<'_>> {
-        let found = self.series.binary_search_by_key(&series, |(series, _)| *series).ok();
-        let first = found.map_or(self.index.key_count(), |found| self.series[found].1 as usize);
-        let split = self.index.key(first).and_then(|known| key::split(known.key));
-        let series_key = split.map_or(&b""[..], |(series_key, _)| series_key);
-        (first..self.index.key_count()).map_while(move |position| {
-            let known = self.index.key(position)?;
-            let field = known.key.strip_prefix(series_key)?.strip_prefix(key::SEPARATOR)?;
-            Some(FieldKey { position, field, entries: known.entries })
-        })
+    /// All keys with their blocks, in order. For passes over the whole file: what it reads does not go through the cache.
+    pub fn keys(&self) -> KeyScan<'_, F> {
+        KeyScan::new(self, false)
+    }
+
+    /// As [`TsmFile::keys`], with the statistics of the blocks.
+    pub fn keys_with_statistics(&self) -> KeyScan<'_, F> {
+        KeyScan::new(self, true)
+    }
+
+    /// Reads blocks as they are stored, past the cache; best in the order in which they lie in the file.
+    pub fn block_reader(&self) -> BlockReader<'_, F> {
+        BlockReader::new(self)
+    }
+
+    /// The blocks of a key that may hold points of the inclusive range.
+    pub async fn find(&self, key: &[u8], range: (i64, i64)) -> Result<Option<KeyBlocks>, ReadError> {
+        let Some(page) = self.directory.find(key) else { return Ok(None) };
+        let index = self.index_page(page).await?;
+        let Some(position) = index.find(key) else { return Ok(None) };
+        let Some(found) = index.key(position) else { return Ok(None) };
+        let blocks = found.entries.overlapping(range.0, range.1);
+        if blocks.is_empty() {
+            return Ok(None);
+        }
+        let entries = found.entries.iter().skip(blocks.start).take(blocks.len()).collect();
+        Ok(Some(KeyBlocks { entries, page, position, first: blocks.start }))
+    }
+
+    /// What is known of the blocks, in their order; empty in a file without statistics.
+    pub async fn statistics_of(&self, blocks: &KeyBlocks) -> Result<Vec<Option<BlockStatistics>>, ReadError> {
+        if self.page(blocks.page)?.statistics.is_empty() {
+            return Ok(Vec::new());
+        }
+        let index = self.index_page(blocks.page).await?;
+        let statistics = self.statistics_page(blocks.page).await?;
+        Ok(statistics.of_key(&index, blocks.position).skip(blocks.first).take(blocks.entries.len()).collect())
     }
 
     /// Inclusive ranges in which points of the series are gone.
-    pub fn deleted(&self, series: SeriesId, measurement: &[u8]) -> Option<Rc<[(i64, i64)]>> {
+    pub fn deleted(&self, series_key: &[u8], measurement: &[u8]) -> Option<Rc<[(i64, i64)]>> {
         let deleted = self.deleted.borrow();
         if deleted.series.is_empty() && deleted.measurements.is_empty() {
             return None;
         }
-        let by_series = deleted.series.get(&series).into_iter().flatten();
+        let by_series = deleted.series.get(series_key).into_iter().flatten();
         Some(by_series.chain(deleted.measurements.get(measurement).into_iter().flatten()).copied().collect())
     }
 
-    /// A block of the key at a position of the index.
-    pub fn entry(&self, key: usize, block: usize) -> Option<Entry> {
-        self.index.key(key)?.entries.entry(block)
-    }
-
-    /// What is known of the blocks of the key at a position of the index.
-    pub fn statistics_of(&self, key: usize) -> Vec<Option<BlockStatistics>> {
-        self.statistics.iter().flat_map(|statistics| statistics.of_key(&self.index, key)).collect()
-    }
-
     /// Marks points as gone; the manifest carries it from its next publication on.
-    pub fn add_tombstone(&self, tombstone: Tombstone, index: &SeriesIndex) {
+    pub fn add_tombstone(&self, tombstone: Tombstone) {
         if self.record.borrow().tombstones.contains(&tombstone) {
             return;
         }
-        self.cover(&tombstone, index);
+        self.cover(&tombstone);
         self.record.borrow_mut().tombstones.push(tombstone);
     }
 
-    /// Reads, verifies and decodes one block.
-    pub async fn read_block(&self, entry: &Entry) -> Result<(Vec<i64>, Values), ReadError> {
+    /// Reads, verifies and decodes one block. The caller goes on behind it for `ahead` bytes.
+    pub async fn read_block(&self, entry: &Entry, ahead: u64) -> Result<(Vec<i64>, Values), ReadError> {
         let size = self.record.borrow().size;
-        let bytes = self.cache.read(self.cache_key, &self.file, size, entry.offset, entry.size as usize).await;
+        let bytes = self.cache.read(self.cache_key, &self.file, size, entry.offset, entry.size as usize, ahead).await;
         let bytes = bytes.map_err(|error| ReadError::io(&self.path, &error))?;
-        let damaged = |what: &dyn std::fmt::Display| ReadError::damaged(&self.path, entry.offset, what);
+        let damaged = |what: &dyn std::fmt::Display| self.damaged(entry.offset, what);
         let body = verify_block(entry, &bytes).map_err(|error| damaged(&error))?;
         let parts = block::Parts::of(body).map_err(|error| damaged(&error))?;
         let (mut times, mut values) = (Vec::new(), Values::new(parts.field_type));
@@ -241,35 +242,146 @@ impl<F: DiskFile> TsmFile<F> {
         Ok((times, values))
     }
 
-    fn cover(&self, tombstone: &Tombstone, index: &SeriesIndex) {
+    pub(crate) fn damaged(&self, offset: u64, what: &dyn std::fmt::Display) -> ReadError {
+        ReadError::damaged(&self.path, offset, what)
+    }
+
+    pub(crate) fn blocks_end(&self) -> u64 {
+        self.blocks_end
+    }
+
+    pub(crate) fn page_count(&self) -> usize {
+        self.directory.page_count()
+    }
+
+    pub(crate) fn page(&self, number: usize) -> Result<Page, ReadError> {
+        self.directory.page(number).ok_or_else(|| self.damaged(self.blocks_end, &"no such page"))
+    }
+
+    /// Bytes of the file, past the cache.
+    pub(crate) async fn read_range(&self, range: Range<u64>) -> Result<Vec<u8>, ReadError> {
+        read_range(&self.file, range).await.map_err(|error| ReadError::io(&self.path, &error))
+    }
+
+    async fn index_page(&self, number: usize) -> Result<Rc<FileIndex>, ReadError> {
+        let load = async |numbers: Range<u64>| {
+            let pages = self.index_pages(numbers.start as usize..numbers.end as usize).await?;
+            Ok(pages.into_iter().map(|page| Part::Index(Rc::new(page))).collect())
+        };
+        let (asked, all) = (number as u64, self.page_count() as u64);
+        match self.cache.part(self.cache_key, PartKind::Index, asked, asked + 1, all, load).await? {
+            Part::Index(page) => Ok(page),
+            _ => Err(self.damaged(self.blocks_end, &"not a page of the index")),
+        }
+    }
+
+    async fn statistics_page(&self, number: usize) -> Result<Rc<Statistics>, ReadError> {
+        let load = async |numbers: Range<u64>| {
+            let pages: Vec<Page> =
+                numbers.clone().map(|number| self.page(number as usize)).collect::<Result<_, _>>()?;
+            let start = pages.first().map_or(0, |page| page.statistics.start);
+            let is_near = |page: &&Page| page.statistics.end - start <= READ_BYTES as u64;
+            let count = pages.iter().take_while(is_near).count().max(1);
+            let end = pages.get(count - 1).map_or(start, |page| page.statistics.end);
+            let bytes = self.read_range(start..end).await?;
+            let mut parsed = Vec::with_capacity(count);
+            for (number, page) in numbers.zip(&pages).take(count) {
+                let index = self.index_page(number as usize).await;
+                let at = |offset: u64| (offset - start) as usize;
+                let part = bytes.get(at(page.statistics.start)..at(page.statistics.end)).unwrap_or_default();
+                let page = index.and_then(|index| {
+                    page.parse_statistics(part.to_vec(), &index).map_err(|error| self.page_error(&error))
+                });
+                match page {
+                    Ok(page) => parsed.push(Part::Statistics(Rc::new(page))),
+                    Err(error) if parsed.is_empty() => return Err(error),
+                    // Damage is reported to whoever needs the page.
+                    Err(_) => break,
+                }
+            }
+            Ok(parsed)
+        };
+        let (asked, all) = (number as u64, self.page_count() as u64);
+        match self.cache.part(self.cache_key, PartKind::Statistics, asked, asked + 1, all, load).await? {
+            Part::Statistics(page) => Ok(page),
+            _ => Err(self.damaged(self.blocks_end, &"not a page of statistics")),
+        }
+    }
+
+    /// Verified pages of the index, read with one call: the first of the numbers and as many of the others as go with it.
+    pub(crate) async fn index_pages(&self, numbers: Range<usize>) -> Result<Vec<FileIndex>, ReadError> {
+        let first = self.page(numbers.start)?;
+        let mut pages = vec![first.clone()];
+        for number in numbers.skip(1) {
+            let page = self.page(number)?;
+            if page.index.end - first.index.start > READ_BYTES as u64 {
+                break;
+            }
+            pages.push(page);
+        }
+        let end = pages.last().map_or(first.index.end, |page| page.index.end);
+        let bytes = self.read_range(first.index.start..end).await?;
+        let mut parsed = Vec::with_capacity(pages.len());
+        for page in pages {
+            let start = (page.index.start - first.index.start) as usize;
+            let part = bytes.get(start..).unwrap_or_default();
+            let part = part[..part.len().min((page.index.end - page.index.start) as usize)].to_vec();
+            match page.parse_index(part, self.blocks_end) {
+                Ok(index) => parsed.push(index),
+                Err(error) if parsed.is_empty() => return Err(self.page_error(&error)),
+                // Damage is reported to whoever needs the page.
+                Err(_) => break,
+            }
+        }
+        Ok(parsed)
+    }
+
+    pub(crate) fn page_error(&self, error: &FileError) -> ReadError {
+        let offset = match error {
+            FileError::PageCrc { offset, .. }
+            | FileError::Short { offset, .. }
+            | FileError::Index { offset, .. }
+            | FileError::Statistics { offset, .. } => *offset,
+            _ => self.blocks_end,
+        };
+        self.damaged(offset, error)
+    }
+
+    fn cover(&self, tombstone: &Tombstone) {
         let range = (tombstone.min_time, tombstone.max_time);
         let mut deleted = self.deleted.borrow_mut();
         match &tombstone.scope {
             TombstoneScope::Measurement(name) => deleted.measurements.entry(name.clone()).or_default().push(range),
             TombstoneScope::Series(keys) => {
-                for known in keys {
-                    if let Some(series) = index.find(xxh3_64(known), known) {
-                        deleted.series.entry(series).or_default().push(range);
-                    }
+                for known in keys.iter().filter(|known| self.may_hold(known)) {
+                    deleted.series.entry(known.clone()).or_default().push(range);
                 }
             }
         }
     }
 }
 
-/// The bytes from `start` to the end of a file of `size` bytes.
-async fn read_tail<F: DiskFile>(file: &F, start: u64, size: u64) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity((size - start.min(size)) as usize);
-    let mut offset = start / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-    while offset < size {
-        let part = file.read_at(offset, OPEN_READ_BYTES).await?;
-        let skip = start.saturating_sub(offset) as usize;
-        if part.as_ref().len() <= skip {
+impl<F: DiskFile> Drop for TsmFile<F> {
+    fn drop(&mut self) {
+        self.cache.release(self.byte_size());
+    }
+}
+
+/// The bytes of a range; fewer where the file ends before it does.
+async fn read_range<F: DiskFile>(file: &F, range: Range<u64>) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(range.end.saturating_sub(range.start) as usize);
+    let mut offset = range.start / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+    while offset < range.end {
+        let asked = ((range.end - offset) as usize).next_multiple_of(BLOCK_BYTES).min(READ_BYTES);
+        let part = file.read_at(offset, asked).await?;
+        let part = part.as_ref();
+        let skip = range.start.saturating_sub(offset) as usize;
+        let upto = part.len().min((range.end - offset) as usize);
+        bytes.extend_from_slice(part.get(skip..upto).unwrap_or_default());
+        if part.len() < asked {
             break;
         }
-        bytes.extend_from_slice(&part.as_ref()[skip..]);
-        offset += part.as_ref().len() as u64;
+        offset += part.len() as u64;
     }
-    bytes.truncate((size - start.min(size)) as usize);
     Ok(bytes)
 }

@@ -12,9 +12,11 @@ use std::ops::Range;
 use tidemill_column::FieldType;
 
 use crate::cursor::Cursor;
-use crate::index::{CRC_BYTES, Entry, FileIndex, HEADER_BYTES, IndexError, IndexFull, IndexWriter};
+use crate::directory::{Directory, DirectoryError, DirectoryWriter};
+use crate::index::{CRC_BYTES, Entry, FileIndex, HEADER_BYTES, INDEX_BYTES_MAX, IndexError, IndexFull, IndexWriter};
 use crate::statistics::{
-    BlockStatistics, Statistics, StatisticsError, StatisticsWriter, TRAILER_BYTES, index_crc_of, section_range,
+    BlockStatistics, RECORD_BYTES_MAX, Statistics, StatisticsError, StatisticsWriter, TRAILER_BYTES, index_crc_of,
+    section_range,
 };
 
 /// Magic number and version.
@@ -42,6 +44,8 @@ pub enum WriteError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileSummary {
     pub byte_count: u64,
+    /// Where the directory of pages starts: statistics records end there, and the section's trailer ends at the index.
+    pub directory_offset: u64,
     pub index_offset: u64,
     pub key_count: usize,
     pub block_count: u64,
@@ -58,13 +62,19 @@ pub struct FileWriter {
     position: u64,
     index: IndexWriter,
     statistics: StatisticsWriter,
+    directory: DirectoryWriter,
 }
 
 impl FileWriter {
     /// Appends the header.
     pub fn begin(out: &mut Vec<u8>) -> FileWriter {
         out.extend_from_slice(&HEADER);
-        FileWriter { position: HEADER_BYTES, index: IndexWriter::new(), statistics: StatisticsWriter::new() }
+        FileWriter {
+            position: HEADER_BYTES,
+            index: IndexWriter::new(),
+            statistics: StatisticsWriter::new(),
+            directory: DirectoryWriter::default(),
+        }
     }
 
     /// Appends CRC and bytes of a block of `key` with points from `min_time` to `max_time`. The bytes may be copied
@@ -99,8 +109,16 @@ impl FileWriter {
         if block.len() > BLOCK_BYTES_MAX {
             return Err(WriteError::BlockTooLarge { bytes: block.len() });
         }
+        // Positions of records are kept as u32, as those of keys are.
+        if self.statistics.byte_count() > INDEX_BYTES_MAX - RECORD_BYTES_MAX {
+            return Err(WriteError::Index(IndexFull::Bytes));
+        }
         let size = block.len() as u32 + CRC_BYTES;
+        let (at, keys) = (self.index.bytes().len(), self.index.key_count());
         self.index.push(key, field_type, &Entry { min_time, max_time, offset: self.position, size })?;
+        if self.index.key_count() > keys {
+            self.directory.begin_key(key, self.index.bytes(), at, self.statistics.records());
+        }
         self.statistics.push(statistics);
         out.extend_from_slice(&crc32fast::hash(block).to_be_bytes());
         out.extend_from_slice(block);
@@ -110,7 +128,7 @@ impl FileWriter {
 
     /// Bytes that the file would have if it were finished now.
     pub fn byte_count(&self) -> u64 {
-        let rest = self.statistics.byte_count() + self.index.bytes().len() + FOOTER_BYTES;
+        let rest = self.statistics.byte_count() + self.directory.byte_count() + self.index.bytes().len() + FOOTER_BYTES;
         self.position + rest as u64
     }
 
@@ -128,12 +146,16 @@ impl FileWriter {
         let times = self.index.time_range();
         assert!(times.is_some(), "a file without blocks is not written");
         let (min_time, max_time) = times.unwrap_or_default();
-        let index_offset = self.position + self.statistics.byte_count() as u64;
-        self.statistics.finish(index_crc_of(self.index.bytes(), index_offset), out);
+        let directory_offset = self.position + self.statistics.records().len() as u64;
+        let mut directory = Vec::with_capacity(self.directory.byte_count());
+        self.directory.finish(self.index.bytes(), self.statistics.records(), &mut directory);
+        let index_offset = self.position + (self.statistics.byte_count() + directory.len()) as u64;
+        self.statistics.finish(&directory, index_crc_of(self.index.bytes(), index_offset), out);
         out.extend_from_slice(self.index.bytes());
         out.extend_from_slice(&index_offset.to_be_bytes());
         FileSummary {
             byte_count,
+            directory_offset,
             index_offset,
             key_count: self.index.key_count(),
             block_count: self.index.block_count(),
@@ -158,8 +180,12 @@ pub enum FileError {
     BlockCrc { offset: u64, expected: u32, found: u32 },
     #[error("the index at {offset}: {source}")]
     Index { offset: u64, source: IndexError },
-    #[error("the statistics before {offset}: {source}")]
+    #[error("the page at {offset} has CRC {found:#010x}, not {expected:#010x}")]
+    PageCrc { offset: u64, expected: u32, found: u32 },
+    #[error("the statistics at or before {offset}: {source}")]
     Statistics { offset: u64, source: StatisticsError },
+    #[error("the directory before {offset}: {source}")]
+    Directory { offset: u64, source: DirectoryError },
 }
 
 /// Checks the first bytes of a file.
@@ -236,9 +262,16 @@ impl Layout {
     /// Checks the section that was read from [`Layout::statistics`], and the index by the CRC that it holds.
     ///
     /// # Errors
-    /// See [`Statistics::parse`].
-    pub fn parse_statistics(&self, section: Vec<u8>, index: &FileIndex) -> Result<Statistics, FileError> {
-        Statistics::parse(section, index).map_err(|source| self.statistics_error(source))
+    /// See [`Statistics::parse`] and [`Directory::parse`].
+    pub fn parse_statistics(&self, section: Vec<u8>, index: &FileIndex) -> Result<(Statistics, Directory), FileError> {
+        let section_bytes = section.len() as u64;
+        let (statistics, directory) =
+            Statistics::parse(section, index).map_err(|source| self.statistics_error(source))?;
+        let directory_offset = self.index.start - (directory.len() + TRAILER_BYTES) as u64;
+        let records = self.index.start - section_bytes..directory_offset;
+        let directory = Directory::parse(&directory, self.index.clone(), records)
+            .map_err(|source| FileError::Directory { offset: self.index.start, source })?;
+        Ok((statistics, directory))
     }
 
     fn statistics_error(&self, source: StatisticsError) -> FileError {
@@ -273,6 +306,8 @@ pub struct FileBytes<'a> {
     pub index: FileIndex,
     /// `None` in a file of upstream.
     pub statistics: Option<Statistics>,
+    /// `None` in a file of upstream.
+    pub directory: Option<Directory>,
 }
 
 impl<'a> FileBytes<'a> {
@@ -286,14 +321,21 @@ impl<'a> FileBytes<'a> {
         let footer = bytes.last_chunk().ok_or(FileError::Footer { file_size, index_offset: 0 })?;
         let layout = Layout::of(footer, file_size)?;
         let index = layout.parse_index(slice_of(bytes, &layout.index)?.to_vec())?;
-        let mut statistics = None;
+        let (mut statistics, mut directory) = (None, None);
         if let Some(range) = layout.statistics_trailer()
             && let Some(trailer) = slice_of(bytes, &range)?.first_chunk()
             && let Some(section) = layout.statistics(trailer, &index)?
         {
-            statistics = Some(layout.parse_statistics(slice_of(bytes, &section)?.to_vec(), &index)?);
+            let (records, pages) = layout.parse_statistics(slice_of(bytes, &section)?.to_vec(), &index)?;
+            for number in 0..pages.page_count() {
+                if let Some(page) = pages.page(number) {
+                    let keys = page.parse_index(slice_of(bytes, &page.index)?.to_vec(), index.blocks_end())?;
+                    page.parse_statistics(slice_of(bytes, &page.statistics)?.to_vec(), &keys)?;
+                }
+            }
+            (statistics, directory) = (Some(records), Some(pages));
         }
-        Ok(FileBytes { bytes, layout, index, statistics })
+        Ok(FileBytes { bytes, layout, index, statistics, directory })
     }
 
     /// The block of `entry`, its CRC verified.

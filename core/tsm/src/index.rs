@@ -250,6 +250,22 @@ impl FileIndex {
             .checked_sub(crate::file::FOOTER_BYTES as u64 + bytes.len() as u64)
             .filter(|offset| *offset >= HEADER_BYTES)
             .ok_or(IndexError::OutsideFile { file_size })?;
+        FileIndex::parse_within(bytes, index_offset)
+    }
+
+    /// Checks a page of an index (see [`crate::directory`]): whole keys of a file whose blocks end at `limit`. What
+    /// [`FileIndex`] says of the file is then said of these keys.
+    ///
+    /// # Errors
+    /// As [`FileIndex::parse`].
+    pub fn parse_page(bytes: Vec<u8>, limit: u64) -> Result<FileIndex, IndexError> {
+        if bytes.len() > INDEX_BYTES_MAX {
+            return Err(IndexError::TooLarge { bytes: bytes.len() });
+        }
+        FileIndex::parse_within(bytes, limit)
+    }
+
+    fn parse_within(bytes: Vec<u8>, limit: u64) -> Result<FileIndex, IndexError> {
         let mut key_offsets = Vec::new();
         let mut block_count = 0u64;
         let mut blocks_end = HEADER_BYTES;
@@ -275,7 +291,7 @@ impl FileIndex {
                 }
                 last_time = Some(entry.max_time);
                 let range = entry.range();
-                if range.start < HEADER_BYTES || entry.size <= CRC_BYTES || range.end > index_offset {
+                if range.start < HEADER_BYTES || entry.size <= CRC_BYTES || range.end > limit {
                     return Err(IndexError::EntryRange { offset, block });
                 }
                 blocks_end = blocks_end.max(range.end);
@@ -352,13 +368,13 @@ impl FileIndex {
     }
 }
 
-struct Record<'a> {
-    key: &'a [u8],
+pub(crate) struct Record<'a> {
+    pub(crate) key: &'a [u8],
     type_code: u8,
     entries: &'a [[u8; ENTRY_BYTES]],
 }
 
-fn record_at<'a>(cursor: &mut Cursor<'a>) -> Option<Record<'a>> {
+pub(crate) fn record_at<'a>(cursor: &mut Cursor<'a>) -> Option<Record<'a>> {
     let length = cursor.u16()?;
     let key = cursor.take(usize::from(length))?;
     let type_code = cursor.u8()?;

@@ -14,6 +14,7 @@ pub mod alp;
 pub mod block;
 pub mod booleans;
 mod cursor;
+pub mod directory;
 mod error;
 pub mod fields_idx;
 pub mod file;

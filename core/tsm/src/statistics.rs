@@ -6,10 +6,10 @@
 //! absolute offsets in it, so it never looks at these bytes: one file stays one file, for its hash and for shipping.
 //!
 //! ```text
-//! section: records, then the trailer
+//! section: records, then the directory of pages ([`crate::directory`]), then the trailer
 //! records: one for each block, in index order
-//! trailer: u64 bytes of records · u32 number of records · u32 CRC of index and footer
-//!          · u32 CRC of all before it in the section · 8 bytes "TMSTATS1"
+//! trailer: u64 bytes of records · u64 bytes of the directory · u32 number of records · u32 CRC of index and footer
+//!          · u32 CRC of all before it in the section · 8 bytes "TMSTATS2"
 //! record:  uvarint count; 0: nothing is known and nothing follows
 //!   string:             nothing more
 //!   count 1:            the value
@@ -36,10 +36,13 @@ use crate::error::BLOCK_POINTS_MAX;
 use crate::index::{Entry, FileIndex};
 
 /// Ends a statistics section.
-const MAGIC: [u8; 8] = *b"TMSTATS1";
+const MAGIC: [u8; 8] = *b"TMSTATS2";
 
 /// Bytes at the end of a section that tell how long it is.
-pub const TRAILER_BYTES: usize = 28;
+pub const TRAILER_BYTES: usize = 36;
+
+/// Most bytes of a record: count, five values and two times, each a uvarint at most.
+pub(crate) const RECORD_BYTES_MAX: usize = 8 * 10;
 
 /// Values of one type; `S` is the type of their sum.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -159,16 +162,23 @@ impl StatisticsWriter {
         }
     }
 
-    /// Bytes that the section takes so far.
+    /// Bytes that the section takes so far, without its directory.
     pub fn byte_count(&self) -> usize {
         self.records.len() + TRAILER_BYTES
     }
 
+    /// The records so far.
+    pub fn records(&self) -> &[u8] {
+        &self.records
+    }
+
     /// Appends the section; `index_crc` is the CRC-32 of the index and the footer that will follow.
-    pub fn finish(self, index_crc: u32, out: &mut Vec<u8>) {
+    pub fn finish(self, directory: &[u8], index_crc: u32, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.records);
+        out.extend_from_slice(directory);
         out.extend_from_slice(&(self.records.len() as u64).to_be_bytes());
+        out.extend_from_slice(&(directory.len() as u64).to_be_bytes());
         out.extend_from_slice(&self.record_count.to_be_bytes());
         out.extend_from_slice(&index_crc.to_be_bytes());
         let crc = crc32fast::hash(out.get(start..).unwrap_or_default());
@@ -208,32 +218,30 @@ pub fn section_range(
     if room < TRAILER_BYTES as u64 || !trailer.ends_with(&MAGIC) {
         return Ok(None);
     }
-    let records = Cursor::new(trailer).u64().unwrap_or(u64::MAX);
-    if records.checked_add(TRAILER_BYTES as u64) == Some(room) {
-        Ok(Some(blocks_end..index_offset))
-    } else {
-        Err(StatisticsError::Range)
-    }
+    let mut fields = Cursor::new(trailer);
+    let (records, directory) = (fields.u64().unwrap_or(u64::MAX), fields.u64().unwrap_or(u64::MAX));
+    let claimed = records.checked_add(directory).and_then(|sum| sum.checked_add(TRAILER_BYTES as u64));
+    if claimed == Some(room) { Ok(Some(blocks_end..index_offset)) } else { Err(StatisticsError::Range) }
 }
 
-/// The statistics of all blocks of a file: their records and where those of each key begin.
+/// The statistics of all blocks of a file, or of a page of its index: their records and where those of each key begin.
 #[derive(Clone, Debug)]
 pub struct Statistics {
-    section: Vec<u8>,
+    records: Vec<u8>,
     key_offsets: Vec<u32>,
 }
 
 impl Statistics {
-    /// Checks the whole section against the index of its file, and the index against the section. Keeps `section` and
-    /// four bytes a key.
+    /// Checks the whole section against the index of its file, and the index against the section. Keeps the records and
+    /// four bytes a key, and returns the bytes of the directory too.
     ///
     /// # Errors
     /// If a CRC is wrong or a record does not fit its block.
-    pub fn parse(section: Vec<u8>, index: &FileIndex) -> Result<Statistics, StatisticsError> {
-        let (records, trailer) = section.split_last_chunk::<TRAILER_BYTES>().ok_or(StatisticsError::Range)?;
+    pub fn parse(mut section: Vec<u8>, index: &FileIndex) -> Result<(Statistics, Vec<u8>), StatisticsError> {
+        let (parts, trailer) = section.split_last_chunk::<TRAILER_BYTES>().ok_or(StatisticsError::Range)?;
         let mut fields = Cursor::new(trailer);
-        let (Some(record_bytes), Some(record_count), Some(index_crc), Some(crc)) =
-            (fields.u64(), fields.u32(), fields.u32(), fields.u32())
+        let (Some(record_bytes), Some(directory_bytes), Some(record_count), Some(index_crc), Some(crc)) =
+            (fields.u64(), fields.u64(), fields.u32(), fields.u32(), fields.u32())
         else {
             return Err(StatisticsError::Range);
         };
@@ -241,7 +249,8 @@ impl Statistics {
         if crc != found {
             return Err(StatisticsError::Crc { expected: crc, found });
         }
-        if record_bytes != records.len() as u64 || records.len() > u32::MAX as usize || !trailer.ends_with(&MAGIC) {
+        let fills = record_bytes.checked_add(directory_bytes) == Some(parts.len() as u64);
+        if !fills || record_bytes > u32::MAX.into() || !trailer.ends_with(&MAGIC) {
             return Err(StatisticsError::Range);
         }
         let found = index_crc_of(index.bytes(), index.blocks_end() + section.len() as u64);
@@ -251,8 +260,21 @@ impl Statistics {
         if u64::from(record_count) != index.block_count() {
             return Err(StatisticsError::RecordCount { records: record_count.into(), blocks: index.block_count() });
         }
+        let directory = parts.get(record_bytes as usize..).unwrap_or_default().to_vec();
+        section.truncate(record_bytes as usize);
+        Ok((Statistics::parse_page(section, index)?, directory))
+    }
+
+    /// Checks the records of a page; `index` is the page of the index that they belong to. Their CRC is the caller's.
+    ///
+    /// # Errors
+    /// If a record does not fit its block.
+    pub fn parse_page(records: Vec<u8>, index: &FileIndex) -> Result<Statistics, StatisticsError> {
+        if records.len() > u32::MAX as usize {
+            return Err(StatisticsError::Range);
+        }
         let mut key_offsets = Vec::with_capacity(index.key_count());
-        let mut cursor = Cursor::new(records);
+        let mut cursor = Cursor::new(&records);
         for (position, key) in index.iter().enumerate() {
             key_offsets.push((records.len() - cursor.rest().len()) as u32);
             for (block, entry) in key.entries.iter().enumerate() {
@@ -262,7 +284,7 @@ impl Statistics {
         if !cursor.is_empty() {
             return Err(StatisticsError::Range);
         }
-        Ok(Statistics { section, key_offsets })
+        Ok(Statistics { records, key_offsets })
     }
 
     /// The statistics of the blocks of the key at `position` of `index`, in their order; `None` for a block of which
@@ -272,8 +294,8 @@ impl Statistics {
         index: &'a FileIndex,
         position: usize,
     ) -> impl Iterator<Item = Option<BlockStatistics>> + 'a {
-        let offset = self.key_offsets.get(position).map_or(self.section.len(), |offset| *offset as usize);
-        let mut cursor = Cursor::new(self.section.get(offset..).unwrap_or_default());
+        let offset = self.key_offsets.get(position).map_or(self.records.len(), |offset| *offset as usize);
+        let mut cursor = Cursor::new(self.records.get(offset..).unwrap_or_default());
         index.key(position).into_iter().flat_map(move |key| {
             let field_type = key.field_type;
             key.entries.iter().map(move |entry| record_of(&mut cursor, field_type, &entry).flatten())
@@ -288,7 +310,7 @@ impl Statistics {
 
     /// Bytes that the statistics take in memory.
     pub fn byte_size(&self) -> usize {
-        self.section.capacity() + self.key_offsets.capacity() * 4
+        self.records.capacity() + self.key_offsets.capacity() * 4
     }
 }
 
@@ -490,11 +512,11 @@ mod tests {
     #[test]
     fn a_trailer_inside_a_block_is_not_one() {
         let mut section = Vec::new();
-        StatisticsWriter::new().finish(0, &mut section);
+        StatisticsWriter::new().finish(&[], 0, &mut section);
         let trailer = section.first_chunk().unwrap();
-        assert_eq!(section_range(trailer, 128, 100), Ok(Some(100..128)));
-        assert_eq!(section_range(trailer, 128, 101), Ok(None), "the last block covers part of it");
-        assert_eq!(section_range(trailer, 128, 99), Err(StatisticsError::Range));
-        assert_eq!(section_range(&[0; TRAILER_BYTES], 128, 100), Ok(None));
+        assert_eq!(section_range(trailer, 136, 100), Ok(Some(100..136)));
+        assert_eq!(section_range(trailer, 136, 101), Ok(None), "the last block covers part of it");
+        assert_eq!(section_range(trailer, 136, 99), Err(StatisticsError::Range));
+        assert_eq!(section_range(&[0; TRAILER_BYTES], 136, 100), Ok(None));
     }
 }

@@ -268,11 +268,13 @@ impl Part {
         Ok((ids, series))
     }
 
-    fn fields(&self, partition: &Partition<RingDisk>) -> Vec<ScanField> {
+    fn fields(&self, partition: &Partition<RingDisk>) -> Rc<[ScanField]> {
         let index = partition.index(self.database);
         let measurement = self.scan.measurement().as_bytes();
-        let ids = |name: &[u8]| index.as_ref().map_or_else(Vec::new, |index| index.field_ids(measurement, name));
-        let field = |name: &String| ScanField { name: name.as_bytes().into(), ids: ids(name.as_bytes()) };
+        let field = |name: &str| match &index {
+            Some(index) => ScanField::of(index, measurement, name.as_bytes()),
+            None => ScanField { name: name.as_bytes().into(), ids: Vec::new() },
+        };
         self.scan.fields().iter().map(|(name, _)| field(name)).collect()
     }
 

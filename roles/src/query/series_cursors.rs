@@ -5,7 +5,7 @@
 //! Invariants: every row of a series is given once, whatever was closed in between; at most [`OPEN_MAX`] are open.
 //! Knows nothing of what the rows are for.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 use tidemill_column::{FieldType, Points, Value};
 use tidemill_disk::Disk;
 use tidemill_query::BlockSummary;
@@ -22,7 +22,7 @@ pub(super) struct SeriesCursors<'a, D: Disk> {
     pub view: PartitionView<D>,
     pub database: DatabaseId,
     pub ids: Vec<SeriesId>,
-    pub fields: Vec<ScanField>,
+    pub fields: Rc<[ScanField]>,
     /// Of the fields; blocks of another type come as rows.
     pub types: Vec<FieldType>,
     pub range: (i64, i64),

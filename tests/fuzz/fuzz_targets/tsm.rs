@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use libfuzzer_sys::fuzz_target;
 use tidemill_column::{FieldType, Strings, Values};
 use tidemill_tsm::file::{FileBytes, FileWriter, HEADER};
+use tidemill_tsm::directory::Directory;
 use tidemill_tsm::index::FileIndex;
 use tidemill_tsm::statistics::{BlockStatistics, Statistics, TRAILER_BYTES};
 use tidemill_tsm::wal::{WalEntry, WalReader};
@@ -163,8 +164,26 @@ fn read_index_keys(index: &FileIndex) {
 /// The input as the records of a section that is right otherwise.
 fn read_statistics(records: &[u8]) {
     let index = FileBytes::open(file()).unwrap().index;
-    if let Ok(statistics) = Statistics::parse(section(records, &index), &index) {
+    if let Ok((statistics, directory)) = Statistics::parse(section(records, &[], &index), &index) {
+        assert!(directory.is_empty());
         read_records(&statistics, &index);
+    }
+    if let Ok((_, directory)) = Statistics::parse(section(&[], records, &index), &index) {
+        read_directory(&directory);
+    }
+    read_directory(records);
+}
+
+/// Whatever it says lies where it may lie, and its pages are found by their first keys.
+fn read_directory(bytes: &[u8]) {
+    let Ok(directory) = Directory::parse(bytes, 1000..2000, 500..600) else { return };
+    let pages: Vec<_> = (0..directory.page_count()).map(|number| directory.page(number).unwrap()).collect();
+    assert_eq!((pages[0].index.start, pages[pages.len() - 1].index.end), (1000, 2000));
+    assert!(pages.is_sorted_by(|a, b| a.index.end == b.index.start && a.statistics.end == b.statistics.start));
+    let (first, last) = directory.key_range();
+    assert_eq!((directory.find(first), directory.find(last)), (Some(0), Some(pages.len() - 1)));
+    for page in &pages {
+        assert!(page.parse_index(bytes.to_vec(), 500).is_err());
     }
 }
 
@@ -178,16 +197,17 @@ fn read_records(statistics: &Statistics, index: &FileIndex) {
     }
 }
 
-fn section(records: &[u8], index: &FileIndex) -> Vec<u8> {
-    let index_offset = index.blocks_end() + (records.len() + TRAILER_BYTES) as u64;
+fn section(records: &[u8], directory: &[u8], index: &FileIndex) -> Vec<u8> {
+    let index_offset = index.blocks_end() + (records.len() + directory.len() + TRAILER_BYTES) as u64;
     let index_crc = crc32fast::hash(&[index.bytes(), &index_offset.to_be_bytes()].concat());
-    let mut section = records.to_vec();
+    let mut section = [records, directory].concat();
     section.extend_from_slice(&(records.len() as u64).to_be_bytes());
+    section.extend_from_slice(&(directory.len() as u64).to_be_bytes());
     section.extend_from_slice(&(index.block_count() as u32).to_be_bytes());
     section.extend_from_slice(&index_crc.to_be_bytes());
     let crc = crc32fast::hash(&section);
     section.extend_from_slice(&crc.to_be_bytes());
-    section.extend_from_slice(b"TMSTATS1");
+    section.extend_from_slice(b"TMSTATS2");
     section
 }
 
@@ -253,11 +273,12 @@ fn damaged(changes: &[u8]) -> Vec<u8> {
     }
     let real = FileBytes::open(file()).unwrap();
     let (start, end) = (real.layout.index.start as usize, real.layout.index.end as usize);
+    let records_end = real.directory.unwrap().page(0).unwrap().statistics.end as usize;
     if let Ok(index) = FileIndex::parse(bytes[start..end].to_vec(), bytes.len() as u64)
         && let Ok(blocks_end) = usize::try_from(index.blocks_end())
-        && let Some(records) = bytes.get(blocks_end..start - TRAILER_BYTES)
+        && let Some(records) = bytes.get(blocks_end..records_end)
     {
-        let section = section(records, &index);
+        let section = section(records, &bytes[records_end..start - TRAILER_BYTES], &index);
         bytes[blocks_end..start].copy_from_slice(&section);
     }
     bytes

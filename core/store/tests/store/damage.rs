@@ -57,15 +57,18 @@ async fn damage_shows(disk: &SimDisk, store: &Store, model: &Model, path: &str) 
     for (_, series) in &model.seen {
         for name in &names {
             let one = std::slice::from_ref(name);
-            match read(&partition, DATABASE, &GROUPS, series, one, (i64::MIN, i64::MAX), false).await {
-                Ok(rows) => {
-                    assert_eq!(rows, model.rows(DATABASE, &GROUPS, series, one, (i64::MIN, i64::MAX)), "{path}");
-                }
-                Err(error) => {
-                    let text = error.to_string();
-                    assert!(text.contains(path) && text.contains("offset"), "{text}");
-                    shows = true;
-                }
+            let range = (i64::MIN, i64::MAX);
+            let expected = model.rows(DATABASE, &GROUPS, series, one, range);
+            let rows = read(&partition, DATABASE, &GROUPS, series, one, range, false).await;
+            let place = (DATABASE, &GROUPS[..], series);
+            let summaries = check_summaries(&partition, place, one, (range, false), &expected, &mut || true).await;
+            for error in [rows.as_ref().err(), summaries.as_ref().err()].into_iter().flatten() {
+                let text = error.to_string();
+                assert!(text.contains(path) && text.contains("offset"), "{text}");
+                shows = true;
+            }
+            if let Ok(rows) = rows {
+                assert_eq!(rows, expected, "{path}");
             }
         }
     }

@@ -129,13 +129,9 @@ pub fn scan_fields(
     database: u32,
     measurement: &str,
     names: &[String],
-) -> Vec<ScanField> {
+) -> Rc<[ScanField]> {
     let index = partition.index(DatabaseId(database)).expect("a database that has series");
-    let field = |name: &String| ScanField {
-        name: name.as_bytes().into(),
-        ids: index.field_ids(measurement.as_bytes(), name.as_bytes()),
-    };
-    names.iter().map(field).collect()
+    names.iter().map(|name| ScanField::of(&index, measurement.as_bytes(), name.as_bytes())).collect()
 }
 
 /// Appends the rows of a batch, checking its shape.
@@ -181,17 +177,17 @@ pub async fn read(
     Ok(rows)
 }
 
-/// Reads with summaries where `prng` lets them be, and holds each against the values that it stands for: those are taken
+/// Reads with summaries where `may` lets them be, and holds each against the values that it stands for: those are taken
 /// out of `expected`, and what is left must come as rows. Returns how many summaries there were.
-async fn check_summaries(
+pub async fn check_summaries(
     partition: &Partition<SimDisk>,
     (database, groups, series): (u32, &[u64], &Series),
     names: &[String],
     (range, descending): ((i64, i64), bool),
     expected: &[(i64, Vec<Option<Value>>)],
-    prng: &mut Prng,
-) -> u64 {
-    let Some(id) = find(partition, database, series) else { return 0 };
+    may: &mut dyn FnMut() -> bool,
+) -> Result<u64, ReadError> {
+    let Some(id) = find(partition, database, series) else { return Ok(0) };
     let ids: Vec<ShardGroupId> = groups.iter().map(|group| ShardGroupId(group_id(database, *group))).collect();
     let view = partition.view(&ids);
     let fields = scan_fields(partition, database, &series.0, names);
@@ -210,7 +206,7 @@ async fn check_summaries(
         .iter()
         .map(|values| values.first_key_value().map_or(FieldType::Float, |(_, value)| value.field_type()))
         .collect();
-    while let Some(batch) = cursor.next_with(&types, &mut |_, _| !prng.one_in(4)).await.unwrap() {
+    while let Some(batch) = cursor.next_with(&types, &mut |_, _| may()).await? {
         let (min, max) = match batch {
             CursorBatch::Points(points) => {
                 let mut rows = Vec::new();
@@ -250,7 +246,7 @@ async fn check_summaries(
         reached = Some(far);
     }
     assert!(left.iter().all(BTreeMap::is_empty), "{series:?}: {left:?}");
-    summaries
+    Ok(summaries)
 }
 
 /// Groups that the model or the tests know.
@@ -287,7 +283,9 @@ pub async fn check_points(
                 let rows = read(partition, *database, &groups, series, &names, range, descending).await;
                 let rows = rows.unwrap_or_else(|error| panic!("{context}: {error}"));
                 let place = (*database, groups.as_slice(), series);
-                summaries += check_summaries(partition, place, &names, (range, descending), &expected, prng).await;
+                let mut may = || !prng.one_in(4);
+                let checked = check_summaries(partition, place, &names, (range, descending), &expected, &mut may).await;
+                summaries += checked.unwrap_or_else(|error| panic!("{context}: {error}"));
                 if rows != expected {
                     let at =
                         rows.iter().zip(&expected).position(|(a, b)| a != b).unwrap_or(rows.len().min(expected.len()));

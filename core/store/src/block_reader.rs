@@ -1,0 +1,43 @@
+//! Blocks as they are stored.
+//!
+//! Owns: a window of a file that moves on with its reader, so that blocks that lie behind each other cost one read for
+//! many of them.
+//! Invariants: a block is verified before it is given.
+//! Knows nothing of the cache.
+
+use crate::{
+    read_error::ReadError,
+    tsm_file::{READ_BYTES, TsmFile},
+};
+use tidemill_disk::DiskFile;
+use tidemill_tsm::{file::verify_block, index::Entry};
+
+/// Reads the blocks of one file.
+pub struct BlockReader<'a, F: DiskFile> {
+    file: &'a TsmFile<F>,
+    window: Vec<u8>,
+    window_start: u64,
+}
+
+impl<'a, F: DiskFile> BlockReader<'a, F> {
+    pub(crate) fn new(file: &'a TsmFile<F>) -> BlockReader<'a, F> {
+        BlockReader { file, window: Vec::new(), window_start: 0 }
+    }
+
+    /// A block with its CRC before it, as it is in the file, verified.
+    pub async fn stored(&mut self, entry: &Entry) -> Result<&[u8], ReadError> {
+        let range = entry.range();
+        let window = self.window_start..self.window_start + self.window.len() as u64;
+        if range.start < window.start || range.end > window.end {
+            let end = range.end.max(range.start + READ_BYTES as u64).min(self.file.blocks_end());
+            self.window.clear();
+            self.window = self.file.read_range(range.start..end).await?;
+            self.window_start = range.start;
+        }
+        let start = (range.start - self.window_start) as usize;
+        let stored = self.window.get(start..).unwrap_or_default();
+        let stored = &stored[..stored.len().min(entry.size as usize)];
+        verify_block(entry, stored).map_err(|error| self.file.damaged(entry.offset, &error))?;
+        Ok(stored)
+    }
+}
