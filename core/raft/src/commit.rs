@@ -38,11 +38,6 @@ impl<P: Payload> Raft<P> {
                 leader.uncommitted_bytes -= bytes;
             }
         }
-        // Nothing at or before the commit index is ever rolled back.
-        let settled = self.members.iter().take_while(|(at, _)| *at <= index).count();
-        if settled > 1 {
-            self.members.drain(..settled - 1);
-        }
     }
 
     /// Entries keep their term, so those of a term that are still there come before those that are not.
@@ -58,10 +53,13 @@ impl<P: Payload> Raft<P> {
                 // All but the newest are of the term if the newest is.
                 kept = if self.log.term_at(last) == Some(own.term) { last.next() } else { kept.next() };
             }
-            if kept <= last {
-                self.end(Ended { term: own.term, first: kept, last, how: Ending::Dropped });
+            if kept > last {
+                self.end_own(own, last);
+                continue;
             }
-            self.end_own(own, last);
+            // Another entry stands where one of them was, so by log matching none behind it can follow.
+            self.end(Ended { term: own.term, first: kept, last: own.last, how: Ending::Dropped });
+            self.own.pop_front();
         }
     }
 

@@ -31,7 +31,12 @@ impl<P: Payload> Raft<P> {
 
     fn may_stand(&self) -> bool {
         let leads = matches!(self.state, State::Leader(_));
-        !leads && self.installing.is_none() && self.members().is_voter(self.options.node)
+        // Who is a voter no longer, but by a change that may still be uncommitted, may be the only one whose log is long
+        // enough to lead until it is committed (thesis, section 4.2.2).
+        let settled = self.members.iter().rposition(|(at, _)| *at <= self.commit).unwrap_or(0);
+        let node = self.options.node;
+        let voter = self.members.iter().skip(settled).any(|(_, members)| members.is_voter(node));
+        !leads && self.installing.is_none() && voter
     }
 
     fn others(&self) -> Vec<NodeId> {

@@ -6,17 +6,48 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 use crate::NodeId;
-use alloc::vec::Vec;
+use alloc::{sync::Arc, vec::Vec};
+use core::fmt;
 
 /// Members of one set. More replicas than this make commits slower and nothing safer.
 pub const VOTERS_MAX: usize = 15;
 pub const LEARNERS_MAX: usize = 32;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Membership {
+/// Clones share the sets: entries carry memberships, and are small for it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Membership(Arc<Sets>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Sets {
     voters: Vec<NodeId>,
     outgoing: Vec<NodeId>,
     learners: Vec<NodeId>,
+}
+
+impl fmt::Debug for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Sets {
+    fn checked(self) -> Result<Membership, MembershipError> {
+        let Sets { voters, outgoing, learners } = &self;
+        if voters.is_empty() {
+            return Err(MembershipError::NoVoter);
+        }
+        if voters.len() > VOTERS_MAX || outgoing.len() > VOTERS_MAX || learners.len() > LEARNERS_MAX {
+            return Err(MembershipError::TooMany);
+        }
+        if [voters, outgoing, learners].iter().any(|set| set.first() == Some(&NodeId(0))) {
+            return Err(MembershipError::Nobody);
+        }
+        // A node of the outgoing set may stay as a learner.
+        match learners.iter().find(|node| voters.contains(node)) {
+            Some(both) => Err(MembershipError::Both(*both)),
+            None => Ok(Membership(Arc::new(self))),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,79 +76,63 @@ impl Membership {
         voters: impl IntoIterator<Item = NodeId>,
         learners: impl IntoIterator<Item = NodeId>,
     ) -> Result<Membership, MembershipError> {
-        Membership { voters: set(voters), outgoing: Vec::new(), learners: set(learners) }.checked()
-    }
-
-    fn checked(self) -> Result<Membership, MembershipError> {
-        let Membership { voters, outgoing, learners } = &self;
-        if voters.is_empty() {
-            return Err(MembershipError::NoVoter);
-        }
-        if voters.len() > VOTERS_MAX || outgoing.len() > VOTERS_MAX || learners.len() > LEARNERS_MAX {
-            return Err(MembershipError::TooMany);
-        }
-        if [voters, outgoing, learners].iter().any(|set| set.first() == Some(&NodeId(0))) {
-            return Err(MembershipError::Nobody);
-        }
-        // A node of the outgoing set may stay as a learner.
-        match learners.iter().find(|node| voters.contains(node)) {
-            Some(both) => Err(MembershipError::Both(*both)),
-            None => Ok(self),
-        }
+        Sets { voters: set(voters), outgoing: Vec::new(), learners: set(learners) }.checked()
     }
 
     /// The group of one.
     pub fn single(node: NodeId) -> Membership {
-        Membership { voters: set([node]), outgoing: Vec::new(), learners: Vec::new() }
+        Membership(Arc::new(Sets { voters: set([node]), outgoing: Vec::new(), learners: Vec::new() }))
     }
 
     /// On the way from these voters to others.
     pub(crate) fn joint(from: &Membership, to: &Membership) -> Membership {
-        Membership { voters: to.voters.clone(), outgoing: from.voters.clone(), learners: to.learners.clone() }
+        let (voters, outgoing, learners) = (to.0.voters.clone(), from.0.voters.clone(), to.0.learners.clone());
+        Membership(Arc::new(Sets { voters, outgoing, learners }))
     }
 
     pub(crate) fn left(&self) -> Membership {
-        Membership { voters: self.voters.clone(), outgoing: Vec::new(), learners: self.learners.clone() }
+        let (voters, learners) = (self.0.voters.clone(), self.0.learners.clone());
+        Membership(Arc::new(Sets { voters, outgoing: Vec::new(), learners }))
     }
 
     pub fn voters(&self) -> &[NodeId] {
-        &self.voters
+        &self.0.voters
     }
 
     pub fn outgoing(&self) -> &[NodeId] {
-        &self.outgoing
+        &self.0.outgoing
     }
 
     pub fn learners(&self) -> &[NodeId] {
-        &self.learners
+        &self.0.learners
     }
 
     pub fn is_joint(&self) -> bool {
-        !self.outgoing.is_empty()
+        !self.0.outgoing.is_empty()
     }
 
     pub fn is_voter(&self, node: NodeId) -> bool {
-        self.voters.contains(&node) || self.outgoing.contains(&node)
+        self.0.voters.contains(&node) || self.0.outgoing.contains(&node)
     }
 
     pub fn contains(&self, node: NodeId) -> bool {
-        self.is_voter(node) || self.learners.contains(&node)
+        self.is_voter(node) || self.0.learners.contains(&node)
     }
 
     /// Every member once, in order.
     pub fn members(&self) -> Vec<NodeId> {
-        set(self.voters.iter().chain(&self.outgoing).chain(&self.learners).copied())
+        set(self.0.voters.iter().chain(&self.0.outgoing).chain(&self.0.learners).copied())
     }
 
     /// Whether `node` alone decides.
     pub fn is_single(&self, node: NodeId) -> bool {
-        self.voters == [node] && !self.is_joint()
+        self.0.voters == [node] && !self.is_joint()
     }
 
     /// The highest value that a majority of each set has reached.
     pub fn reached<V: Copy + Ord + Default>(&self, value: impl Fn(NodeId) -> V) -> V {
-        let incoming = majority_value(&self.voters, &value);
-        if self.is_joint() { incoming.min(majority_value(&self.outgoing, &value)) } else { incoming }
+        let incoming = majority_value(&self.0.voters, &value);
+        if self.is_joint() { incoming.min(majority_value(&self.0.outgoing, &value)) } else { incoming }
     }
 
     /// Whether those that agree are a majority of each set.
@@ -126,12 +141,12 @@ impl Membership {
     }
 
     pub fn byte_size(&self) -> usize {
-        3 + 8 * (self.voters.len() + self.outgoing.len() + self.learners.len())
+        3 + 8 * (self.0.voters.len() + self.0.outgoing.len() + self.0.learners.len())
     }
 
     /// Three counts of one byte, then the ids, little-endian.
     pub fn encode(&self) -> Vec<u8> {
-        let sets = [&self.voters, &self.outgoing, &self.learners];
+        let sets = [&self.0.voters, &self.0.outgoing, &self.0.learners];
         let mut bytes: Vec<u8> = sets.iter().map(|set| set.len() as u8).collect();
         bytes.extend(sets.iter().flat_map(|set| set.iter()).flat_map(|node| node.0.to_le_bytes()));
         bytes
@@ -149,7 +164,7 @@ impl Membership {
             let given: Vec<NodeId> = ids.by_ref().take(count).collect();
             if set(given.iter().copied()) == given { Ok(given) } else { Err(MembershipError::Bytes) }
         };
-        Membership { voters: take(voters)?, outgoing: take(outgoing)?, learners: take(learners)? }.checked()
+        Sets { voters: take(voters)?, outgoing: take(outgoing)?, learners: take(learners)? }.checked()
     }
 }
 

@@ -42,8 +42,8 @@ pub struct Raft<P> {
     pub(crate) state: State,
     pub(crate) log: LogView<P>,
     pub(crate) commit: LogIndex,
-    /// With the index that brought each; the last one is in force. Those at or before the commit index but the newest of
-    /// them are gone.
+    /// With the index that brought each; the last one is in force. Those before the one in force at the base of the log
+    /// are gone.
     pub(crate) members: Vec<(LogIndex, Membership)>,
     write: WriteId,
     /// Messages that rest on writes which are not durable yet.
@@ -356,20 +356,15 @@ impl<P: Payload> Raft<P> {
                 }
             }
             Body::Snapshot(snapshot) if contradicts(snapshot.base) => return Err(MessageError::Committed),
-            Body::Appended { matched } if message.term == self.hard_state.term && *matched > self.log.last() => {
-                return Err(MessageError::Unsent);
-            }
-            Body::HeartbeatAnswer { round } => {
-                if let State::Leader(leader) = &self.state
-                    && message.term == self.hard_state.term
-                    && *round > leader.round
-                {
-                    return Err(MessageError::Unsent);
-                }
-            }
             _ => {}
         }
-        Ok(())
+        let State::Leader(leader) = &self.state else { return Ok(()) };
+        let unsent = match &message.body {
+            Body::Appended { matched } => *matched > self.log.last(),
+            Body::HeartbeatAnswer { round } => *round > leader.round,
+            _ => false,
+        };
+        if unsent && message.term == self.hard_state.term { Err(MessageError::Unsent) } else { Ok(()) }
     }
 
     fn dispatch(&mut self, message: Message<P>) {

@@ -210,6 +210,11 @@ impl<P: Payload> Raft<P> {
             if let Some(term) = self.log.term_at(previous) {
                 let (previous, commit) = (EntryId { term, index: previous }, self.commit);
                 self.send(from, Body::Append { previous, entries: Vec::new(), commit });
+            } else if let State::Leader(leader) = &mut self.state
+                && let Some(progress) = leader.followers.find_mut(from)
+            {
+                // What is on its way is only in files by now, so is the answer to whether it arrived.
+                progress.probe_from(progress.matched.next());
             }
         }
         self.confirm_reads();

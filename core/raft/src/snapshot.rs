@@ -4,7 +4,7 @@
 //! being installed, the log does not change and this member neither stands for election nor acknowledges entries.
 
 use crate::{
-    EntryId, Install, LogIndex, NodeId, Output, Payload, Raft, Snapshot,
+    EntryId, Install, LogIndex, Membership, NodeId, Output, Payload, Raft, Snapshot,
     message::{Body, MANIFEST_BYTES_MAX},
     progress::Flow,
     raft::State,
@@ -16,12 +16,15 @@ impl<P: Payload> Raft<P> {
     /// it. Entries up to `compact` are not asked for any more; `compact` is not above `index`.
     ///
     /// # Panics
-    /// If `index` is not committed or not known any more, or the manifest is too large to send.
+    /// If `index` is not committed, not durable in this log or not known any more, or the manifest is too large to send.
+    /// Files must not run ahead of the log: what a crash takes from the log could be followed there by entries that
+    /// belong to another history.
     pub fn offer_snapshot(&mut self, index: LogIndex, manifest: Arc<[u8]>, compact: LogIndex) -> Output<P> {
-        assert!(compact <= index && index <= self.commit, "group {}: snapshot at {index}", self.group());
+        let flushable = self.commit.min(self.log.stable());
+        assert!(compact <= index && index <= flushable, "group {}: snapshot at {index}", self.group());
         assert!(manifest.len() <= MANIFEST_BYTES_MAX, "group {}: a manifest that cannot be sent", self.group());
         let term = self.log.term_at(index).expect("a snapshot is of entries that the log knows");
-        let members = self.members_at(index);
+        let (_, members) = self.members_at(index).clone();
         self.snapshot = Some(Snapshot { base: EntryId { term, index }, members, manifest });
         self.compact(compact);
         self.send_appends();
@@ -30,17 +33,21 @@ impl<P: Payload> Raft<P> {
 
     /// Entries up to `index` are in files and can be forgotten; others that need them get a snapshot.
     pub fn compact(&mut self, index: LogIndex) {
-        let index = index.min(self.commit);
+        let index = index.min(self.commit).min(self.log.stable());
         if let Some(term) = self.log.term_at(index)
             && index > self.log.base().index
         {
             self.log.compact(EntryId { term, index });
+            let settled = self.members.iter().take_while(|(at, _)| *at <= index).count();
+            self.members.drain(..settled.saturating_sub(1));
         }
     }
 
-    fn members_at(&self, index: LogIndex) -> crate::Membership {
+    /// The membership in force at an index that is not before the base, and the index that brought it: what a restart
+    /// needs to be told beside the state.
+    pub fn members_at(&self, index: LogIndex) -> &(LogIndex, Membership) {
         let at = self.members.iter().rev().find(|(from, _)| *from <= index);
-        at.or(self.members.first()).map(|(_, members)| members.clone()).expect("a member has a membership")
+        at.or(self.members.first()).expect("a member has a membership")
     }
 
     pub(crate) fn send_snapshot(&mut self, to: NodeId) {
