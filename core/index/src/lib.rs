@@ -17,9 +17,11 @@ mod posting;
 mod predicate;
 mod series_index;
 mod tag_values;
+mod watermark;
 
 pub use chunked::ChunkedVec;
 pub use id::{FieldId, SeriesId};
 pub use posting::PostingRef;
 pub use predicate::TagPredicate;
 pub use series_index::{Field, SeriesIndex};
+pub use watermark::WatermarkColumn;

@@ -8,6 +8,7 @@ use crate::{
     posting::PostingRef,
     predicate::TagPredicate,
     tag_values::Texts,
+    watermark::WatermarkColumn,
 };
 use roaring::RoaringBitmap;
 use std::{borrow::Cow, collections::BTreeMap};
@@ -26,6 +27,10 @@ pub struct SeriesIndex {
     named_bytes: usize,
     /// Measurements that have series.
     measurement_count: u64,
+    /// By retention policy.
+    watermarks: Vec<(u32, WatermarkColumn)>,
+    /// Counts the marks.
+    epoch: u32,
 }
 
 /// A field of a measurement.
@@ -219,9 +224,32 @@ impl SeriesIndex {
         }
     }
 
+    /// The watermarks of the series in a retention policy.
+    pub fn watermarks_mut(&mut self, policy: u32) -> &mut WatermarkColumn {
+        // A database has few policies.
+        let at = match self.watermarks.iter().position(|(known, _)| *known == policy) {
+            Some(at) => at,
+            None => {
+                self.watermarks.push((policy, WatermarkColumn::begin(self.epoch)));
+                self.watermarks.len() - 1
+            }
+        };
+        &mut self.watermarks[at].1
+    }
+
+    /// The newest time in order of a series in a retention policy.
+    pub fn watermark(&self, policy: u32, series: SeriesId) -> Option<i64> {
+        let (_, column) = self.watermarks.iter().find(|(known, _)| *known == policy)?;
+        column.watermark(series)
+    }
+
     /// Bytes that the index takes. The work does not grow with the series.
     pub fn byte_size(&self) -> usize {
-        self.dictionary.byte_size() + self.alive.words.byte_size() + self.fields.byte_size() + self.named_bytes
+        self.dictionary.byte_size()
+            + self.alive.words.byte_size()
+            + self.fields.byte_size()
+            + self.named_bytes
+            + self.watermarks.iter().map(|(_, column)| column.byte_size()).sum::<usize>()
     }
 
     fn post(&mut self, id: SeriesId) {

@@ -93,12 +93,13 @@ impl<D: Disk> State<D> {
             for row_group in series.groups() {
                 self.scratch.clear();
                 words(&row_group, memtable.strings_mut(), &mut self.scratch);
-                memtable.append(&IncomingRows {
+                let incoming = IncomingRows {
                     series: id,
                     fields: &schemas[row_group.schema_index],
                     rows: row_group.row_count,
                     cells: &self.scratch,
-                });
+                };
+                memtable.append(&incoming, index.watermarks_mut(group.policy));
                 rows += row_group.row_count as u64;
             }
         }

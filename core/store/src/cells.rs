@@ -5,6 +5,7 @@
 //! arrives alone touches one line of memory a column.
 
 use crate::id::FieldId;
+use std::rc::Rc;
 use tidemill_column::{Bitmap, FieldType};
 
 /// How a word is to be read.
@@ -13,32 +14,23 @@ pub type CellType = FieldType;
 /// Columns of a series: times first, then one column a field.
 pub struct Cells {
     words: Box<[u64]>,
-    fields: Box<[FieldId]>,
-    /// Per field, rows without a value are cleared; absent while every row has one.
-    valid: Box<[Option<Bitmap>]>,
+    /// Shared between tables of one shape.
+    fields: Rc<[FieldId]>,
+    /// Per field, rows without a value are cleared; absent while every row has one. Nothing at all while every row has
+    /// all values.
+    valid: Option<Box<[Option<Bitmap>]>>,
     rows: u32,
     capacity: u32,
     ascending: bool,
-    /// Newest time of the rows; the smallest number while there are none.
-    max_time: i64,
 }
 
-/// Rows that a series gets room for at first, and from which on growth is by a half instead of doubling: a busy series
-/// should not hold half of its memory empty.
+/// Rows that a series gets room for at first, and how many more at least. Growth is by a half: a series should not hold
+/// half of its memory empty.
 const ROWS_FIRST: usize = 2;
-const ROWS_DOUBLING_MAX: usize = 1024;
 
 impl Cells {
-    pub fn new(fields: &[FieldId]) -> Cells {
-        Cells {
-            words: Box::default(),
-            fields: fields.into(),
-            valid: fields.iter().map(|_| None).collect(),
-            rows: 0,
-            capacity: 0,
-            ascending: true,
-            max_time: i64::MIN,
-        }
+    pub fn new(fields: Rc<[FieldId]>) -> Cells {
+        Cells { words: Box::default(), fields, valid: None, rows: 0, capacity: 0, ascending: true }
     }
 
     /// Appends the rows `range` of `cells`, which hold `stride` rows of times and of each of `fields`.
@@ -52,7 +44,6 @@ impl Cells {
         for time in times {
             self.ascending &= *time as i64 > last;
             last = *time as i64;
-            self.max_time = self.max_time.max(last);
         }
         let (start, end) = (self.rows as usize, self.rows as usize + range.len());
         let capacity = self.capacity as usize;
@@ -62,9 +53,9 @@ impl Cells {
                 let from = column * stride + range.start;
                 let to = column * capacity;
                 self.words[to + start..to + end].copy_from_slice(&cells[from..from + range.len()]);
-                if let Some(valid) = &mut self.valid[column - 1] {
-                    range.clone().for_each(|_| valid.push(true));
-                }
+            }
+            for valid in self.valid.iter_mut().flatten().flatten() {
+                range.clone().for_each(|_| valid.push(true));
             }
         } else {
             self.append_by_name(fields, cells, stride, range);
@@ -75,19 +66,20 @@ impl Cells {
     /// The rows bring other fields than the table has, or in another order.
     fn append_by_name(&mut self, fields: &[FieldId], cells: &[u64], stride: usize, range: std::ops::Range<usize>) {
         let (start, end, capacity) = (self.rows as usize, self.rows as usize + range.len(), self.capacity as usize);
+        let valid = self.valid.get_or_insert_with(|| self.fields.iter().map(|_| None).collect());
         for (position, field) in self.fields.iter().enumerate() {
             let to = (position + 1) * capacity;
             match fields.iter().position(|incoming| incoming == field) {
                 Some(incoming) => {
                     let from = (incoming + 1) * stride + range.start;
                     self.words[to + start..to + end].copy_from_slice(&cells[from..from + range.len()]);
-                    if let Some(valid) = &mut self.valid[position] {
+                    if let Some(valid) = &mut valid[position] {
                         range.clone().for_each(|_| valid.push(true));
                     }
                 }
                 None => {
                     self.words[to + start..to + end].fill(0);
-                    let valid = self.valid[position].get_or_insert_with(|| Bitmap::filled(start, true));
+                    let valid = valid[position].get_or_insert_with(|| Bitmap::filled(start, true));
                     range.clone().for_each(|_| valid.push(false));
                 }
             }
@@ -101,11 +93,12 @@ impl Cells {
             return;
         }
         let rows = self.rows as usize;
-        self.valid = std::mem::take(&mut self.valid)
-            .into_vec()
-            .into_iter()
-            .chain(new.iter().map(|_| (rows > 0).then(|| Bitmap::filled(rows, false))))
-            .collect();
+        let held = match self.valid.take() {
+            Some(valid) => valid.into_vec(),
+            None => self.fields.iter().map(|_| None).collect(),
+        };
+        let added = new.iter().map(|_| (rows > 0).then(|| Bitmap::filled(rows, false)));
+        self.valid = Some(held.into_iter().chain(added).collect());
         self.fields = self.fields.iter().copied().chain(new).collect();
         self.resize(self.capacity as usize);
     }
@@ -114,8 +107,7 @@ impl Cells {
         let needed = self.rows as usize + additional;
         let capacity = self.capacity as usize;
         if needed > capacity {
-            let grown = if capacity < ROWS_DOUBLING_MAX { capacity * 2 } else { capacity + capacity / 2 };
-            self.resize(needed.max(grown).max(ROWS_FIRST));
+            self.resize(needed.max(capacity + (capacity / 2).max(ROWS_FIRST)));
         }
     }
 
@@ -145,13 +137,12 @@ impl Cells {
                 self.words[column * capacity + to] = self.words[column * capacity + from];
             }
         }
-        for valid in self.valid.iter_mut().flatten() {
+        for valid in self.valid.iter_mut().flatten().flatten() {
             let mut left = Bitmap::new();
             kept.iter().for_each(|row| left.push(valid.bit(*row)));
             *valid = left;
         }
         self.rows = kept.len() as u32;
-        self.max_time = self.times().iter().map(|time| *time as i64).max().unwrap_or(i64::MIN);
         removed
     }
 
@@ -172,7 +163,10 @@ impl Cells {
     pub fn column(&self, field: FieldId) -> Option<(&[u64], Option<&Bitmap>)> {
         let position = self.fields.iter().position(|known| *known == field)?;
         let start = (position + 1) * self.capacity as usize;
-        Some((&self.words[start..start + self.rows as usize], self.valid[position].as_ref()))
+        Some((
+            &self.words[start..start + self.rows as usize],
+            self.valid.as_ref().and_then(|valid| valid[position].as_ref()),
+        ))
     }
 
     /// Whether arrival order is strictly ascending time.
@@ -180,15 +174,12 @@ impl Cells {
         self.ascending
     }
 
-    pub fn max_time(&self) -> Option<i64> {
-        (self.rows > 0).then_some(self.max_time)
-    }
-
     /// Bytes on the heap, approximately.
     pub fn byte_size(&self) -> usize {
+        let bitmaps = self.valid.iter().flatten().flatten().map(|valid| valid.len() / 8).sum::<usize>();
         self.words.len() * 8
-            + self.fields.len() * (size_of::<FieldId>() + size_of::<Option<Bitmap>>())
-            + self.valid.iter().flatten().map(|valid| valid.len() / 8).sum::<usize>()
+            + self.valid.as_ref().map_or(0, |valid| valid.len() * size_of::<Option<Bitmap>>())
+            + bitmaps
     }
 }
 
@@ -246,7 +237,7 @@ mod tests {
 
     #[test]
     fn fields_that_come_and_go_leave_holes_not_values() {
-        let mut cells = Cells::new(&[FieldId(1)]);
+        let mut cells = Cells::new([FieldId(1)].into());
         cells.append(&[FieldId(1)], &[10, 100], 1, 0..1);
         cells.append(&[FieldId(2), FieldId(1)], &[20, 7, 200], 1, 0..1);
         cells.append(&[FieldId(2)], &[30, 31, 8, 9], 2, 0..2);
@@ -261,13 +252,12 @@ mod tests {
 
     #[test]
     fn growth_keeps_every_row() {
-        let mut cells = Cells::new(&[FieldId(0)]);
+        let mut cells = Cells::new([FieldId(0)].into());
         for row in 0..5000u64 {
             cells.append(&[FieldId(0)], &[row, row * 2], 1, 0..1);
         }
         assert_eq!(cells.times(), (0..5000).collect::<Vec<u64>>());
         assert_eq!(column(&cells, 0), (0..5000).map(|row| Some(row * 2)).collect::<Vec<_>>());
-        assert_eq!(cells.max_time(), Some(4999));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod pace;
 mod partition;
 mod read_error;
 mod shard_group;
+mod slots;
 mod sorted;
 mod tsm_file;
 

@@ -8,30 +8,25 @@
 
 use crate::{
     cells::{Cells, StringHeap},
-    id::{FieldId, IdHash, SeriesId},
+    id::{FieldId, SeriesId},
+    slots::Slots,
     sorted::SortedRows,
 };
-use hashbrown::HashMap;
-
-/// Map from series to table. The hasher is fixed, and the map is never iterated: tables are in arrival order of their
-/// first row, which the log decides.
-type Slots = HashMap<SeriesId, u32, IdHash>;
+use std::{collections::BTreeSet, rc::Rc};
+use tidemill_index::{ChunkedVec, WatermarkColumn};
 
 /// The rows of one shard group.
 #[derive(Default)]
 pub struct Memtable {
     runs: [Run; 2],
     strings: StringHeap,
-    /// Newest time that each series has in ordered files.
-    watermarks: Watermarks,
+    /// Lists of fields, each held once for all tables that have it.
+    shapes: BTreeSet<Rc<[FieldId]>>,
     bytes: usize,
     rows: u64,
     min_time: Option<i64>,
     max_time: i64,
 }
-
-/// Newest time in ordered files, by series.
-pub type Watermarks = HashMap<SeriesId, i64, IdHash>;
 
 /// Which of the two tables of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,14 +37,17 @@ pub enum RunKind {
     Late = 1,
 }
 
+/// Tables are in arrival order of their first row, which the log decides.
 #[derive(Default)]
 struct Run {
     slots: Slots,
-    tables: Vec<SeriesTable>,
+    tables: ChunkedVec<SeriesTable>,
 }
 
 struct SeriesTable {
     series: SeriesId,
+    /// The series' watermark when the table was made: what is not newer is late.
+    watermark: i64,
     cells: Cells,
 }
 
@@ -63,18 +61,13 @@ pub struct IncomingRows<'a> {
 }
 
 impl Memtable {
-    /// An empty memtable above files that end at these times.
-    pub fn above(watermarks: Watermarks) -> Memtable {
-        Memtable { watermarks, ..Memtable::default() }
-    }
-
     /// Where strings are put before their handles go into cells.
     pub fn strings_mut(&mut self) -> &mut StringHeap {
         &mut self.strings
     }
 
-    /// Appends rows in arrival order.
-    pub fn append(&mut self, incoming: &IncomingRows<'_>) {
+    /// Appends rows in arrival order. `watermarks` are those of the shard group's retention policy.
+    pub fn append(&mut self, incoming: &IncomingRows<'_>, watermarks: &mut WatermarkColumn) {
         let times = &incoming.cells[..incoming.rows];
         let (mut min, mut max) = (i64::MAX, i64::MIN);
         for time in times {
@@ -84,10 +77,18 @@ impl Memtable {
         self.min_time = Some(self.min_time.map_or(min, |known| known.min(min)));
         self.max_time = if self.rows == 0 { max } else { self.max_time.max(max) };
         self.rows += incoming.rows as u64;
-        let watermark = self.watermarks.get(&incoming.series).copied();
+        let ordered = &self.runs[RunKind::Ordered as usize];
+        let watermark = match ordered.slots.find(incoming.series) {
+            // The watermark has risen since by the table's own rows.
+            Some(slot) => Some(ordered.tables[slot].watermark).filter(|time| *time != NO_WATERMARK),
+            None => watermarks.watermark(incoming.series),
+        };
         match watermark {
             Some(watermark) if min <= watermark => self.append_split(incoming, watermark),
-            _ => self.append_run(RunKind::Ordered, incoming, 0..incoming.rows),
+            _ => self.append_run(RunKind::Ordered, incoming, 0..incoming.rows, watermark),
+        }
+        if watermark.is_none_or(|watermark| max > watermark) {
+            watermarks.raise(incoming.series, max);
         }
     }
 
@@ -102,20 +103,30 @@ impl Memtable {
             while end < incoming.rows && kind(end) == kind(start) {
                 end += 1;
             }
-            self.append_run(kind(start), incoming, start..end);
+            self.append_run(kind(start), incoming, start..end, Some(watermark));
             start = end;
         }
     }
 
-    fn append_run(&mut self, kind: RunKind, incoming: &IncomingRows<'_>, rows: std::ops::Range<usize>) {
+    fn append_run(
+        &mut self,
+        kind: RunKind,
+        incoming: &IncomingRows<'_>,
+        rows: std::ops::Range<usize>,
+        watermark: Option<i64>,
+    ) {
         let run = &mut self.runs[kind as usize];
-        let slot = match run.slots.get(&incoming.series) {
-            Some(slot) => *slot as usize,
+        let slot = match run.slots.find(incoming.series) {
+            Some(slot) => slot,
             None => {
-                run.slots.insert(incoming.series, run.tables.len() as u32);
-                run.tables.push(SeriesTable { series: incoming.series, cells: Cells::new(incoming.fields) });
-                self.bytes += size_of::<SeriesTable>() + size_of::<(SeriesId, u32)>() * 2;
-                run.tables.len() - 1
+                self.bytes -= run.byte_size();
+                let slot = run.tables.len();
+                run.slots.insert(incoming.series, slot as u32);
+                let cells = Cells::new(shape(&mut self.shapes, incoming.fields));
+                let watermark = watermark.unwrap_or(NO_WATERMARK);
+                run.tables.push(SeriesTable { series: incoming.series, watermark, cells });
+                self.bytes += run.byte_size();
+                slot
             }
         };
         let cells = &mut run.tables[slot].cells;
@@ -138,16 +149,14 @@ impl Memtable {
 
     /// Whether the series has a row.
     pub fn has_rows(&self, series: SeriesId) -> bool {
-        self.runs
-            .iter()
-            .any(|run| run.slots.get(&series).is_some_and(|slot| run.tables[*slot as usize].cells.rows() > 0))
+        self.runs.iter().any(|run| run.slots.find(series).is_some_and(|slot| run.tables[slot].cells.rows() > 0))
     }
 
     /// The rows of one series in one run, sorted, equal times merged; `None` if there are none in the inclusive range.
     /// The fields are the table's own.
     pub fn sorted(&self, kind: RunKind, series: SeriesId, min_time: i64, max_time: i64) -> Option<SortedRows<'_>> {
         let run = &self.runs[kind as usize];
-        let table = &run.tables[*run.slots.get(&series)? as usize];
+        let table = &run.tables[run.slots.find(series)?];
         SortedRows::new(&table.cells, &self.strings, min_time, max_time)
     }
 
@@ -170,18 +179,29 @@ impl Memtable {
         self.rows > 0 && self.min_time.is_some_and(|min| min <= max_time) && self.max_time >= min_time
     }
 
-    /// The memtable that takes over from this one, which takes no more rows: it is above the files that these rows
-    /// will be in.
-    pub fn successor(&mut self) -> Memtable {
-        let mut watermarks = std::mem::take(&mut self.watermarks);
-        for table in &self.runs[RunKind::Ordered as usize].tables {
-            if let Some(max) = table.cells.max_time() {
-                let known = watermarks.entry(table.series).or_insert(max);
-                *known = max.max(*known);
-            }
-        }
-        Memtable::above(watermarks)
+    /// Whether a series has a table, with rows or without.
+    pub fn is_untouched(&self) -> bool {
+        self.runs.iter().all(|run| run.tables.is_empty())
     }
+}
+
+/// In a table: its series had no watermark. No row is as old as this.
+const NO_WATERMARK: i64 = i64::MIN;
+
+impl Run {
+    fn byte_size(&self) -> usize {
+        self.slots.byte_size() + self.tables.byte_size()
+    }
+}
+
+/// The list of fields as it is shared.
+fn shape(shapes: &mut BTreeSet<Rc<[FieldId]>>, fields: &[FieldId]) -> Rc<[FieldId]> {
+    if let Some(shared) = shapes.get(fields) {
+        return shared.clone();
+    }
+    let shared: Rc<[FieldId]> = fields.into();
+    shapes.insert(shared.clone());
+    shared
 }
 
 #[cfg(test)]
@@ -192,9 +212,10 @@ mod tests {
 
     const FIELD: FieldId = FieldId(0);
 
-    fn put(memtable: &mut Memtable, series: u32, rows: &[(i64, u64)]) {
+    fn put(memtable: &mut Memtable, watermarks: &mut WatermarkColumn, series: u32, rows: &[(i64, u64)]) {
         let cells: Vec<u64> = rows.iter().map(|row| row.0 as u64).chain(rows.iter().map(|row| row.1)).collect();
-        memtable.append(&IncomingRows { series: SeriesId(series), fields: &[FIELD], rows: rows.len(), cells: &cells });
+        let series = SeriesId(series);
+        memtable.append(&IncomingRows { series, fields: &[FIELD], rows: rows.len(), cells: &cells }, watermarks);
     }
 
     fn values(memtable: &Memtable, kind: RunKind, series: u32) -> Vec<(i64, i64)> {
@@ -209,40 +230,57 @@ mod tests {
 
     #[test]
     fn disorder_sorts_and_the_later_of_equal_times_wins() {
-        let mut memtable = Memtable::default();
-        put(&mut memtable, 1, &[(10, 1), (30, 2)]);
-        put(&mut memtable, 1, &[(20, 3), (10, 4)]);
-        put(&mut memtable, 2, &[(5, 9)]);
+        let (mut memtable, mut watermarks) = (Memtable::default(), WatermarkColumn::default());
+        put(&mut memtable, &mut watermarks, 1, &[(10, 1), (30, 2)]);
+        put(&mut memtable, &mut watermarks, 1, &[(20, 3), (10, 4)]);
+        put(&mut memtable, &mut watermarks, 2, &[(5, 9)]);
         assert_eq!(values(&memtable, RunKind::Ordered, 1), [(10, 4), (20, 3), (30, 2)]);
         assert_eq!(memtable.row_count(), 5);
         assert!(memtable.touches(30, 40) && memtable.touches(0, 5) && !memtable.touches(31, 40));
+        assert_eq!(memtable.shapes.len(), 1);
     }
 
     #[test]
-    fn rows_at_or_before_the_watermark_are_late_and_the_watermark_moves_with_a_flush() {
-        let mut memtable = Memtable::above([(SeriesId(1), 20)].into_iter().collect());
-        put(&mut memtable, 1, &[(19, 1), (21, 2), (20, 3), (40, 4)]);
+    fn rows_at_or_before_the_watermark_are_late_and_it_moves_with_the_memtable() {
+        let (mut memtable, mut watermarks) = (Memtable::default(), WatermarkColumn::default());
+        watermarks.raise(SeriesId(1), 20);
+        put(&mut memtable, &mut watermarks, 1, &[(19, 1), (21, 2), (20, 3), (40, 4)]);
         assert_eq!(values(&memtable, RunKind::Late, 1), [(19, 1), (20, 3)]);
         assert_eq!(values(&memtable, RunKind::Ordered, 1), [(21, 2), (40, 4)]);
-        let mut next = memtable.successor();
-        put(&mut next, 1, &[(40, 5), (41, 6)]);
+        // Rows of the same memtable sort in memory: they are not late for each other.
+        put(&mut memtable, &mut watermarks, 1, &[(30, 5)]);
+        assert_eq!(values(&memtable, RunKind::Ordered, 1), [(21, 2), (30, 5), (40, 4)]);
+        let mut next = Memtable::default();
+        put(&mut next, &mut watermarks, 1, &[(40, 5), (41, 6)]);
         assert_eq!(
             (values(&next, RunKind::Late, 1), values(&next, RunKind::Ordered, 1)),
             (vec![(40, 5)], vec![(41, 6)])
         );
-        assert_eq!(values(&memtable, RunKind::Ordered, 1), [(21, 2), (40, 4)]);
+        assert_eq!(watermarks.watermark(SeriesId(1)), Some(41));
+    }
+
+    #[test]
+    fn late_rows_alone_leave_the_watermark_to_the_other_shard_groups() {
+        let (mut old, mut new, mut watermarks) = (Memtable::default(), Memtable::default(), WatermarkColumn::default());
+        put(&mut new, &mut watermarks, 1, &[(100, 1)]);
+        put(&mut old, &mut watermarks, 1, &[(50, 2)]);
+        assert_eq!(values(&old, RunKind::Late, 1), [(50, 2)]);
+        put(&mut new, &mut watermarks, 1, &[(90, 3)]);
+        assert_eq!(values(&new, RunKind::Ordered, 1), [(90, 3), (100, 1)]);
+        assert_eq!(watermarks.watermark(SeriesId(1)), Some(100));
     }
 
     #[test]
     fn a_delete_takes_its_rows_out_of_both_runs() {
-        let mut memtable = Memtable::above([(SeriesId(1), 20)].into_iter().collect());
-        put(&mut memtable, 1, &[(19, 1), (21, 2), (40, 4)]);
-        put(&mut memtable, 2, &[(21, 7)]);
+        let (mut memtable, mut watermarks) = (Memtable::default(), WatermarkColumn::default());
+        watermarks.raise(SeriesId(1), 20);
+        put(&mut memtable, &mut watermarks, 1, &[(19, 1), (21, 2), (40, 4)]);
+        put(&mut memtable, &mut watermarks, 2, &[(21, 7)]);
         memtable.delete(&|series| series == SeriesId(1), 19, 21);
         assert_eq!(values(&memtable, RunKind::Late, 1), []);
         assert_eq!(values(&memtable, RunKind::Ordered, 1), [(40, 4)]);
         assert_eq!(values(&memtable, RunKind::Ordered, 2), [(21, 7)]);
         memtable.delete(&|_| true, i64::MIN, i64::MAX);
-        assert!(!memtable.has_rows(SeriesId(1)) && memtable.row_count() == 0);
+        assert!(!memtable.has_rows(SeriesId(1)) && memtable.row_count() == 0 && !memtable.is_untouched());
     }
 }

@@ -15,7 +15,6 @@ use crate::{
     index::SeriesIndex,
     maintenance::{Job, generation_prefix},
     manifest::{FileRecord, Manifest, ManifestError},
-    memtable::{Memtable, Watermarks},
     read_error::ReadError,
     shard_group::{ShardGroup, ShardGroupView},
     tsm_file::TsmFile,
@@ -121,12 +120,11 @@ impl<D: Disk> Partition<D> {
         };
         partition.remove_strangers(&manifest.files).await?;
         let mut tombstoned: BTreeMap<DatabaseId, RoaringBitmap> = BTreeMap::new();
-        let mut watermarks: BTreeMap<ShardGroupId, Watermarks> = BTreeMap::new();
         for record in manifest.files {
             let (database, group) = (DatabaseId(record.database), ShardGroupId(record.shard_group));
             let policy = record.policy;
             let file = partition.open_file(record).await?;
-            let series = partition.enter(database, &file, watermarks.entry(group).or_default()).await?;
+            let series = partition.enter(database, &file).await?;
             if !file.record().tombstones.is_empty() {
                 *tombstoned.entry(database).or_default() |= series;
             }
@@ -134,26 +132,16 @@ impl<D: Disk> Partition<D> {
             let group = state.groups.entry(group).or_insert_with(|| ShardGroup::new(database, policy));
             Rc::make_mut(&mut group.files).push(Rc::new(file));
         }
-        for (id, watermarks) in watermarks {
-            if let Some(group) = partition.state.borrow_mut().groups.get_mut(&id) {
-                group.active = Rc::new(RefCell::new(Memtable::above(watermarks)));
-            }
-        }
         for (database, series) in tombstoned {
             partition.settle(database, &series).await?;
         }
         Ok(partition)
     }
 
-    /// Enters the series and fields of a file into the dictionary, and the newest times of an ordered one among the
-    /// watermarks. Returns its series.
-    async fn enter(
-        &self,
-        database: DatabaseId,
-        file: &TsmFile<D::File>,
-        watermarks: &mut Watermarks,
-    ) -> Result<RoaringBitmap, ReadError> {
-        let is_late = file.record().late;
+    /// Enters the series and fields of a file into the dictionary, and its newest times among the watermarks. Returns
+    /// its series.
+    async fn enter(&self, database: DatabaseId, file: &TsmFile<D::File>) -> Result<RoaringBitmap, ReadError> {
+        let policy = file.record().policy;
         let mut series = RoaringBitmap::new();
         let mut last: (Vec<u8>, SeriesId) = (Vec::new(), SeriesId(0));
         let mut scan = file.keys();
@@ -168,11 +156,8 @@ impl<D: Disk> Partition<D> {
                     series.insert(last.1.0);
                 }
                 index.insert_field(&tidemill_line::series_key::measurement(series_key), field, found.field_type);
-                if !is_late {
-                    let max = found.entries.time_range().1;
-                    let known = watermarks.entry(last.1).or_insert(max);
-                    *known = max.max(*known);
-                }
+                // Late rows are never newer than rows in order.
+                index.watermarks_mut(policy).raise(last.1, found.entries.time_range().1);
             }
         }
         Ok(series)

@@ -56,11 +56,15 @@ impl<F: DiskFile> ShardGroup<F> {
 
     /// Freezes the active memtable, if it has rows.
     pub fn freeze(&mut self, generation: u64, floats: Floats) -> bool {
-        if self.active.borrow().row_count() == 0 {
+        if self.active.borrow().is_untouched() {
             return false;
         }
-        let successor = self.active.borrow_mut().successor();
-        let memtable = std::mem::replace(&mut self.active, Rc::new(RefCell::new(successor)));
+        let memtable = std::mem::take(&mut self.active);
+        if memtable.borrow().row_count() == 0 {
+            // All of its rows were deleted. Its tables must not stay either: after a restart there are none, and the
+            // rows to come are to be sorted alike.
+            return false;
+        }
         self.frozen.push(Rc::new(Frozen { generation, floats, memtable, tombstones: RefCell::default() }));
         true
     }

@@ -132,7 +132,7 @@ mod tests {
     fn a_missing_string_takes_no_bytes() {
         let mut heap = StringHeap::default();
         let long = heap.push(&[b'x'; 60_000]);
-        let mut cells = Cells::new(&[FieldId(0), FieldId(1)]);
+        let mut cells = Cells::new([FieldId(0), FieldId(1)].into());
         cells.append(&[FieldId(0), FieldId(1)], &[1, long, 0], 1, 0..1);
         for time in 2..200_000 {
             cells.append(&[FieldId(1)], &[time, 0], 1, 0..1);
@@ -151,7 +151,7 @@ mod tests {
             min in 0i64..20,
             span in 0i64..20,
         ) {
-            let mut cells = Cells::new(&[]);
+            let mut cells = Cells::new([].into());
             let mut expected: BTreeMap<i64, BTreeMap<u32, u64>> = BTreeMap::new();
             for (time, which, value) in &rows {
                 let fields: &[FieldId] = match which {
