@@ -61,6 +61,15 @@ impl Identity {
         }
     }
 
+    /// The identity of an existing data folder.
+    pub fn read(folder: &Path) -> Result<Identity, IdentityError> {
+        let path = folder.join(FILE).display().to_string();
+        match fs::read_to_string(&path) {
+            Ok(text) => Identity::parse(&text).ok_or(IdentityError::Damaged { path }),
+            Err(error) => Err(IdentityError::Io { path, error }),
+        }
+    }
+
     fn write(&self, folder: &Path) -> io::Result<()> {
         let mut file = File::create(folder.join(TEMPORARY))?;
         file.write_all(self.text().as_bytes())?;
@@ -83,6 +92,11 @@ impl Identity {
         let identity = Identity { cluster, partitions };
         (first == FIRST_LINE && identity.text() == text && u32::is_power_of_two(partitions)).then_some(identity)
     }
+}
+
+/// Whether the folder is a data folder.
+pub fn is_in(folder: &Path) -> bool {
+    folder.join(FILE).is_file()
 }
 
 /// Partitions of a new folder: enough for sixteen cores, few enough that their files stay large.

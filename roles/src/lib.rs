@@ -1,7 +1,8 @@
 //! The roles of the one binary, and the only place where wire, log, raft and store meet.
 //!
 //! ```text
-//! main ── options, identity ── standalone
+//! main ── options, identity ─┬─ inspect   tools for folders of stopped servers
+//!                            └─ standalone
 //!                                 └── data ── start (recover, serve, stop), core (what lives on one core)
 //!                                       ├── service   HTTP requests
 //!                                       ├── write     line protocol to partition batches to logs
@@ -12,7 +13,9 @@
 
 pub mod access;
 pub mod data;
+pub mod data_lock;
 pub mod identity;
+pub mod inspect;
 pub mod options;
 pub mod query;
 pub mod replica;

@@ -2,7 +2,10 @@
 
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
-use tidemill::options::{CommandLine, Options};
+use tidemill::{
+    inspect::Inspect,
+    options::{CommandLine, Options},
+};
 use tracing_subscriber::EnvFilter;
 
 /// A time series database that speaks InfluxDB 1.x.
@@ -19,6 +22,9 @@ struct Tidemill {
 enum Role {
     /// Everything in one process (the default)
     Standalone(Server),
+    /// Looks into data folders and files of a server that does not run
+    #[command(subcommand)]
+    Inspect(Inspect),
 }
 
 #[derive(Args)]
@@ -40,14 +46,22 @@ struct Server {
     config: Option<PathBuf>,
 }
 
+fn start_logging(level: &str) {
+    let filter = EnvFilter::try_from_env("TIDEMILL_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
 fn main() -> ExitCode {
     let Tidemill { role, server } = Tidemill::parse();
     let server = match role {
         Some(Role::Standalone(server)) => server,
+        Some(Role::Inspect(inspect)) => {
+            start_logging("warn");
+            return inspect.run();
+        }
         None => server,
     };
-    let filter = EnvFilter::try_from_env("TIDEMILL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    start_logging("info");
     let line = CommandLine {
         data_dir: server.data,
         http_addr: server.http,

@@ -3,6 +3,7 @@
 use crate::{
     data::{Founding, message::Message},
     data::{StartFailure, run_core},
+    data_lock::DataLock,
     identity::Identity,
     options::Options,
 };
@@ -25,6 +26,7 @@ fn warn_of_open_door(options: &Options) {
 
 /// Runs a server until it is told to stop.
 pub fn run(options: Options) -> anyhow::Result<()> {
+    let _lock = DataLock::exclusive(&options.data_dir)?;
     let seed = Seed::from_system().context("drawing a seed")?;
     let identity = Identity::establish(&options.data_dir, options.partitions, seed.random_u64())?;
     warn_of_open_door(&options);

@@ -51,7 +51,7 @@ pub use statement::{
     TagKeyFilter,
 };
 pub use time_range::{ConditionError, TIME_MAX_NS, TIME_MIN_NS, TimeRange, split_time};
-pub use timestamp::TimestampText;
+pub use timestamp::{TimeText, TimestampText, parse_time_text};
 
 /// How high an expression tree may be. A chain of `AND` or of `OR` is kept balanced, so that thousands of terms fit;
 /// beyond that nobody writes such trees by hand, and at this height recursion needs less than a tenth of a

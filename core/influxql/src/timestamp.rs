@@ -8,7 +8,7 @@ const NANOSECONDS: i128 = 1_000_000_000;
 
 /// What a string is when it is compared with `time`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TimeText {
+pub enum TimeText {
     /// Does not begin like a date.
     NotATime,
     /// Begins like a date and is none that exists.
@@ -20,7 +20,7 @@ pub(crate) enum TimeText {
 }
 
 /// Reads the forms that upstream takes.
-pub(crate) fn parse_time_text(text: &str) -> TimeText {
+pub fn parse_time_text(text: &str) -> TimeText {
     let mut reader = Reader { rest: text.as_bytes() };
     let Some(date) = reader.date() else { return TimeText::NotATime };
     let Some(days) = date.days() else { return TimeText::Malformed };

@@ -41,6 +41,7 @@ pub struct Scan {
 }
 
 /// One asked field: its name, and its ids with their types, in the order of the types' codes.
+#[derive(Clone, Debug)]
 pub struct ScanField {
     pub name: Box<[u8]>,
     pub ids: Vec<(FieldId, FieldType)>,

@@ -10,7 +10,8 @@
 
 use tidemill_column::FieldType;
 
-use crate::cursor::{Cursor, push_uvarint};
+use crate::cursor::push_uvarint;
+use crate::protobuf::{self, Field, push_bytes};
 
 const MAGIC: [u8; 4] = [0, 6, 1, 3];
 
@@ -39,6 +40,12 @@ pub enum FieldsIndexError {
     FieldType { code: u64 },
 }
 
+impl From<protobuf::Malformed> for FieldsIndexError {
+    fn from(_: protobuf::Malformed) -> FieldsIndexError {
+        FieldsIndexError::Malformed
+    }
+}
+
 /// The content of a `fields.idx`, in the order of the file. An empty file holds nothing.
 ///
 /// # Errors
@@ -49,11 +56,11 @@ pub fn read(bytes: &[u8]) -> Result<Vec<MeasurementFields>, FieldsIndexError> {
     }
     let body = bytes.strip_prefix(&MAGIC).ok_or(FieldsIndexError::Magic)?;
     let mut measurements = Vec::new();
-    for_each_field(body, |tag, field| {
+    protobuf::for_each_field(body, |tag, field| {
         if let (TAG_BYTES_1, Field::Bytes(message)) = (tag, field) {
             measurements.push(measurement_of(message)?);
         }
-        Ok(())
+        Ok::<(), FieldsIndexError>(())
     })?;
     Ok(measurements)
 }
@@ -76,34 +83,28 @@ pub fn write(measurements: &[MeasurementFields], out: &mut Vec<u8>) {
     }
 }
 
-fn push_bytes(tag: u64, bytes: &[u8], out: &mut Vec<u8>) {
-    push_uvarint(out, tag);
-    push_uvarint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
 fn measurement_of(message: &[u8]) -> Result<MeasurementFields, FieldsIndexError> {
     let mut measurement = MeasurementFields { measurement: Vec::new(), fields: Vec::new() };
-    for_each_field(message, |tag, field| {
+    protobuf::for_each_field(message, |tag, field| {
         match (tag, field) {
             (TAG_BYTES_1, Field::Bytes(name)) => measurement.measurement = name.to_vec(),
             (TAG_BYTES_2, Field::Bytes(message)) => measurement.fields.push(field_of(message)?),
             _ => {}
         }
-        Ok(())
+        Ok::<(), FieldsIndexError>(())
     })?;
     Ok(measurement)
 }
 
 fn field_of(message: &[u8]) -> Result<(Vec<u8>, FieldType), FieldsIndexError> {
     let (mut name, mut code) = (Vec::new(), 0);
-    for_each_field(message, |tag, field| {
+    protobuf::for_each_field(message, |tag, field| {
         match (tag, field) {
             (TAG_BYTES_1, Field::Bytes(bytes)) => name = bytes.to_vec(),
             (TAG_VARINT_2, Field::Varint(value)) => code = value,
             _ => {}
         }
-        Ok(())
+        Ok::<(), FieldsIndexError>(())
     })?;
     Ok((name, type_of(code).ok_or(FieldsIndexError::FieldType { code })?))
 }
@@ -121,40 +122,6 @@ fn code_of(field_type: FieldType) -> u64 {
 
 fn type_of(code: u64) -> Option<FieldType> {
     FieldType::ALL.into_iter().find(|field_type| code_of(*field_type) == code)
-}
-
-/// One protobuf field as far as this file needs to tell them apart.
-enum Field<'a> {
-    Varint(u64),
-    Bytes(&'a [u8]),
-    Fixed,
-}
-
-fn for_each_field<'a>(
-    message: &'a [u8],
-    mut sink: impl FnMut(u64, Field<'a>) -> Result<(), FieldsIndexError>,
-) -> Result<(), FieldsIndexError> {
-    let mut cursor = Cursor::new(message);
-    while !cursor.is_empty() {
-        let (tag, field) = next_field(&mut cursor).ok_or(FieldsIndexError::Malformed)?;
-        sink(tag, field)?;
-    }
-    Ok(())
-}
-
-fn next_field<'a>(cursor: &mut Cursor<'a>) -> Option<(u64, Field<'a>)> {
-    let tag = cursor.uvarint()?;
-    let field = match tag & 7 {
-        0 => Field::Varint(cursor.uvarint()?),
-        1 => cursor.take(8).map(|_| Field::Fixed)?,
-        2 => {
-            let length = usize::try_from(cursor.uvarint()?).ok()?;
-            Field::Bytes(cursor.take(length)?)
-        }
-        5 => cursor.take(4).map(|_| Field::Fixed)?,
-        _ => return None,
-    };
-    Some((tag, field))
 }
 
 #[cfg(test)]

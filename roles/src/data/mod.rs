@@ -16,4 +16,6 @@ pub mod write;
 
 pub use budget::Budget;
 pub use core::DataCore;
+pub(crate) use metadata::{META_GROUP, MetaMachine};
 pub use start::{Founding, StartFailure, run_core};
+pub(crate) use start::{LOG_FOLDER, epochs_in};

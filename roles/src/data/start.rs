@@ -60,7 +60,7 @@ pub enum StartFailure {
     Abandoned,
 }
 
-const LOG_FOLDER: &str = "log";
+pub(crate) const LOG_FOLDER: &str = "log";
 /// Stands before the name of an epoch whose logs are not needed any more.
 const DONE_PREFIX: &str = "done-";
 
@@ -267,6 +267,15 @@ async fn epochs(disk: &RingDisk) -> Result<(Vec<Epoch>, u64), StartFailure> {
     let ever = names.iter().filter_map(|name| Epoch::parse(name.strip_prefix(DONE_PREFIX).unwrap_or(name)));
     let newest = ever.map(|epoch| epoch.number).max().unwrap_or(0);
     Ok((needed, newest + 1))
+}
+
+/// Folders of the epochs whose logs are needed, in order.
+pub(crate) async fn epochs_in<D: Disk>(disk: &D) -> std::io::Result<Vec<String>> {
+    let names = disk.list(LOG_FOLDER).await?;
+    let mut needed: Vec<(Epoch, String)> =
+        names.into_iter().filter_map(|name| Some((Epoch::parse(&name)?, name))).collect();
+    needed.sort_unstable();
+    Ok(needed.into_iter().map(|(_, name)| name).collect())
 }
 
 /// The epoch of this number of cores. Core 0 makes it; the others wait until it is there.
