@@ -2,7 +2,7 @@
 //!
 //! Every key works or is refused by name; there is none that is read and ignored.
 
-use crate::{access::AccessOptions, query::QueryLimits};
+use crate::{access::AccessOptions, data::Budget, query::QueryLimits};
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use std::{
@@ -253,16 +253,14 @@ fn access_options(section: &HttpSection) -> anyhow::Result<AccessOptions> {
     Ok(AccessOptions { is_enabled, shared_secret: section.shared_secret.clone().unwrap_or_default() })
 }
 
-/// One query may take this part of the limit, and not more than a default of its own.
-const QUERY_MEMORY_PART: u64 = 4;
-
 fn query_limits(
     section: &CoordinatorSection,
     meta: &MetaSection,
     memory_limit_bytes: u64,
 ) -> anyhow::Result<QueryLimits> {
     let mut limits = QueryLimits::default();
-    limits.query_memory_bytes_max = limits.query_memory_bytes_max.min(memory_limit_bytes / QUERY_MEMORY_PART);
+    // One query may take what all together may, and not more than a default of its own.
+    limits.query_memory_bytes_max = limits.query_memory_bytes_max.min(Budget::queries_bytes_max(memory_limit_bytes));
     limits.select.max_select_point = section.max_select_point.unwrap_or(0);
     limits.select.max_select_series = section.max_select_series.unwrap_or(0);
     limits.select.max_select_buckets = section.max_select_buckets.unwrap_or(0);

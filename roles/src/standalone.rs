@@ -1,11 +1,11 @@
 //! The standalone role: one data group of one replica, with the metadata embedded.
 
 use crate::{
-    data::{Founding, message::Message},
-    data::{StartFailure, run_core},
+    data::{Budget, Founding, MemoryGauge, StartFailure, message::Message, run_core},
     data_lock::DataLock,
     identity::Identity,
     options::Options,
+    query::QueryMemory,
 };
 use anyhow::Context;
 use std::sync::Arc;
@@ -35,8 +35,17 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     reactor.dsync = options.log.durability == Durability::Dsync;
     reactor.allow_buffered = options.allow_buffered;
     reactor.spin_before_park = options.spin_before_park;
-    let founding =
-        Founding { options: Arc::new(options), listeners, partitions: identity.partitions, log_seed: identity.cluster };
+    reactor.io_memory_bytes = Budget::new(options.memory_limit_bytes, options.cores).io_bytes;
+    let gauge = Arc::new(MemoryGauge::new(options.memory_limit_bytes));
+    let queries_bytes_max = Budget::queries_bytes_max(options.memory_limit_bytes);
+    let founding = Founding {
+        options: Arc::new(options),
+        listeners,
+        partitions: identity.partitions,
+        log_seed: identity.cluster,
+        query_memory: Arc::new(QueryMemory::new(queries_bytes_max, gauge.clone())),
+        gauge,
+    };
     let main = move |context: CoreContext<Message>| {
         let founding = founding.clone();
         async move { run_core(context, founding).await.map_err(|error: StartFailure| CoreError::from(error)) }

@@ -311,6 +311,11 @@ impl<D: Disk> Partition<D> {
         figures
     }
 
+    /// Bytes of the series indexes.
+    pub fn index_bytes(&self) -> usize {
+        self.state.borrow().databases.values().map(SeriesIndex::byte_size).sum()
+    }
+
     /// Bytes of rows in active and in frozen memtables.
     pub fn memtable_bytes(&self) -> (usize, usize) {
         let state = self.state.borrow();

@@ -8,6 +8,7 @@
 
 use crate::connection::Connection;
 use crate::gunzip::{Gunzip, GunzipError};
+use crate::held::{Charge, HeldBody, NoRoom};
 use crate::metrics::{Endpoint, HttpMetrics, RequestFigures};
 use crate::options::Options;
 use bytes::Bytes;
@@ -29,6 +30,9 @@ pub(crate) enum BodyError {
     TooLarge,
     #[error("the request body did not come in time")]
     Late,
+    /// The bodies that the core works on take all memory that they may.
+    #[error("the memory budget of request bodies is used up, retry later")]
+    NoRoom,
     #[error("{0}")]
     Gunzip(GunzipError),
     /// The connection is of no more use: half a body, or one whose framing is broken.
@@ -50,16 +54,22 @@ pub(crate) async fn read_body(
     mut incoming: Incoming,
     is_gzip: bool,
     options: &Options,
+    metrics: &Rc<HttpMetrics>,
     received: &Cell<u64>,
-) -> Result<Vec<u8>, BodyError> {
+) -> Result<HeldBody, BodyError> {
     let bytes_max = if options.body_bytes_max == 0 { usize::MAX - 1 } else { options.body_bytes_max };
     let declared = incoming.size_hint().exact().unwrap_or(0);
     if declared > bytes_max as u64 {
         return Err(BodyError::TooLarge);
     }
+    let mut charge = Charge::new(metrics, options.bodies_bytes_max as u64);
     let mut sink = match is_gzip {
         true => Sink::Gzip(Box::new(Gunzip::new(bytes_max))),
-        false => Sink::Plain(Vec::with_capacity(declared.min(DECLARED_BYTES_BELIEVED_MAX) as usize)),
+        false => {
+            let believed = declared.min(DECLARED_BYTES_BELIEVED_MAX) as usize;
+            charge.raise_to(believed)?;
+            Sink::Plain(Vec::with_capacity(believed))
+        }
     };
     let mut clock = BodyClock::new(options);
     while let Some(data) = clock.next_data(&mut incoming, received).await? {
@@ -67,13 +77,33 @@ pub(crate) async fn read_body(
             return Err(BodyError::TooLarge);
         }
         match &mut sink {
-            Sink::Plain(body) => body.extend_from_slice(&data),
-            Sink::Gzip(gunzip) => gunzip.push(&data).map_err(from_gunzip)?,
+            Sink::Plain(body) => {
+                let len = body.len() + data.len();
+                if len > body.capacity() {
+                    // To the declared length, or by doubling, but not beyond what is allowed.
+                    let wanted = if declared > 0 { declared as usize } else { 2 * body.capacity() };
+                    let capacity = wanted.clamp(len, bytes_max.max(len));
+                    charge.raise_to(capacity)?;
+                    body.reserve_exact(capacity - body.len());
+                }
+                body.extend_from_slice(&data);
+            }
+            Sink::Gzip(gunzip) => {
+                gunzip.push(&data).map_err(from_gunzip)?;
+                charge.raise_to(gunzip.held_bytes())?;
+            }
         }
     }
-    match sink {
-        Sink::Plain(body) => Ok(body),
-        Sink::Gzip(gunzip) => gunzip.finish().map_err(from_gunzip),
+    let bytes = match sink {
+        Sink::Plain(body) => body,
+        Sink::Gzip(gunzip) => gunzip.finish().map_err(from_gunzip)?,
+    };
+    Ok(charge.hold(bytes))
+}
+
+impl From<NoRoom> for BodyError {
+    fn from(_: NoRoom) -> BodyError {
+        BodyError::NoRoom
     }
 }
 

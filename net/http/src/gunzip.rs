@@ -96,6 +96,11 @@ impl Gunzip {
         Ok(())
     }
 
+    /// Bytes that the output takes so far.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.out.capacity()
+    }
+
     /// The whole output, once the input has ended.
     pub(crate) fn finish(self) -> Result<Vec<u8>, GunzipError> {
         match self.state {

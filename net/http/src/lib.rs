@@ -18,6 +18,7 @@ mod body;
 mod connection;
 pub mod encode;
 mod gunzip;
+mod held;
 mod indent;
 pub mod metrics;
 mod options;

@@ -24,6 +24,9 @@ pub struct Options {
     pub header_count_max: usize,
     /// Request body as sent and after decompression, each; more is answered with 413. 0 is unlimited.
     pub body_bytes_max: usize,
+    /// Bytes of all request bodies that one core reads or works on; more are answered with 503 and `Retry-After`. 0 is
+    /// unlimited; otherwise not below `body_bytes_max`, or the largest bodies never fit.
+    pub bodies_bytes_max: usize,
     /// Query text (`q`) after percent decoding; more is answered with 413.
     pub query_text_bytes_max: usize,
     /// Connections of one core; more wait in the kernel's accept queue. 0 is unlimited.
@@ -63,6 +66,7 @@ impl Default for Options {
             head_bytes_max: 1 << 20,
             header_count_max: 100,
             body_bytes_max: 25_000_000,
+            bodies_bytes_max: 0,
             query_text_bytes_max: 1 << 20,
             connection_count_max: 0,
             row_count_max: 0,

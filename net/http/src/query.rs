@@ -4,6 +4,7 @@ use crate::answer::{Answer, Shape, StatementShape};
 use crate::body::{Outlet, Payload, read_body};
 use crate::encode::{Format, TimeFormat};
 use crate::indent::Indent;
+use crate::metrics::HttpMetrics;
 use crate::options::Options;
 use crate::parameters::Parameters;
 use crate::reply::{Reply, Spelling};
@@ -29,6 +30,7 @@ pub(crate) struct QueryCall<'a, S> {
     pub(crate) options: &'a Options,
     pub(crate) spelling: Spelling<'a>,
     pub(crate) takes_gzip: bool,
+    pub(crate) metrics: &'a Rc<HttpMetrics>,
     pub(crate) received: &'a Cell<u64>,
     pub(crate) caller: Caller,
 }
@@ -42,11 +44,11 @@ pub(crate) async fn query<S: Service>(
     let spelling = call.spelling;
     let mut parameters = Parameters::default();
     if head.method == Method::POST {
-        let body = match read_body(incoming, false, call.options, call.received).await {
+        let body = match read_body(incoming, false, call.options, call.metrics, call.received).await {
             Ok(body) => body,
             Err(error) => return body_error(spelling, &error),
         };
-        parameters = Parameters::from_form(&head.headers, &body).unwrap_or_default();
+        parameters = Parameters::from_form(&head.headers, &body.bytes).unwrap_or_default();
     }
     parameters.append(url.clone());
     let query = match parse(&parameters, call.options) {

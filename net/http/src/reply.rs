@@ -72,6 +72,13 @@ impl Reply {
         Reply::error(spelling, StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large").last()
     }
 
+    /// Nothing was done; the client may come back.
+    pub(crate) fn overloaded(spelling: Spelling<'_>, why: &str, retry_after_s: u32) -> Reply {
+        let mut reply = Reply::error(spelling, StatusCode::SERVICE_UNAVAILABLE, why);
+        reply.headers.push((RETRY_AFTER, HeaderValue::from(retry_after_s)));
+        reply
+    }
+
     pub(crate) fn write_outcome(spelling: Spelling<'_>, outcome: &WriteOutcome) -> Reply {
         match outcome {
             WriteOutcome::Written => Reply::empty(StatusCode::NO_CONTENT),
@@ -81,11 +88,7 @@ impl Reply {
                 let text = format!("database not found: {name:?}");
                 Reply::error(spelling, StatusCode::NOT_FOUND, &text)
             }
-            WriteOutcome::Overloaded { retry_after_s } => {
-                let mut reply = Reply::error(spelling, StatusCode::SERVICE_UNAVAILABLE, "overloaded, retry later");
-                reply.headers.push((RETRY_AFTER, HeaderValue::from(*retry_after_s)));
-                reply
-            }
+            WriteOutcome::Overloaded { why, retry_after_s } => Reply::overloaded(spelling, why, *retry_after_s),
             WriteOutcome::DiskFull => Reply::error(spelling, StatusCode::INSUFFICIENT_STORAGE, "disk full"),
             WriteOutcome::Unknown(text) => Reply::error(spelling, StatusCode::INTERNAL_SERVER_ERROR, text),
         }

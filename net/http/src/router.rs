@@ -196,21 +196,21 @@ impl<S: Service> Core<S> {
     ) -> Reply {
         let url = Parameters::from_urlencoded(head.uri.query().unwrap_or_default().as_bytes());
         let spelling = Spelling { format, is_pretty: url.is_true("pretty"), realm: &self.options.realm };
-        let (service, options) = (&*self.service, &self.options);
+        let (service, options, metrics) = (&*self.service, &self.options, &self.metrics);
         let caller = match self.caller(route, credentials(&url, &head.headers), peer).await {
             Ok(caller) => caller,
             Err(refusal) => {
-                return drain(options, received, head, incoming, Reply::refusal(spelling, &refusal)).await;
+                return drain(options, metrics, received, head, incoming, Reply::refusal(spelling, &refusal)).await;
             }
         };
         match route {
             Route::Query => {
                 let takes_gzip = accept::takes_gzip(&head.headers);
-                query(QueryCall { service, options, spelling, takes_gzip, received, caller }, head, &url, incoming)
+                query(QueryCall { service, options, spelling, takes_gzip, metrics, received, caller }, head, &url, incoming)
                     .await
             }
             Route::Write(dialect) => {
-                write(WriteCall { service, options, spelling, received, caller }, dialect, head, &url, incoming).await
+                write(WriteCall { service, options, spelling, metrics, received, caller }, dialect, head, &url, incoming).await
             }
             Route::Flux => Reply::of_type(StatusCode::FORBIDDEN, TEXT_PLAIN, FLUX_DISABLED),
             Route::Ping => self.ping(&head.method, &url),

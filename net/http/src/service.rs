@@ -146,8 +146,8 @@ pub enum WriteOutcome {
     Rejected(Refusal),
     /// 404.
     DatabaseNotFound(String),
-    /// Nothing was stored; come back in so many seconds: 503 with `Retry-After`.
-    Overloaded { retry_after_s: u32 },
+    /// Nothing was stored for lack of what `why` names; come back in so many seconds: 503 with `Retry-After`.
+    Overloaded { why: String, retry_after_s: u32 },
     /// Nothing was stored, the disk is full: 507.
     DiskFull,
     /// Nobody knows whether the points are durable (a lost leader, a timeout): 500. Never mapped to success.

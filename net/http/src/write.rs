@@ -5,6 +5,7 @@
 //! reports the first and stores the points all the same.
 
 use crate::body::{BodyError, read_body};
+use crate::metrics::HttpMetrics;
 use crate::options::Options;
 use crate::parameters::{Parameters, consistency};
 use crate::reply::{Reply, Spelling};
@@ -14,6 +15,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, EXPECT};
 use hyper::http::request;
 use std::cell::Cell;
+use std::rc::Rc;
 use tidemill_line::Precision;
 
 /// Which parameters name the target.
@@ -29,12 +31,16 @@ pub(crate) struct WriteCall<'a, S> {
     pub(crate) service: &'a S,
     pub(crate) options: &'a Options,
     pub(crate) spelling: Spelling<'a>,
+    pub(crate) metrics: &'a Rc<HttpMetrics>,
     pub(crate) received: &'a Cell<u64>,
     pub(crate) caller: Caller,
 }
 
 /// A body up to this size is read although nobody wants it, so that the connection can be used again.
 const DRAINED_BYTES_MAX: u64 = 256 << 10;
+
+/// What a client waits whose body found no room, in seconds: bodies are worked off in milliseconds.
+const RETRY_AFTER_S: u32 = 1;
 
 pub(crate) async fn write<S: Service>(
     call: WriteCall<'_, S>,
@@ -56,11 +62,11 @@ pub(crate) async fn write<S: Service>(
         Ok(target) => target,
         Err(outcome) => {
             let reply = Reply::write_outcome(spelling, &outcome);
-            return drain(call.options, call.received, head, incoming, reply).await;
+            return drain(call.options, call.metrics, call.received, head, incoming, reply).await;
         }
     };
     let is_gzip = head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
-    let body = match read_body(incoming, is_gzip, call.options, call.received).await {
+    let body = match read_body(incoming, is_gzip, call.options, call.metrics, call.received).await {
         Ok(body) => body,
         Err(error) => return body_error(spelling, &error),
     };
@@ -68,6 +74,7 @@ pub(crate) async fn write<S: Service>(
         Some(consistency) => target.consistency = consistency,
         None => return Reply::error(spelling, StatusCode::BAD_REQUEST, "invalid consistency level"),
     }
+    let (body, _charge) = body.into_parts();
     let outcome = call.service.write(WriteRequest { target, body }).await;
     Reply::write_outcome(spelling, &outcome)
 }
@@ -113,6 +120,7 @@ fn target_v2(url: &Parameters, caller: Caller) -> Result<WriteTarget, Refusal> {
 /// if the connection were just closed, and one that waits for "100 Continue" will not send.
 pub(crate) async fn drain(
     options: &Options,
+    metrics: &Rc<HttpMetrics>,
     received: &Cell<u64>,
     head: &request::Parts,
     incoming: Incoming,
@@ -122,7 +130,7 @@ pub(crate) async fn drain(
     if !is_small || head.headers.contains_key(EXPECT) {
         return reply.last();
     }
-    match read_body(incoming, false, options, received).await {
+    match read_body(incoming, false, options, metrics, received).await {
         Ok(_) => reply,
         Err(_) => reply.last(),
     }
@@ -131,6 +139,7 @@ pub(crate) async fn drain(
 pub(crate) fn body_error(spelling: Spelling<'_>, error: &BodyError) -> Reply {
     match error {
         BodyError::TooLarge => Reply::too_large(spelling),
+        BodyError::NoRoom => Reply::overloaded(spelling, &error.to_string(), RETRY_AFTER_S).last(),
         BodyError::Late => Reply::error(spelling, StatusCode::REQUEST_TIMEOUT, &error.to_string()).last(),
         BodyError::Gunzip(_) | BodyError::Broken(_) => {
             Reply::error(spelling, StatusCode::BAD_REQUEST, &error.to_string()).last()

@@ -5,12 +5,13 @@ use crate::{
     data::{
         budget::{Admission, Budget},
         figures::{CoreFigures, WriteFigures},
+        memory_gauge::MemoryGauge,
         message::{Call, CallError, Message, MetaChangeError, Reply},
         metadata::{META_GROUP, MetaMachine},
         question::{Finding, Question},
     },
     options::Options,
-    query::{QueryLimits, scan},
+    query::{QueryLimits, QueryMemory, scan},
     replica::{Outcome, Payload, ProposeError, Replicas},
 };
 use std::{
@@ -45,7 +46,9 @@ pub struct DataCore {
     pub(crate) meta: RefCell<Meta>,
     pub(crate) replies: Pending<Reply>,
     pub(crate) cache: Rc<ReadCache>,
-    pub(crate) unflushed: Rc<Unflushed>,
+    pub(crate) held: Rc<Held>,
+    pub(crate) gauge: Arc<MemoryGauge>,
+    pub(crate) query_memory: Arc<QueryMemory>,
     /// Parsers that no request uses now.
     pub(crate) parsers: RefCell<Vec<(Batch, Splitter)>>,
     pub(crate) figures: WriteFigures,
@@ -62,31 +65,38 @@ pub struct DataCore {
 /// A batch on its way.
 pub type Proposal = Pin<Box<dyn Future<Output = Result<(), CallError>>>>;
 
-/// Rows of this core that are not in files.
+/// What this core holds of the parts of its budget that are counted here.
 #[derive(Default)]
-pub struct Unflushed {
+pub struct Held {
     /// What the memtables held when they were last measured.
-    measured_bytes: Cell<usize>,
+    rows_measured_bytes: Cell<usize>,
     /// What was proposed since.
-    added_bytes: Cell<usize>,
+    rows_added_bytes: Cell<usize>,
+    /// Indexes of series, after the newest applied entry.
+    pub index_bytes: Cell<usize>,
+    /// Bodies that are parsed and cut.
+    pub parsing_bytes: Cell<usize>,
+    /// Buffers of parsers that no request uses now.
+    pub parsers_bytes: Cell<usize>,
     /// Entries were applied: there may be work.
     pub changed: Notify,
 }
 
-impl Unflushed {
-    pub fn bytes(&self) -> usize {
-        self.measured_bytes.get() + self.added_bytes.get()
+impl Held {
+    /// Rows that are in no file.
+    pub fn rows_bytes(&self) -> usize {
+        self.rows_measured_bytes.get() + self.rows_added_bytes.get()
     }
 
-    pub fn add(&self, bytes: usize) {
-        self.added_bytes.set(self.added_bytes.get() + bytes);
+    pub fn add_rows(&self, bytes: usize) {
+        self.rows_added_bytes.set(self.rows_added_bytes.get() + bytes);
     }
 
     /// Takes a measurement. What is proposed and not applied yet is left out until the next one; it is bounded by the
     /// log's queue.
-    pub fn measure(&self, bytes: usize) {
-        self.measured_bytes.set(bytes);
-        self.added_bytes.set(0);
+    pub fn measure_rows(&self, bytes: usize) {
+        self.rows_measured_bytes.set(bytes);
+        self.rows_added_bytes.set(0);
     }
 }
 
@@ -123,6 +133,11 @@ impl DataCore {
         &self.options.query
     }
 
+    /// What the queries of the process hold.
+    pub fn query_memory(&self) -> &Arc<QueryMemory> {
+        &self.query_memory
+    }
+
     /// All cores, this one included.
     pub fn cores(&self) -> impl Iterator<Item = CoreId> + use<> {
         (0..self.context.cores as u16).map(CoreId)
@@ -151,20 +166,30 @@ impl DataCore {
         group: GroupId,
         payload: Payload,
     ) -> impl Future<Output = Result<Outcome, CallError>> + use<> {
-        let bytes = match &payload {
-            Payload::Batch(image) => image.len(),
-            Payload::Command(_) => 0,
-        };
         // Commands pass: a flush is what makes room.
-        let ticket = if bytes > 0 && self.budget.admit(self.unflushed.bytes()) == Admission::Refused {
-            Err(ProposeError::Busy)
-        } else {
-            self.replicas.propose(group, payload)
+        let admitted = match &payload {
+            Payload::Batch(image) => self.admit_batch(group, image).map(|()| image.len()),
+            Payload::Command(_) => Ok(0),
         };
-        if ticket.is_ok() {
-            self.unflushed.add(bytes);
-        }
+        let ticket = admitted.and_then(|bytes| {
+            let ticket = self.replicas.propose(group, payload)?;
+            self.held.add_rows(bytes);
+            Ok(ticket)
+        });
         async move { ticket?.outcome().await.map_err(|unknown| CallError::Unknown(unknown.to_string())) }
+    }
+
+    /// Whether a batch may go into the log of a partition of this core.
+    fn admit_batch(&self, group: GroupId, image: &[u8]) -> Result<(), CallError> {
+        if self.budget.admit(self.held.rows_bytes()) == Admission::Refused {
+            return Err(ProposeError::Busy("the memory budget of rows that are in no file yet is used up").into());
+        }
+        let queued = self.replicas.queued_bytes();
+        // Twice: in the log's buffer, and beside it until it is applied.
+        if queued > 0 && queued + 2 * image.len() > self.budget.log_queue_bytes_max {
+            return Err(ProposeError::Busy("too much waits for its commit").into());
+        }
+        Ok(self.admit_series(group.0, image)?)
     }
 
     /// Changes the metadata; returns once every core's copy shows it.

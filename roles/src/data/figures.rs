@@ -43,6 +43,8 @@ pub struct WriteFigures {
     /// Requests that waited because memory was short, and those that were refused for it.
     pub slowed: Cell<u64>,
     pub refused: Cell<u64>,
+    /// New series that were refused.
+    pub series_refused: Cell<u64>,
     pub parse: Latency,
     pub split: Latency,
     /// From the proposal to durable and applied, over all partitions of a request.
@@ -61,6 +63,19 @@ pub struct CoreFigures {
     pub cache: CacheFigures,
     pub store: PartitionFigures,
     pub reactor: Vec<(&'static str, u64)>,
+    /// Parts of the core's memory (see `budget`): name, bytes held, bytes that it may hold.
+    pub memory: Vec<(&'static str, u64, u64)>,
+    pub process: ProcessMemory,
+}
+
+/// What the whole process takes.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessMemory {
+    pub limit_bytes: u64,
+    pub resident_bytes: u64,
+    pub resident_bytes_max: u64,
+    pub queries_bytes: u64,
+    pub queries_bytes_max: u64,
 }
 
 impl CoreFigures {
@@ -83,8 +98,75 @@ impl CoreFigures {
             cache: core.cache.figures(),
             store,
             reactor: core.context.metrics.fields(),
+            memory: memory_parts(core, &store),
+            process: process_memory(core),
         }
     }
+}
+
+fn memory_parts(core: &DataCore, store: &PartitionFigures) -> Vec<(&'static str, u64, u64)> {
+    let (held, budget) = (&core.held, &core.budget);
+    let parts = [
+        // Registered as a whole; how much of it was touched, nobody counts.
+        ("io", budget.io_bytes, budget.io_bytes),
+        ("rows", store.active_bytes + store.frozen_bytes, budget.rows_bytes_max),
+        ("bodies", core.http_metrics.snapshot().body_bytes_held as usize, budget.bodies_bytes_max),
+        ("parsing", held.parsing_bytes.get() + held.parsers_bytes.get(), budget.parsing_bytes_max),
+        ("log-queue", core.replicas.queued_bytes(), budget.log_queue_bytes_max),
+        ("index", store.index_bytes, budget.index_bytes_max),
+        ("files", store.file_bytes + core.cache.figures().bytes, budget.files_bytes_max),
+    ];
+    parts.map(|(name, bytes, bytes_max)| (name, bytes as u64, bytes_max as u64)).into()
+}
+
+fn process_memory(core: &DataCore) -> ProcessMemory {
+    core.gauge.measure();
+    ProcessMemory {
+        limit_bytes: core.gauge.limit_bytes(),
+        resident_bytes: core.gauge.resident_bytes(),
+        resident_bytes_max: core.gauge.resident_bytes_max(),
+        queries_bytes: core.query_memory.bytes(),
+        queries_bytes_max: core.query_memory.bytes_max(),
+    }
+}
+
+/// The parts of all cores, those of the process, and what is left.
+fn write_memory(writer: &mut TextWriter, cores: &[CoreFigures]) {
+    let process = cores.last().map(|core| core.process);
+    let Some(process) = process else { return };
+    const BYTES: &str = "tidemill_memory_bytes";
+    writer.family(BYTES, "gauge", "Memory by part of the budget.");
+    for (core, figures) in cores.iter().enumerate() {
+        for (part, bytes, _) in &figures.memory {
+            writer.sample(BYTES, &[("core", &core.to_string()), ("part", part)], *bytes as f64);
+        }
+    }
+    writer.sample(BYTES, &[("core", "all"), ("part", "queries")], process.queries_bytes as f64);
+    const BUDGET: &str = "tidemill_memory_budget_bytes";
+    writer.family(BUDGET, "gauge", "What each part may hold.");
+    for (core, figures) in cores.iter().enumerate() {
+        for (part, _, bytes_max) in &figures.memory {
+            writer.sample(BUDGET, &[("core", &core.to_string()), ("part", part)], *bytes_max as f64);
+        }
+    }
+    writer.sample(BUDGET, &[("core", "all"), ("part", "queries")], process.queries_bytes_max as f64);
+    for (name, help, value) in [
+        ("tidemill_memory_limit_bytes", "What the process may take.", process.limit_bytes),
+        ("tidemill_memory_resident_bytes", "What the process takes.", process.resident_bytes),
+        ("tidemill_memory_resident_bytes_max", "The most that it was seen to take.", process.resident_bytes_max),
+        ("tidemill_memory_counted_bytes", "Sum of all parts.", counted_bytes(cores)),
+    ] {
+        writer.family(name, "gauge", help);
+        writer.sample(name, &[], value as f64);
+    }
+    const UNCOUNTED: &str = "tidemill_memory_uncounted_bytes";
+    writer.family(UNCOUNTED, "gauge", "What the process takes beside its parts; below zero if parts are not touched.");
+    writer.sample(UNCOUNTED, &[], process.resident_bytes as f64 - counted_bytes(cores) as f64);
+}
+
+fn counted_bytes(cores: &[CoreFigures]) -> u64 {
+    let of_cores: u64 = cores.iter().flat_map(|core| &core.memory).map(|(_, bytes, _)| bytes).sum();
+    of_cores + cores.last().map_or(0, |core| core.process.queries_bytes)
 }
 
 /// All cores' figures in the Prometheus text format.
@@ -102,6 +184,7 @@ pub fn metrics_text(cores: &[CoreFigures]) -> String {
             writer.sample(name, &[("core", &core.to_string())], value(figures) as f64);
         }
     }
+    write_memory(&mut writer, cores);
     const STAGES: &str = "tidemill_write_stage_seconds";
     writer.family(STAGES, "summary", "Latency of a write request by stage.");
     for (stage, latency) in stages() {
@@ -134,6 +217,12 @@ pub fn debug_vars(cores: &[CoreFigures]) -> serde_json::Value {
         let sum: u64 = cores.iter().map(value).sum();
         values.insert(name.to_string(), sum.into());
     }
+    if let Some(core) = cores.last() {
+        let process = core.process;
+        values.insert("tidemill_memory_limit_bytes".into(), process.limit_bytes.into());
+        values.insert("tidemill_memory_resident_bytes".into(), process.resident_bytes.into());
+        values.insert("tidemill_memory_counted_bytes".into(), counted_bytes(cores).into());
+    }
     serde_json::Value::Object(values)
 }
 
@@ -146,6 +235,7 @@ fn counters() -> Vec<Figure> {
         ("tidemill_write_body_bytes_total", "Bytes of line protocol.", |c| c.write.body_bytes.get()),
         ("tidemill_write_slowed_total", "Requests that waited for memory.", |c| c.write.slowed.get()),
         ("tidemill_write_refused_total", "Requests refused for lack of memory.", |c| c.write.refused.get()),
+        ("tidemill_write_series_refused_total", "New series refused.", |c| c.write.series_refused.get()),
         ("tidemill_log_commits_total", "Group commits.", |c| c.log.commits),
         ("tidemill_log_syncs_total", "Durable writes and syncs.", |c| c.log.syncs),
         ("tidemill_log_bytes_total", "Bytes appended to the log.", |c| c.log.bytes),

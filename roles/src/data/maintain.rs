@@ -19,6 +19,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// After a failed flush, before the next try.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How often the process is measured, and how often when it is near its limit.
+const MEASURE_EVERY: Duration = Duration::from_millis(100);
+const MEASURE_EVERY_NEAR: Duration = Duration::from_millis(10);
 /// Looks without an entry after which the log is settled (see `tidemill_log`).
 const IDLE_LOOKS: u32 = 5;
 
@@ -28,7 +31,7 @@ impl DataCore {
         let mut idle = 0;
         let mut last_frames = 0;
         while !self.stopping.get() {
-            let changed = self.unflushed.changed.notified();
+            let changed = self.held.changed.notified();
             future::or(changed, self.context.sleep(LOOK_EVERY)).await;
             self.look().await;
             let frames = self.replicas.log().metrics().frames;
@@ -41,6 +44,15 @@ impl DataCore {
         }
     }
 
+    /// Keeps the gauge of the process up to date until the core stops. To be run on one core.
+    pub(crate) async fn measure_memory(self: Rc<Self>) {
+        while !self.stopping.get() {
+            self.gauge.measure();
+            let pause = if self.gauge.is_near() { MEASURE_EVERY_NEAR } else { MEASURE_EVERY };
+            self.context.sleep(pause).await;
+        }
+    }
+
     /// One look: measure, decide, work.
     async fn look(self: &Rc<Self>) {
         let mut active: Vec<(usize, u32)> = Vec::new();
@@ -50,7 +62,7 @@ impl DataCore {
             active.push((active_bytes, *id));
             held += active_bytes + frozen_bytes;
         }
-        self.unflushed.measure(held);
+        self.held.measure_rows(held);
         for id in to_flush(active, self.budget.memtable_bytes_max) {
             self.propose_flush(id);
         }

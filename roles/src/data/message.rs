@@ -4,6 +4,7 @@ use crate::{
     data::{
         figures::CoreFigures,
         question::{Finding, Question},
+        series_admission::SeriesRefusal,
     },
     query::scan::ScanOrder,
     replica::{Payload, ProposeError},
@@ -68,6 +69,9 @@ pub enum CallError {
     /// Certainly nothing was done.
     #[error(transparent)]
     Refused(#[from] ProposeError),
+    /// Certainly nothing was done; without these series it would be.
+    #[error(transparent)]
+    NewSeries(#[from] SeriesRefusal),
     /// Nobody knows.
     #[error("{0}")]
     Unknown(String),

@@ -8,14 +8,18 @@ mod budget;
 mod core;
 pub mod figures;
 mod maintain;
+mod memory_gauge;
 pub mod message;
 mod metadata;
 pub mod question;
+mod series_admission;
 mod start;
 pub mod write;
 
 pub use budget::Budget;
 pub use core::DataCore;
+pub use memory_gauge::MemoryGauge;
 pub(crate) use metadata::{META_GROUP, MetaMachine};
+pub use series_admission::SeriesRefusal;
 pub use start::{Founding, StartFailure, run_core};
 pub(crate) use start::{LOG_FOLDER, epochs_in};

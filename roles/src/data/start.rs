@@ -7,12 +7,14 @@
 use crate::{
     data::{
         budget::Budget,
-        core::{DataCore, META_CORE, Unflushed},
+        core::{DataCore, Held, META_CORE},
         figures::WriteFigures,
+        memory_gauge::MemoryGauge,
         message::Message,
         metadata::{META_GROUP, MetaMachine, SnapshotError},
     },
     options::Options,
+    query::QueryMemory,
     replica::{Machine, PartitionMachine, Payload, ProposeError, RecoverError, Replicas, recover},
     service::DataService,
 };
@@ -39,6 +41,8 @@ pub struct Founding {
     pub partitions: u32,
     /// Draws the ids of new logs.
     pub log_seed: u64,
+    pub gauge: Arc<MemoryGauge>,
+    pub query_memory: Arc<QueryMemory>,
 }
 
 /// Why a core does not come up or does not end well.
@@ -99,14 +103,19 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     let epoch = current_epoch(&context).await?;
 
     let file_keys: Rc<Cell<u64>> = Rc::default();
-    let unflushed: Rc<Unflushed> = Rc::default();
+    let held: Rc<Held> = Rc::default();
     let mut partitions = BTreeMap::new();
     let mut machines: BTreeMap<GroupId, Rc<dyn Machine>> = BTreeMap::new();
     for id in (0..founding.partitions).filter(|id| *id as usize % context.cores == context.core.index()) {
         let partition = open_partition(&disk, id, &cache, &file_keys).await?;
         let mut machine = PartitionMachine::new(partition.clone());
-        let notify = unflushed.clone();
-        machine.on_applied = Box::new(move |_| notify.changed.notify());
+        let (applied, held) = (partition.clone(), held.clone());
+        let index_bytes = Cell::new(0);
+        machine.on_applied = Box::new(move |_| {
+            let bytes = applied.index_bytes();
+            held.index_bytes.set(held.index_bytes.get() + bytes - index_bytes.replace(bytes));
+            held.changed.notify();
+        });
         machines.insert(GroupId(id), Rc::new(machine));
         partitions.insert(id, partition);
     }
@@ -125,7 +134,9 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         meta_machine: meta_machine.clone(),
         replies: Pending::new(),
         cache,
-        unflushed,
+        held,
+        gauge: founding.gauge.clone(),
+        query_memory: founding.query_memory.clone(),
         parsers: RefCell::default(),
         figures: WriteFigures::default(),
         http_metrics: Rc::new(HttpMetrics::default()),
@@ -148,6 +159,9 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     let run_commits = context.spawn(latency, "commits", async move { commits.replicas.run_commits().await });
     context.spawn(latency, "mail", core.clone().read_mail()).detach();
     let maintenance = context.spawn(context.queues.background, "maintenance", core.clone().maintain());
+    if is_meta {
+        context.spawn(latency, "memory gauge", core.clone().measure_memory()).detach();
+    }
     if let Some(machine) = &meta_machine {
         context.spawn(latency, "metadata", core.clone().lead_meta(machine.clone())).detach();
     }
@@ -161,7 +175,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     // Stop: no more requests come in; what was taken is committed; rows go to files, so that the next start replays
     // nothing. The log has them if that fails.
     core.stopping.set(true);
-    core.unflushed.changed.notify();
+    core.held.changed.notify();
     maintenance.await;
     core.flush_all().await;
     part(&core).await;
@@ -187,7 +201,8 @@ async fn serve(core: &Rc<DataCore>, founding: &Founding) -> Result<(), StartFail
     let sequence = u16::from_le_bytes([random[6], random[7]]);
     let request_ids = RequestIds::new(node, sequence, move || clock.now_ns() as u64);
     let service = Rc::new(DataService::new(core.clone()));
-    let server = Rc::new(Server::new(service, core.options.http.clone(), core.http_metrics.clone(), request_ids));
+    let options = http_options(&core.options.http, &core.budget);
+    let server = Rc::new(Server::new(service, options, core.http_metrics.clone(), request_ids));
     if context.core == META_CORE {
         tracing::info!(addr = %founding.listeners.addr(), cores = context.cores, "ready for queries and writes");
     }
@@ -197,6 +212,22 @@ async fn serve(core: &Rc<DataCore>, founding: &Founding) -> Result<(), StartFail
     server.shutdown();
     accepting.await;
     Ok(())
+}
+
+/// The limits of the configuration, held inside the core's budget.
+fn http_options(options: &tidemill_http::Options, budget: &Budget) -> tidemill_http::Options {
+    let mut options = options.clone();
+    // A compressed body is noticed to be too long one byte behind its end.
+    let body_bytes_max = budget.bodies_bytes_max - 1;
+    options.body_bytes_max = match options.body_bytes_max {
+        0 => body_bytes_max,
+        bytes_max => bytes_max.min(body_bytes_max),
+    };
+    options.bodies_bytes_max = budget.bodies_bytes_max;
+    if options.connection_count_max == 0 {
+        options.connection_count_max = budget.connection_count_max;
+    }
+    options
 }
 
 /// Gives every core the metadata; returns when this core has them.

@@ -8,20 +8,24 @@ mod rejection;
 
 use crate::{
     data::{
-        budget::Admission,
-        core::DataCore,
+        budget::{Admission, parsing_bytes},
+        core::{DataCore, Held},
         message::{CallError, MetaChangeError},
+        series_admission::SeriesRefusal,
     },
     replica::ProposeError,
 };
 use rejection::Rejections;
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeSet, rc::Rc, time::Duration};
 use tidemill_http::{Refusal, WriteOutcome, WriteRequest};
-use tidemill_line::{Batch, ParseOptions, Parsed, ShardGroupRange, SplitPlan, Splitter};
+use tidemill_line::{Batch, ParseOptions, Parsed, PartitionImage, ShardGroupRange, SplitPlan, Splitter};
 use tidemill_meta::{Command as MetaCommand, DatabaseId, PolicyId, RetentionPolicy};
 
-/// Parsers that a core keeps between requests.
+/// Parsers that a core keeps between requests, and their part of the budget of parsing.
 const PARSERS_KEPT_MAX: usize = 16;
+const PARSERS_KEPT_PART: usize = 4;
+/// Times that a request leaves out new series and tries again. Once is enough but for deletes in between.
+const SERIES_TRIES_MAX: usize = 4;
 /// What a refused client waits, in seconds.
 const RETRY_AFTER_S: u32 = 1;
 
@@ -31,6 +35,24 @@ struct Destination {
     policy: PolicyId,
     /// Rows before this time are beyond retention.
     oldest_ns: i64,
+}
+
+/// What became of images: those that hold refused series, and the worst failure of the others.
+struct Proposed {
+    refused: Vec<((u64, u32), SeriesRefusal)>,
+    failure: Option<CallError>,
+}
+
+/// Gives its part of the budget back when it is dropped.
+struct ParsingCharge {
+    held: Rc<Held>,
+    bytes: usize,
+}
+
+impl Drop for ParsingCharge {
+    fn drop(&mut self) {
+        self.held.parsing_bytes.set(self.held.parsing_bytes.get() - self.bytes);
+    }
 }
 
 impl DataCore {
@@ -43,20 +65,22 @@ impl DataCore {
             Ok(destination) => destination,
             Err(outcome) => return outcome,
         };
-        match self.budget.admit(self.unflushed.bytes()) {
+        match self.budget.admit(self.held.rows_bytes()) {
+            _ if self.gauge.refuses_writes() => return self.overloaded("the server is at its memory limit"),
             Admission::Now => (),
             Admission::After(ms) => {
                 self.figures.slowed.set(self.figures.slowed.get() + 1);
                 self.context.sleep(Duration::from_millis(ms)).await;
             }
             Admission::Refused => {
-                self.figures.refused.set(self.figures.refused.get() + 1);
-                return WriteOutcome::Overloaded { retry_after_s: RETRY_AFTER_S };
+                return self.overloaded("the memory budget of rows that are in no file yet is used up");
             }
         }
-        let parser = self.parsers.borrow_mut().pop();
-        let (mut batch, mut splitter) =
-            parser.unwrap_or_else(|| (Batch::new(self.context.seed.random_u64()), Splitter::new()));
+        let _charge = match self.charge_parsing(&request.body) {
+            Ok(charge) => charge,
+            Err(outcome) => return outcome,
+        };
+        let (mut batch, mut splitter) = self.take_parser();
         let options = ParseOptions { precision: request.target.precision, now_ns, validate_keys: false };
         let started = self.context.clock.monotonic_ns();
         let outcome = match batch.parse(&request.body, &options) {
@@ -66,14 +90,60 @@ impl DataCore {
             }
             Err(error) => WriteOutcome::Rejected(Refusal::new(413, error.to_string())),
         };
-        let mut parsers = self.parsers.borrow_mut();
-        if parsers.len() < PARSERS_KEPT_MAX {
-            batch.clear();
-            parsers.push((batch, splitter));
-        }
-        drop(parsers);
+        self.keep_parser(batch, splitter);
         self.figures.request.record(self.context.clock.monotonic_ns() - started);
         outcome
+    }
+
+    fn overloaded(&self, why: &str) -> WriteOutcome {
+        self.figures.refused.set(self.figures.refused.get() + 1);
+        WriteOutcome::Overloaded { why: format!("{why}, retry later"), retry_after_s: RETRY_AFTER_S }
+    }
+
+    /// The body's part of the budget of parsing, until its request ends.
+    fn charge_parsing(&self, body: &[u8]) -> Result<ParsingCharge, WriteOutcome> {
+        let (bytes, bytes_max) = (parsing_bytes(body), self.budget.parsing_bytes_max);
+        if bytes > bytes_max {
+            let why = format!(
+                "a body of {} bytes takes {bytes} bytes while it is parsed, more than the memory budget of {bytes_max} \
+                 bytes: send smaller bodies",
+                body.len()
+            );
+            return Err(WriteOutcome::Rejected(Refusal::new(413, why)));
+        }
+        let held = &self.held;
+        let room = bytes_max.saturating_sub(held.parsing_bytes.get());
+        if bytes + held.parsers_bytes.get() > room {
+            self.parsers.borrow_mut().clear();
+            held.parsers_bytes.set(0);
+        }
+        if bytes > room {
+            return Err(self.overloaded("the memory budget of parsing is used up"));
+        }
+        held.parsing_bytes.set(held.parsing_bytes.get() + bytes);
+        Ok(ParsingCharge { held: held.clone(), bytes })
+    }
+
+    fn take_parser(&self) -> (Batch, Splitter) {
+        match self.parsers.borrow_mut().pop() {
+            Some((batch, splitter)) => {
+                let held = &self.held.parsers_bytes;
+                held.set(held.get() - batch.byte_size());
+                (batch, splitter)
+            }
+            None => (Batch::new(self.context.seed.random_u64()), Splitter::new()),
+        }
+    }
+
+    fn keep_parser(&self, mut batch: Batch, splitter: Splitter) {
+        let mut parsers = self.parsers.borrow_mut();
+        batch.clear();
+        let held = &self.held.parsers_bytes;
+        let kept = held.get() + batch.byte_size();
+        if parsers.len() < PARSERS_KEPT_MAX && kept <= self.budget.parsing_bytes_max / PARSERS_KEPT_PART {
+            held.set(kept);
+            parsers.push((batch, splitter));
+        }
     }
 
     fn destination(&self, request: &WriteRequest, now_ns: i64) -> Result<Destination, WriteOutcome> {
@@ -119,30 +189,74 @@ impl DataCore {
             session: 0,
             sequence: 0,
         };
-        let started = self.context.clock.monotonic_ns();
-        let images = match splitter.split(&parsed, &plan, |row, _| rejections.keeps(row)) {
-            Ok(images) => images,
-            Err(error) => return WriteOutcome::Rejected(Refusal::new(400, error.to_string())),
-        };
-        self.figures.split.record(self.context.clock.monotonic_ns() - started);
-        let proposed = self.context.clock.monotonic_ns();
-        let rows: u64 = images.iter().map(|image| u64::from(image.row_count)).sum();
-        let proposals: Vec<_> = images.into_iter().map(|image| self.propose(image.partition, image.bytes)).collect();
-        let mut failure: Option<CallError> = None;
-        for proposal in proposals {
-            // The worst outcome is the answer: what nobody knows is worse than what was refused.
-            match proposal.await {
-                Ok(()) => (),
-                Err(error @ CallError::Unknown(_)) => failure = Some(error),
-                Err(error) => failure = failure.or(Some(error)),
+        // Images whose new series were refused come again without them; `None`: all images go.
+        let mut left: Option<BTreeSet<(u64, u32)>> = None;
+        for _ in 0..SERIES_TRIES_MAX {
+            let started = self.context.clock.monotonic_ns();
+            let mut images = match splitter.split(&parsed, &plan, |row, _| rejections.keeps(row)) {
+                Ok(images) => images,
+                Err(error) => return WriteOutcome::Rejected(Refusal::new(400, error.to_string())),
+            };
+            if let Some(left) = &left {
+                images.retain(|image| left.contains(&(image.shard_group, image.partition)));
+            }
+            self.figures.split.record(self.context.clock.monotonic_ns() - started);
+            let Proposed { refused, failure } = self.propose_all(images).await;
+            if let Some(error) = failure {
+                return self.failed(error);
+            }
+            if refused.is_empty() {
+                return rejections.outcome(&parsed);
+            }
+            left = Some(refused.iter().map(|(place, _)| *place).collect());
+            for (_, SeriesRefusal { why, series }) in refused {
+                let hash = |row: &tidemill_line::Row| parsed.series(row.series).hash;
+                rejections.refuse(&parsed, &why, |row| series.binary_search(&hash(row)).is_ok());
             }
         }
-        self.figures.commit.record(self.context.clock.monotonic_ns() - proposed);
-        if let Some(error) = failure {
-            return failed(error);
+        self.overloaded("series of this request are dropped and written at the same time")
+    }
+
+    /// Proposes images; returns once the fate of each is known.
+    async fn propose_all(self: &Rc<Self>, images: Vec<PartitionImage>) -> Proposed {
+        let started = self.context.clock.monotonic_ns();
+        let proposals: Vec<_> = images
+            .into_iter()
+            .map(|image| {
+                let place = (image.shard_group, image.partition);
+                (place, image.row_count, self.propose(image.partition, image.bytes))
+            })
+            .collect();
+        let mut proposed = Proposed { refused: Vec::new(), failure: None };
+        for (place, rows, proposal) in proposals {
+            // The worst outcome is the answer: what nobody knows is worse than what was refused.
+            match proposal.await {
+                Ok(()) => self.figures.rows.set(self.figures.rows.get() + u64::from(rows)),
+                Err(CallError::NewSeries(refusal)) => proposed.refused.push((place, refusal)),
+                Err(error @ CallError::Unknown(_)) => proposed.failure = Some(error),
+                Err(error) => proposed.failure = proposed.failure.or(Some(error)),
+            }
         }
-        self.figures.rows.set(self.figures.rows.get() + rows);
-        rejections.outcome(&parsed)
+        self.figures.commit.record(self.context.clock.monotonic_ns() - started);
+        proposed
+    }
+
+    fn failed(&self, error: CallError) -> WriteOutcome {
+        match error {
+            CallError::Refused(ProposeError::Busy(why)) => self.overloaded(why),
+            CallError::Refused(ProposeError::DiskFull) => WriteOutcome::DiskFull,
+            CallError::Refused(ProposeError::TooLarge(text)) => WriteOutcome::Rejected(Refusal::new(413, text)),
+            CallError::Refused(ProposeError::Stopped(text)) => WriteOutcome::Rejected(Refusal::new(500, text)),
+            CallError::NewSeries(refusal) => WriteOutcome::PartialWrite(refusal.to_string()),
+            CallError::Unknown(text) => WriteOutcome::Unknown(text),
+        }
+    }
+
+    fn meta_failed(&self, error: MetaChangeError) -> WriteOutcome {
+        match error {
+            MetaChangeError::Meta(error) => WriteOutcome::Rejected(Refusal::new(500, error.to_string())),
+            MetaChangeError::Call(error) => self.failed(error),
+        }
     }
 
     /// The groups that the kept rows fall into, made where they are missing, in ascending time.
@@ -180,7 +294,7 @@ impl DataCore {
                 policy: destination.policy,
                 times_ns: missing,
             };
-            self.change_meta(command).await.map_err(meta_failed)?;
+            self.change_meta(command).await.map_err(|error| self.meta_failed(error))?;
         }
         Err(dropped_meanwhile())
     }
@@ -203,21 +317,4 @@ fn missing_times(policy: &RetentionPolicy, parsed: &Parsed<'_>, rejections: &Rej
 
 fn dropped_meanwhile() -> WriteOutcome {
     WriteOutcome::Rejected(Refusal::new(404, "the database or its retention policy was dropped meanwhile"))
-}
-
-fn failed(error: CallError) -> WriteOutcome {
-    match error {
-        CallError::Refused(ProposeError::Busy) => WriteOutcome::Overloaded { retry_after_s: RETRY_AFTER_S },
-        CallError::Refused(ProposeError::DiskFull) => WriteOutcome::DiskFull,
-        CallError::Refused(ProposeError::TooLarge(text)) => WriteOutcome::Rejected(Refusal::new(413, text)),
-        CallError::Refused(ProposeError::Stopped(text)) => WriteOutcome::Rejected(Refusal::new(500, text)),
-        CallError::Unknown(text) => WriteOutcome::Unknown(text),
-    }
-}
-
-fn meta_failed(error: MetaChangeError) -> WriteOutcome {
-    match error {
-        MetaChangeError::Meta(error) => WriteOutcome::Rejected(Refusal::new(500, error.to_string())),
-        MetaChangeError::Call(error) => failed(error),
-    }
 }

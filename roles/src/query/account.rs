@@ -6,12 +6,23 @@
 //! out or lost its client is seen as such by every part at its next check.
 //! Knows nothing of plans and rows.
 
-use crate::query::{QueryLimits, error::Stopped};
+use crate::{
+    data::MemoryGauge,
+    query::{QueryLimits, error::Stopped},
+};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use tidemill_query::{QueryError, SelectLimits};
+
+/// What all queries of the process hold together.
+#[derive(Debug)]
+pub struct QueryMemory {
+    bytes: AtomicU64,
+    bytes_max: u64,
+    gauge: Arc<MemoryGauge>,
+}
 
 /// One request, shared by all cores that work for it.
 #[derive(Debug)]
@@ -25,6 +36,7 @@ pub struct RunningQuery {
     deadline_ns: Option<u64>,
     bytes_max: u64,
     bytes: AtomicU64,
+    memory: Arc<QueryMemory>,
     killed: AtomicBool,
 }
 
@@ -45,8 +57,29 @@ pub struct Charge {
     bytes: u64,
 }
 
+impl QueryMemory {
+    pub fn new(bytes_max: u64, gauge: Arc<MemoryGauge>) -> QueryMemory {
+        QueryMemory { bytes: AtomicU64::new(0), bytes_max, gauge }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+}
+
 impl RunningQuery {
-    pub(super) fn new(id: u64, text: String, database: String, now_ns: u64, limits: &QueryLimits) -> RunningQuery {
+    pub(super) fn new(
+        id: u64,
+        text: String,
+        database: String,
+        now_ns: u64,
+        limits: &QueryLimits,
+        memory: &Arc<QueryMemory>,
+    ) -> RunningQuery {
         let timeout_ns = limits.query_timeout_ns;
         RunningQuery {
             id,
@@ -56,6 +89,7 @@ impl RunningQuery {
             deadline_ns: (timeout_ns > 0).then(|| now_ns.saturating_add(timeout_ns)),
             bytes_max: limits.query_memory_bytes_max,
             bytes: AtomicU64::new(0),
+            memory: memory.clone(),
             killed: AtomicBool::new(false),
         }
     }
@@ -130,18 +164,29 @@ impl Charge {
     /// Changes the charge to `bytes`.
     ///
     /// # Errors
-    /// The query holds more than its budget; the charge stands all the same until it is dropped.
+    /// The query holds more than its budget, or all queries together do, or the process is at its limit; the charge
+    /// stands all the same until it is dropped.
     pub fn set(&mut self, bytes: usize) -> Result<(), Stopped> {
         let bytes = bytes as u64;
         let before = std::mem::replace(&mut self.bytes, bytes);
         let query = &self.query;
         if bytes <= before {
             query.bytes.fetch_sub(before - bytes, Ordering::Relaxed);
+            query.memory.bytes.fetch_sub(before - bytes, Ordering::Relaxed);
             return Ok(());
         }
-        let held = query.bytes.fetch_add(bytes - before, Ordering::Relaxed) + (bytes - before);
+        let more = bytes - before;
+        let held = query.bytes.fetch_add(more, Ordering::Relaxed) + more;
+        let memory = &query.memory;
+        let all = memory.bytes.fetch_add(more, Ordering::Relaxed) + more;
         if held > query.bytes_max {
             return Err(Stopped::OverBudget { query: query.id, budget: query.bytes_max });
+        }
+        if all > memory.bytes_max {
+            return Err(Stopped::QueriesOverBudget { query: query.id, budget: memory.bytes_max });
+        }
+        if memory.gauge.refuses_queries() {
+            return Err(Stopped::AtMemoryLimit { query: query.id, limit: memory.gauge.limit_bytes() });
         }
         Ok(())
     }
@@ -150,6 +195,7 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.query.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.query.memory.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -157,8 +203,31 @@ impl Drop for Charge {
 mod tests {
     use super::*;
 
+    fn memory(bytes_max: u64) -> Arc<QueryMemory> {
+        Arc::new(QueryMemory::new(bytes_max, Arc::new(MemoryGauge::new(u64::MAX))))
+    }
+
     fn query(limits: &QueryLimits) -> Arc<RunningQuery> {
-        Arc::new(RunningQuery::new(7, "SELECT v FROM m".into(), "d".into(), 100, limits))
+        Arc::new(RunningQuery::new(7, "SELECT v FROM m".into(), "d".into(), 100, limits, &memory(u64::MAX)))
+    }
+
+    #[test]
+    fn all_queries_share_a_budget_and_the_process_has_a_limit() {
+        let memory = memory(1000);
+        let query =
+            |id| Arc::new(RunningQuery::new(id, String::new(), String::new(), 0, &QueryLimits::default(), &memory));
+        let (mut one, mut two) = (query(1).charge(), query(2).charge());
+        one.set(600).unwrap();
+        let error = two.set(500).unwrap_err();
+        assert_eq!(error.to_string(), "query 2 needs more memory than the budget of all queries, 1000 bytes, has left");
+        drop(two);
+        assert_eq!((memory.bytes(), one.set(1000)), (600, Ok(())));
+        drop(one);
+        assert_eq!(memory.bytes(), 0);
+        let full = Arc::new(QueryMemory::new(1000, Arc::new(MemoryGauge::new(1 << 10))));
+        let query = Arc::new(RunningQuery::new(3, String::new(), String::new(), 0, &QueryLimits::default(), &full));
+        let error = query.charge().set(1).unwrap_err();
+        assert_eq!(error.to_string(), "query 3 needs more memory, and the server is at its limit of 1024 bytes");
     }
 
     #[test]

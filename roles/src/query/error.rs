@@ -49,6 +49,10 @@ pub enum Stopped {
     ShuttingDown,
     #[error("query {query} needs more memory than its budget of {budget} bytes")]
     OverBudget { query: u64, budget: u64 },
+    #[error("query {query} needs more memory than the budget of all queries, {budget} bytes, has left")]
+    QueriesOverBudget { query: u64, budget: u64 },
+    #[error("query {query} needs more memory, and the server is at its limit of {limit} bytes")]
+    AtMemoryLimit { query: u64, limit: u64 },
     /// Nobody waits for the answer any more.
     #[error("the client has gone")]
     Abandoned,

@@ -24,6 +24,7 @@ mod show;
 mod sources;
 mod users;
 
+pub use account::QueryMemory;
 pub use error::StatementError;
 pub use limits::QueryLimits;
 pub use pieces::QueryPieces;

@@ -87,6 +87,7 @@ impl QueryPieces {
             request.database.clone(),
             clock.monotonic_ns(),
             core.query_limits(),
+            core.query_memory(),
         );
         let running = match running {
             Ok(running) => running,

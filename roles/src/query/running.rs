@@ -5,7 +5,10 @@
 //! Invariants: a query is listed from its start until its [`RunningGuard`] is dropped; ids are never used twice.
 //! Knows nothing of what the queries do.
 
-use crate::query::{QueryLimits, account::RunningQuery};
+use crate::query::{
+    QueryLimits,
+    account::{QueryMemory, RunningQuery},
+};
 use sharded_slab::Slab;
 use std::sync::{
     Arc, LazyLock,
@@ -76,6 +79,7 @@ impl RunningQueries {
         database: String,
         now_ns: u64,
         limits: &QueryLimits,
+        memory: &Arc<QueryMemory>,
     ) -> Result<RunningGuard, TooManyQueries> {
         let id = self.started.fetch_add(1, Ordering::Relaxed) + 1;
         let limit = match limits.max_concurrent_queries {
@@ -90,7 +94,7 @@ impl RunningQueries {
         if count > limit {
             return Err(refuse());
         }
-        let query = Arc::new(RunningQuery::new(id, text, database, now_ns, limits));
+        let query = Arc::new(RunningQuery::new(id, text, database, now_ns, limits, memory));
         let Some(key) = self.queries.insert(query.clone()) else { return Err(refuse()) };
         // The count keeps one slot free for each that gets here; neighbours in time start at neighbouring slots.
         let start = id as usize % RUNNING_MAX;
@@ -143,10 +147,14 @@ mod tests {
         Box::leak(Box::default())
     }
 
+    fn memory() -> Arc<QueryMemory> {
+        Arc::new(QueryMemory::new(u64::MAX, Arc::new(crate::data::MemoryGauge::new(u64::MAX))))
+    }
+
     #[test]
     fn queries_are_listed_while_they_run_and_stop_by_their_id() {
         let table = table();
-        let start = |text: &str| table.start(text.into(), "d".into(), 0, &QueryLimits::default()).unwrap();
+        let start = |text: &str| table.start(text.into(), "d".into(), 0, &QueryLimits::default(), &memory()).unwrap();
         let (one, two) = (start("one"), start("two"));
         let ids = |table: &RunningQueries| table.list().iter().map(|query| query.id).collect::<Vec<_>>();
         assert_eq!(ids(table), [1, 2]);
@@ -163,7 +171,7 @@ mod tests {
     fn a_limit_refuses_and_room_comes_back() {
         let table = table();
         let limits = QueryLimits { max_concurrent_queries: 2, ..QueryLimits::default() };
-        let start = || table.start(String::new(), String::new(), 0, &limits);
+        let start = || table.start(String::new(), String::new(), 0, &limits, &memory());
         let first = start().unwrap();
         let _second = start().unwrap();
         let error = start().err().unwrap();
@@ -179,7 +187,8 @@ mod tests {
             .map(|_| {
                 std::thread::spawn(move || {
                     for _ in 0..500 {
-                        let _guard = table.start(String::new(), String::new(), 0, &QueryLimits::default()).unwrap();
+                        let limits = QueryLimits::default();
+                        let _guard = table.start(String::new(), String::new(), 0, &limits, &memory()).unwrap();
                         table.list();
                     }
                 })

@@ -46,8 +46,10 @@ pub enum PartChunk {
 
 /// Series between two turns of other tasks.
 const SERIES_PER_TURN: usize = 256;
-/// Bytes read between two looks at what the part holds: looking costs a walk over its batches.
+/// Bytes read between two looks at what the part holds: looking costs a walk over its batches. Where memory is short,
+/// this part of the budget of all queries: there may be a hundred parts at work.
 const UNCHARGED_BYTES_MAX: usize = 1 << 20;
+const UNCHARGED_PART: u64 = 1024;
 /// Outputs that travel together. A group of one row is an output of its own, and a chunk costs about 100 us from core to
 /// core: one by one, a thousand groups take a tenth of a second.
 const CHUNK_OUTPUTS_MAX: usize = 256;
@@ -202,6 +204,8 @@ impl Part {
         let window = |time| self.scan.window_bounds(time);
         let mut charge = self.account.charge();
         let mut uncharged_bytes = 0;
+        let uncharged_bytes_max = self.core.query_memory().bytes_max() / UNCHARGED_PART;
+        let uncharged_bytes_max = (uncharged_bytes_max as usize).min(UNCHARGED_BYTES_MAX);
         loop {
             outlet.flush_old(self.check()?).await?;
             match part.poll() {
@@ -220,7 +224,7 @@ impl Part {
                             part.supply(series, Some(points));
                         }
                     }
-                    if uncharged_bytes > UNCHARGED_BYTES_MAX {
+                    if uncharged_bytes > uncharged_bytes_max {
                         uncharged_bytes = 0;
                         charge.set(part.bytes_held())?;
                     }

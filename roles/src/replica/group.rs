@@ -28,6 +28,8 @@ pub struct Group {
     unapplied: RefCell<VecDeque<Unapplied>>,
     machine: Rc<dyn Machine>,
     broken: Cell<bool>,
+    /// Of all groups of the core.
+    unapplied_bytes: Rc<Cell<usize>>,
 }
 
 struct Unapplied {
@@ -38,8 +40,9 @@ struct Unapplied {
 }
 
 impl Group {
-    pub(super) fn new(raft: Raft<Payload>, machine: Rc<dyn Machine>) -> Group {
-        Group { raft: RefCell::new(raft), unapplied: RefCell::default(), machine, broken: Cell::new(false) }
+    pub(super) fn new(raft: Raft<Payload>, machine: Rc<dyn Machine>, unapplied_bytes: Rc<Cell<usize>>) -> Group {
+        let unapplied = RefCell::default();
+        Group { raft: RefCell::new(raft), unapplied, machine, broken: Cell::new(false), unapplied_bytes }
     }
 
     pub fn id(&self) -> GroupId {
@@ -56,6 +59,8 @@ impl Group {
     }
 
     pub(super) fn push(&self, term: Term, index: LogIndex, payload: Option<Payload>, slot: Rc<Slot>) {
+        let bytes = payload.as_ref().map_or(0, Payload::byte_size);
+        self.unapplied_bytes.set(self.unapplied_bytes.get() + bytes);
         self.unapplied.borrow_mut().push_back(Unapplied { term, index, payload, slot });
     }
 
@@ -72,6 +77,7 @@ impl Group {
                 unapplied.pop_front()
             };
             let Some(entry) = next else { return };
+            self.forget(&entry);
             if self.broken.get() {
                 entry.slot.settle(Err(Unknown("an earlier entry could not be applied".into())));
                 continue;
@@ -87,9 +93,15 @@ impl Group {
         }
     }
 
+    fn forget(&self, entry: &Unapplied) {
+        let bytes = entry.payload.as_ref().map_or(0, Payload::byte_size);
+        self.unapplied_bytes.set(self.unapplied_bytes.get() - bytes);
+    }
+
     /// The log has ended: nobody will know what became of what is not applied.
     pub(super) fn give_up(&self, reason: &str) {
         for entry in self.unapplied.borrow_mut().drain(..) {
+            self.forget(&entry);
             entry.slot.settle(Err(Unknown(reason.to_string())));
         }
     }

@@ -4,7 +4,11 @@ use super::{
     Group, Machine, Payload,
     ticket::{Slot, Ticket},
 };
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+};
 use tidemill_disk::{Disk, LocalQueue};
 use tidemill_log::{AppendError, Log, Position, Record};
 use tidemill_raft::{
@@ -18,6 +22,8 @@ pub const COMMITS_MAX: usize = 32 * 1024;
 /// Commits that are applied before other tasks of the core get a turn.
 const COMMITS_PER_TURN: usize = 4;
 
+const TOO_MUCH_WAITS: &str = "too much waits for its commit";
+
 /// The one voter of a standalone group.
 const NODE: NodeId = NodeId(1);
 
@@ -26,6 +32,8 @@ pub struct Replicas<D: Disk> {
     log: Log<D>,
     groups: RefCell<BTreeMap<GroupId, Rc<Group>>>,
     commits: LocalQueue<Commit>,
+    /// Payloads that are not applied yet.
+    unapplied_bytes: Rc<Cell<usize>>,
 }
 
 struct Commit {
@@ -38,8 +46,8 @@ struct Commit {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ProposeError {
     /// Come back later.
-    #[error("too much waits for its commit")]
-    Busy,
+    #[error("{0}")]
+    Busy(&'static str),
     #[error("the disk is full")]
     DiskFull,
     #[error("{0}")]
@@ -51,7 +59,17 @@ pub enum ProposeError {
 
 impl<D: Disk> Replicas<D> {
     pub fn new(log: Log<D>) -> Replicas<D> {
-        Replicas { log, groups: RefCell::default(), commits: LocalQueue::new(COMMITS_MAX) }
+        Replicas {
+            log,
+            groups: RefCell::default(),
+            commits: LocalQueue::new(COMMITS_MAX),
+            unapplied_bytes: Rc::default(),
+        }
+    }
+
+    /// Bytes of entries between their proposal and their application: in the log's buffers and beside them.
+    pub fn queued_bytes(&self) -> usize {
+        self.unapplied_bytes.get() + self.log.metrics().pending_bytes as usize
     }
 
     pub fn log(&self) -> &Log<D> {
@@ -73,7 +91,7 @@ impl<D: Disk> Replicas<D> {
             let vote = Some(state.vote.0);
             self.append_when_ready(|log| log.append(Record::HardState { group: id, term: state.term, vote })).await?;
         }
-        let group = Rc::new(Group::new(raft, machine));
+        let group = Rc::new(Group::new(raft, machine, self.unapplied_bytes.clone()));
         for entry in output.append {
             let append = |log: &Log<D>| log.append_entry(id, entry.term, entry.index, &[]);
             let position = self.append_when_ready(append).await?;
@@ -108,7 +126,7 @@ impl<D: Disk> Replicas<D> {
             return Err(ProposeError::Stopped(format!("group {id} has stopped: an entry could not be applied")));
         }
         if self.commits.len() >= COMMITS_MAX {
-            return Err(ProposeError::Busy);
+            return Err(ProposeError::Busy(TOO_MUCH_WAITS));
         }
         let mut raft = group.raft.borrow_mut();
         let (_, output) = raft.propose(payload).map_err(|error| ProposeError::Stopped(error.to_string()))?;
@@ -171,7 +189,7 @@ impl<D: Disk> Replicas<D> {
 fn refusal(error: AppendError) -> ProposeError {
     match error {
         AppendError::Full => ProposeError::DiskFull,
-        AppendError::Busy => ProposeError::Busy,
+        AppendError::Busy => ProposeError::Busy(TOO_MUCH_WAITS),
         AppendError::TooLarge { .. } => ProposeError::TooLarge(error.to_string()),
         AppendError::Poisoned(_) | AppendError::Closed => ProposeError::Stopped(error.to_string()),
     }

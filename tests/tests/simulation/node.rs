@@ -135,7 +135,7 @@ impl Node {
                     let index = self.truth.borrow_mut().proposed(partition, deed.clone());
                     return Ok((index, ticket));
                 }
-                Err(ProposeError::Busy) => {
+                Err(ProposeError::Busy(_)) => {
                     self.replicas.log().room().await;
                     self.executor.yield_now().await;
                 }

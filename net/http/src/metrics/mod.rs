@@ -88,6 +88,10 @@ pub struct HttpSnapshot {
     pub accepted_connection_count: u64,
     /// Connections closed because a deadline passed.
     pub overdue_connection_count: u64,
+    /// Bytes of request bodies that are being read or worked on.
+    pub body_bytes_held: u64,
+    /// Bodies refused because those had used up their budget.
+    pub bodies_without_room: u64,
 }
 
 impl HttpSnapshot {
@@ -105,6 +109,8 @@ impl HttpSnapshot {
         self.open_connection_count += other.open_connection_count;
         self.accepted_connection_count += other.accepted_connection_count;
         self.overdue_connection_count += other.overdue_connection_count;
+        self.body_bytes_held += other.body_bytes_held;
+        self.bodies_without_room += other.bodies_without_room;
     }
 
     /// Writes all figures under `tidemill_http_…`.
@@ -140,6 +146,8 @@ impl HttpSnapshot {
         writer.sample("tidemill_http_connections_accepted_total", &[], self.accepted_connection_count as f64);
         writer.family("tidemill_http_connections_overdue_total", "counter", "Connections closed by a deadline.");
         writer.sample("tidemill_http_connections_overdue_total", &[], self.overdue_connection_count as f64);
+        writer.family("tidemill_http_bodies_refused_total", "counter", "Request bodies refused for lack of memory.");
+        writer.sample("tidemill_http_bodies_refused_total", &[], self.bodies_without_room as f64);
     }
 }
 
@@ -147,6 +155,8 @@ impl HttpSnapshot {
 pub struct HttpMetrics {
     figures: RefCell<HttpSnapshot>,
     open_connection_count: Cell<u64>,
+    pub(crate) body_bytes_held: Cell<u64>,
+    pub(crate) bodies_without_room: Cell<u64>,
 }
 
 impl Default for HttpMetrics {
@@ -156,8 +166,15 @@ impl Default for HttpMetrics {
             open_connection_count: 0,
             accepted_connection_count: 0,
             overdue_connection_count: 0,
+            body_bytes_held: 0,
+            bodies_without_room: 0,
         };
-        HttpMetrics { figures: RefCell::new(figures), open_connection_count: Cell::new(0) }
+        HttpMetrics {
+            figures: RefCell::new(figures),
+            open_connection_count: Cell::new(0),
+            body_bytes_held: Cell::new(0),
+            bodies_without_room: Cell::new(0),
+        }
     }
 }
 
@@ -174,7 +191,12 @@ pub(crate) struct RequestFigures {
 impl HttpMetrics {
     /// A copy of the figures up to now.
     pub fn snapshot(&self) -> HttpSnapshot {
-        HttpSnapshot { open_connection_count: self.open_connection_count.get(), ..self.figures.borrow().clone() }
+        HttpSnapshot {
+            open_connection_count: self.open_connection_count.get(),
+            body_bytes_held: self.body_bytes_held.get(),
+            bodies_without_room: self.bodies_without_room.get(),
+            ..self.figures.borrow().clone()
+        }
     }
 
     pub(crate) fn record(&self, request: RequestFigures) {

@@ -97,7 +97,7 @@ impl Service for Fake {
     async fn write(&self, request: WriteRequest) -> WriteOutcome {
         let outcome = match request.target.database.as_str() {
             "partial" => WriteOutcome::PartialWrite("partial write: a\nb dropped=0".to_owned()),
-            "overloaded" => WriteOutcome::Overloaded { retry_after_s: 7 },
+            "overloaded" => WriteOutcome::Overloaded { why: "overloaded, retry later".into(), retry_after_s: 7 },
             "full" => WriteOutcome::DiskFull,
             "lost" => WriteOutcome::Unknown("timeout".to_owned()),
             "secret" => WriteOutcome::Rejected(Refusal::new(401, "authorization failed")),

@@ -1,6 +1,6 @@
 //! Types of fields: the first writer of a shard group decides, and everybody hears it from the metadata.
 
-use super::{meta_failed, rejection::Rejections};
+use super::rejection::Rejections;
 use crate::data::core::DataCore;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +33,7 @@ impl DataCore {
         for ((group, measurement), fields) in new {
             let fields = fields.iter().map(|(name, field_type)| FieldDefinition::new(name, *field_type)).collect();
             let command = MetaCommand::DefineFields { group: ShardGroupId(groups[group].id), measurement, fields };
-            self.change_meta(command).await.map_err(meta_failed)?;
+            self.change_meta(command).await.map_err(|error| self.meta_failed(error))?;
         }
         let conflicts = conflicts(&self.meta(), parsed, groups, &used);
         for ((group, schema), why) in conflicts {
