@@ -30,6 +30,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Kill a server under load, again and again, and check every row.
     Crash(CrashArgs),
+    /// Load, far too many series and queries for everything at once: does the server hold its memory limit?
+    Memory(MemoryArgs),
 }
 
 /// Which data set.
@@ -111,6 +113,21 @@ pub fn parse_part(text: &str) -> Result<f64, String> {
 pub fn parse_disorder(text: &str) -> Result<(f64, i64), String> {
     let (part, lag) = text.split_once(',').ok_or("expected PART,LAG such as 0.1,1h")?;
     Ok((parse_part(part)?, parse_duration(lag)?.as_millis() as i64))
+}
+
+/// Bytes of a text such as `512m`.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a size"))?;
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        _ => return Err(format!("unknown unit {unit:?}: k, m and g are known")),
+    };
+    number.checked_shl(shift).filter(|bytes| bytes >> shift == number).ok_or_else(|| format!("{text:?} is too large"))
 }
 
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -295,6 +312,32 @@ pub struct CompareArgs {
 }
 
 #[derive(Args)]
+pub struct MemoryArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// How long the storm lasts.
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// Series that are tried.
+    #[arg(long, default_value_t = 10_000_000)]
+    pub series: u64,
+    /// Rows of known series, sent again and again.
+    #[arg(long, default_value_t = 2_000_000)]
+    pub rows: u64,
+    /// Clients that write known series, that write new series, that ask for everything.
+    #[arg(long, value_delimiter = ',', default_values_t = [4, 2, 6])]
+    pub clients: Vec<u64>,
+    /// Only watch the process, without a control group.
+    #[arg(long)]
+    pub no_control_group: bool,
+    #[arg(long, default_value = "perf-out/memory.json")]
+    pub out: PathBuf,
+    /// Keep the server's folder.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+#[derive(Args)]
 pub struct CrashArgs {
     #[command(flatten)]
     pub server: ServerArgs,
@@ -334,6 +377,12 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!((parse_size("5"), parse_size("2k"), parse_size("1G")), (Ok(5), Ok(2048), Ok(1 << 30)));
+        assert!(parse_size("1x").is_err() && parse_size("g").is_err() && parse_size("99999999999999g").is_err());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What the subcommands of `perf` do.
 
-use crate::arguments::{CompareArgs, CrashArgs, DataArgs, GenArgs, QueryArgs, VerifyArgs, WriteArgs};
+use crate::arguments::{
+    CompareArgs, CrashArgs, DataArgs, GenArgs, MemoryArgs, QueryArgs, VerifyArgs, WriteArgs, parse_size,
+};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use tidemill_perf::acknowledgement;
@@ -9,6 +11,7 @@ use tidemill_perf::compare::{self, CompareOptions};
 use tidemill_perf::crash::{self, CrashOptions};
 use tidemill_perf::http::Client;
 use tidemill_perf::load::{self, LoadControl, LoadOptions};
+use tidemill_perf::memory::{self, MemoryOptions};
 use tidemill_perf::oracle::{Oracle, SavedOracle};
 use tidemill_perf::process;
 use tidemill_perf::report;
@@ -265,6 +268,37 @@ pub fn crash_cycles(args: &CrashArgs) -> Result<()> {
     );
     if !args.keep {
         std::fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+pub fn memory_storm(args: &MemoryArgs) -> Result<()> {
+    let folder = args.server.folder();
+    let setup = args.server.setup(Kind::Tidemill, &folder).context("no binary of tidemill")?;
+    let limit = args.server.memory_limit.as_deref().unwrap_or("1g");
+    let [load_clients, series_clients, query_clients] = args.clients[..] else {
+        bail!("--clients takes three numbers, such as 4,2,6");
+    };
+    let options = MemoryOptions {
+        setup,
+        limit_bytes: parse_size(limit).map_err(|text| anyhow::anyhow!("--memory-limit: {text}"))?,
+        duration: args.duration,
+        series: args.series,
+        rows: args.rows,
+        load_clients,
+        series_clients,
+        query_clients,
+        control_group: !args.no_control_group,
+    };
+    let report = memory::run(&options).with_context(|| format!("the folder is kept: {}", folder.display()))?;
+    report.print();
+    report::save(&args.out, &report.to_json())?;
+    println!("saved {}", args.out.display());
+    if !args.keep {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
+    }
+    if !report.faults.is_empty() {
+        bail!("{} faults", report.faults.len());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `perf`: generate, write, query, verify, compare, crash. README.md has a line on each.
+//! `perf`: generate, write, query, verify, compare, crash, memory. README.md has a line on each.
 
 mod arguments;
 mod commands;
@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => commands::verify_all(&args),
         Command::Compare(args) => commands::compare_all(&args),
         Command::Crash(args) => commands::crash_cycles(&args),
+        Command::Memory(args) => commands::memory_storm(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

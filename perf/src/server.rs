@@ -59,6 +59,8 @@ pub struct Setup {
     pub memory_limit: Option<String>,
     /// Callers must prove who they are; this secret signs bearer tokens.
     pub shared_secret: Option<String>,
+    /// The file of a control group (`cgroup.procs`) that the process is put into before it begins.
+    pub control_group: Option<PathBuf>,
     /// Tidemill only: further arguments.
     pub arguments: Vec<String>,
     /// Where its standard output and error go.
@@ -78,6 +80,7 @@ impl Setup {
             cores: None,
             memory_limit: None,
             shared_secret: None,
+            control_group: None,
             arguments: Vec::new(),
             log: folder.join("server.log"),
             start_timeout: Duration::from_secs(60),
@@ -111,6 +114,7 @@ impl Server {
             .open(&setup.log)
             .with_context(|| format!("open {}", setup.log.display()))?;
         let mut command = command(&setup, port)?;
+        enter_control_group(&mut command, &setup)?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let begin = Instant::now();
         let child = command.spawn().with_context(|| format!("start {}", setup.binary.display()))?;
@@ -202,6 +206,18 @@ impl Drop for Server {
             let _ = self.child.wait();
         }
     }
+}
+
+/// The process goes into the group before it runs the server, so that every page is counted.
+fn enter_control_group(command: &mut Command, setup: &Setup) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::process::CommandExt;
+    let Some(path) = &setup.control_group else { return Ok(()) };
+    let opened = std::fs::OpenOptions::new().write(true).open(path);
+    let mut entrance = opened.with_context(|| format!("open {}", path.display()))?;
+    // SAFETY: between fork and exec it only writes to an open file: no allocation, no lock.
+    unsafe { command.pre_exec(move || entrance.write_all(b"0")) };
+    Ok(())
 }
 
 fn command(setup: &Setup, port: u16) -> Result<Command> {

@@ -118,6 +118,11 @@ impl Connection {
         }
     }
 
+    /// Since when it has had no request, while it has none.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        (self.phase.get() == Phase::Idle && !self.condemned.get()).then(|| self.since.get())
+    }
+
     /// After this answer the peer may still be sending: what comes is read for a while before the socket closes.
     pub(crate) fn linger(&self) {
         self.lingers.set(true);

@@ -29,7 +29,8 @@ pub struct Options {
     pub bodies_bytes_max: usize,
     /// Query text (`q`) after percent decoding; more is answered with 413.
     pub query_text_bytes_max: usize,
-    /// Connections of one core; more wait in the kernel's accept queue. 0 is unlimited.
+    /// Connections of one core; more wait in the kernel's accept queue, and those that have been without a request for
+    /// longest are closed to let them in. 0 is unlimited.
     pub connection_count_max: usize,
     /// Rows of an answer that is not chunked; 0 is unlimited.
     pub row_count_max: usize,

@@ -105,6 +105,19 @@ impl<S: Service> Server<S> {
         }
     }
 
+    /// At the limit: makes room for others, who may be waiting, where connections have no request.
+    fn close_idlest(&self, now: Instant) {
+        let connections = self.connections.borrow();
+        let mut idle: Vec<_> = connections
+            .values()
+            .filter_map(|connection| Some((connection.idle_since()?, connection)))
+            .filter(|(since, _)| now.saturating_duration_since(*since) > IDLE_AT_LIMIT_MAX)
+            .collect();
+        idle.sort_by_key(|(since, _)| *since);
+        idle.truncate(self.core.options.connection_count_max / CLOSED_AT_LIMIT_PART + 1);
+        idle.iter().for_each(|(_, connection)| connection.condemn());
+    }
+
     fn open(self: &Rc<Self>, stream: TcpStream) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
@@ -169,6 +182,10 @@ impl<S: Service> Server<S> {
                 self.core.metrics.connection_overdue();
             }
         }
+        let count_max = self.core.options.connection_count_max;
+        if count_max > 0 && self.connection_count() >= count_max {
+            self.close_idlest(now);
+        }
     }
 
     async fn close_all(&self) {
@@ -207,6 +224,10 @@ impl<S: Service> Server<S> {
         waiters.into_iter().for_each(Waker::wake);
     }
 }
+
+/// At the limit of connections, how long one may be without a request, and the part of all that a sweep closes.
+const IDLE_AT_LIMIT_MAX: Duration = Duration::from_secs(1);
+const CLOSED_AT_LIMIT_PART: usize = 8;
 
 /// The protocol engine keeps so many headers on the stack when no count is set.
 const HEADER_COUNT_OF_ENGINE: usize = 100;

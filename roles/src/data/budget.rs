@@ -32,8 +32,8 @@ const SLOW_NUMERATOR: usize = 3;
 const SLOW_DENOMINATOR: usize = 4;
 /// A write just before the limit waits so long; the wait grows linearly up to it.
 const SLOW_MS_MAX: u64 = 50;
-/// What a connection without a request takes, its buffers and its task: measured at 20 KiB.
-const CONNECTION_BYTES: usize = 32 << 10;
+/// What a connection without a request takes: its task, and a buffer of 8 KiB for a head.
+const CONNECTION_BYTES: usize = 16 << 10;
 
 /// Shares of one core, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -64,6 +64,45 @@ fn connections_beyond_the_limit_wait() {
 }
 
 #[test]
+fn at_the_limit_idle_connections_make_room() {
+    let server = TestServer::start(Options { connection_count_max: 2, ..Options::default() });
+    let mut open: Vec<_> = (0..2).map(|_| server.connect()).collect();
+    for client in &mut open {
+        client.send("GET /ping HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.answer().unwrap().status, 204);
+    }
+    let mut third = server.connect();
+    third.send("GET /ping HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(third.answer().unwrap().status, 204);
+}
+
+#[test]
+fn bodies_together_have_a_limit_and_room_comes_back() {
+    let server = TestServer::start(Options { bodies_bytes_max: 1000, ..Options::default() });
+    let mut first = server.connect();
+    first.send("POST /write?db=d HTTP/1.1\r\nHost: x\r\nContent-Length: 800\r\n\r\nm v=1 1\n");
+    let mut second = server.connect();
+    let refused = loop {
+        second.send("POST /write?db=d HTTP/1.1\r\nHost: x\r\nContent-Length: 300\r\n\r\n");
+        second.send(&"m v=1 1\n".repeat(37));
+        second.send("    ");
+        let answer = second.answer().unwrap();
+        if answer.status != 204 {
+            break answer;
+        }
+        // The first body has not been seen yet.
+        second = server.connect();
+    };
+    assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
+    assert!(refused.text().contains("budget of request bodies"), "{}", refused.text());
+    first.send(&"m v=1 1\n".repeat(99));
+    assert_eq!(first.answer().unwrap().status, 204);
+    let mut third = server.connect();
+    third.send("POST /write?db=d HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nm v=1 1\n");
+    assert_eq!(third.answer().unwrap().status, 204);
+}
+
+#[test]
 fn slow_heads_are_cut_off() {
     let server = TestServer::start(Options { head_deadline: SHORT, ..Options::default() });
     let mut silent = server.connect();
