@@ -199,6 +199,10 @@ pub struct WriteArgs {
     /// Process whose CPU time and memory are reported.
     #[arg(long)]
     pub server_pid: Option<u32>,
+    /// Folder for figures by second (CSV, SVG), and the latency beside flush, copy, delete and drop. Deletes and drops
+    /// are made meanwhile in a database of their own, which gets the rows of one client before.
+    #[arg(long)]
+    pub stall_report: Option<PathBuf>,
     /// JSON file for the figures, the latency histogram and the one-second series.
     #[arg(long)]
     pub out: Option<PathBuf>,

@@ -5,6 +5,8 @@ use crate::arguments::{
 };
 use anyhow::{Context, Result, bail};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 use tidemill_perf::acknowledgement;
 use tidemill_perf::check;
 use tidemill_perf::compare::{self, CompareOptions};
@@ -14,11 +16,12 @@ use tidemill_perf::load::{self, LoadControl, LoadOptions};
 use tidemill_perf::memory::{self, MemoryOptions};
 use tidemill_perf::oracle::{Oracle, SavedOracle};
 use tidemill_perf::process;
-use tidemill_perf::report;
+use tidemill_perf::report::{self, LoadReport};
 use tidemill_perf::server::Kind;
+use tidemill_perf::stall_report::{self, StallReport};
 use tidemill_perf::statements;
 use tidemill_perf::verify::{self, Grouping, Obligation};
-use tidemill_perf::workload::{self, Workload};
+use tidemill_perf::workload::{self, ClientPlan, Workload};
 
 pub fn generate(args: &GenArgs) -> Result<()> {
     // The folder's own oracle must not decide what is written into it.
@@ -88,7 +91,10 @@ pub fn write(args: &WriteArgs) -> Result<()> {
     options.server_pid = args.server_pid;
     let log = args.ack_log.as_deref().map(acknowledgement::Writer::create).transpose()?;
     let control = LoadControl { log: log.as_ref(), ..LoadControl::default() };
-    let (figures, _) = load::run(&plans, &options, &control)?;
+    let figures = match &args.stall_report {
+        None => load::run(&plans, &options, &control)?.0,
+        Some(folder) => write_and_watch(&plans, &options, control, folder)?,
+    };
     figures.print();
     if let Some(path) = &args.out {
         report::save(path, &figures.to_json())?;
@@ -99,6 +105,35 @@ pub fn write(args: &WriteArgs) -> Result<()> {
         bail!("{rows_lost} rows were not acknowledged");
     }
     Ok(())
+}
+
+/// A load run beside deletes and drops, with the report of its stalls.
+fn write_and_watch(
+    plans: &[ClientPlan],
+    options: &LoadOptions,
+    control: LoadControl<'_>,
+    folder: &Path,
+) -> Result<LoadReport> {
+    let target = &options.targets[0];
+    let side = format!("{}_side", options.database);
+    load::create_database(target, &side, 1)?;
+    let side_options = LoadOptions { database: side.clone(), retry: true, server_pid: None, ..options.clone() };
+    load::run(&plans[..1], &side_options, &LoadControl::default())?;
+    let (rows_done, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let rows_total = plans.iter().map(ClientPlan::rows).sum();
+    let begin = Instant::now();
+    let (figures, stretches) = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| stall_report::watch(target, &side, begin, rows_total, &rows_done, &stop));
+        let control = LoadControl { keeps_samples: true, rows_done: Some(&rows_done), ..control };
+        let run = load::run(plans, options, &control);
+        stop.store(true, Ordering::Release);
+        run.map(|(figures, _)| (figures, watch.join().unwrap_or_default()))
+    })?;
+    let report = StallReport::new(&figures.samples, &stretches);
+    report.print();
+    report.save(folder)?;
+    println!("saved {}", folder.display());
+    Ok(figures)
 }
 
 pub fn query(args: &QueryArgs) -> Result<()> {

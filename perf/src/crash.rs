@@ -205,7 +205,7 @@ fn load_and_kill(
     let mut load_options = LoadOptions::new(server.address(), &campaign.database, "ms");
     load_options.rate = Some(options.rate);
     let stop = AtomicBool::new(false);
-    let control = LoadControl { log: None, stop: Some(&stop), first_sequence: campaign.sequence };
+    let control = LoadControl { stop: Some(&stop), first_sequence: campaign.sequence, ..LoadControl::default() };
     let (killed, loaded) = std::thread::scope(|scope| {
         let killer = scope.spawn(|| {
             let begin = Instant::now();

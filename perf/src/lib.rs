@@ -29,6 +29,7 @@ pub mod process;
 pub mod random;
 pub mod report;
 pub mod server;
+pub mod stall_report;
 pub mod statements;
 pub mod verify;
 pub mod workload;

@@ -11,7 +11,7 @@ use crate::report::{LoadReport, new_histogram};
 use crate::workload::{Batch, ClientPlan};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How a plan is sent.
@@ -54,6 +54,19 @@ pub struct LoadControl<'a> {
     pub stop: Option<&'a AtomicBool>,
     /// First sequence number of every client: runs on one data set follow each other.
     pub first_sequence: u64,
+    /// Every answered request is kept as a sample.
+    pub keeps_samples: bool,
+    /// Grows by the rows that are acknowledged.
+    pub rows_done: Option<&'a AtomicU64>,
+}
+
+/// One answered request.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// From the start of the run.
+    pub done: Duration,
+    pub latency: Duration,
+    pub rows: u64,
 }
 
 /// Longest pause between two tries of a batch.
@@ -72,6 +85,7 @@ struct ClientResult {
     body_bytes: u64,
     retries: u64,
     rows_unsent: u64,
+    samples: Vec<Sample>,
     finished: Duration,
 }
 
@@ -124,6 +138,7 @@ pub fn run(plans: &[ClientPlan], options: &LoadOptions, control: &LoadControl<'_
         wall_seconds: 0.0,
         latency: new_histogram(),
         rows_per_second: Vec::new(),
+        samples: Vec::new(),
         client_cpu_seconds,
         server_cpu_seconds: server_before.zip(server_after).map(|(before, after)| after - before),
         server_peak_rss_bytes: options.server_pid.and_then(|pid| process::peak_rss_bytes(pid).ok()),
@@ -137,6 +152,7 @@ pub fn run(plans: &[ClientPlan], options: &LoadOptions, control: &LoadControl<'_
         report.body_bytes += result.body_bytes;
         report.retries += result.retries;
         report.rows_unsent += result.rows_unsent;
+        report.samples.extend(result.samples);
         if report.rows_per_second.len() < result.rows_per_second.len() {
             report.rows_per_second.resize(result.rows_per_second.len(), 0);
         }
@@ -192,6 +208,7 @@ impl Sender<'_> {
             body_bytes: 0,
             retries: 0,
             rows_unsent: 0,
+            samples: Vec::new(),
             finished: Duration::ZERO,
         };
         let mut rows_before = 0;
@@ -226,7 +243,13 @@ impl Sender<'_> {
                 log.append(&entry)?;
             }
             result.entries.push(entry);
+            if self.control.keeps_samples {
+                result.samples.push(Sample { done, latency: done.saturating_sub(sent), rows: batch.rows() });
+            }
             if outcome == Outcome::Acknowledged {
+                if let Some(rows_done) = self.control.rows_done {
+                    rows_done.fetch_add(batch.rows(), Ordering::Relaxed);
+                }
                 let second = done.as_secs() as usize;
                 if result.rows_per_second.len() <= second {
                     result.rows_per_second.resize(second + 1, 0);

@@ -166,9 +166,14 @@ pub fn run(options: &MemoryOptions) -> Result<MemoryReport> {
         Storm { address: server.address(), stop: &stop, next_series: AtomicU64::new(0), series_max: options.series };
     let mut load_options = LoadOptions::new(server.address(), DATABASE, "ms");
     load_options.retry = true;
+    // Series are known once they have a row.
+    let (known, sent) = load::run(&plans, &load_options, &LoadControl::default())?;
+    if known.rows_acknowledged < spec.rows() {
+        bail!("the known series were not all taken before the storm: {:?}", known.failures);
+    }
     let pid = server.pid();
     let mut told = Told::default();
-    let mut rounds: Vec<Vec<Entry>> = Vec::new();
+    let mut rounds: Vec<Vec<Entry>> = vec![sent];
     let (mut known_rows, mut known_rows_per_second) = (0, Vec::new());
     let mut resident_series = Vec::new();
     let result: Result<()> = std::thread::scope(|scope| {

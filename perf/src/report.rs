@@ -1,5 +1,6 @@
 //! What a load run measured: figures, latency histogram, one-second series; printed and saved.
 
+use crate::load::Sample;
 use crate::process::FolderSize;
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
@@ -28,6 +29,8 @@ pub struct LoadReport {
     pub latency: Histogram<u64>,
     /// Rows acknowledged in each second of the run; the last one is cut short.
     pub rows_per_second: Vec<u64>,
+    /// Where the run was asked to keep them.
+    pub samples: Vec<Sample>,
     pub client_cpu_seconds: f64,
     pub server_cpu_seconds: Option<f64>,
     pub server_peak_rss_bytes: Option<u64>,

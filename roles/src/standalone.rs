@@ -1,7 +1,7 @@
 //! The standalone role: one data group of one replica, with the metadata embedded.
 
 use crate::{
-    data::{Budget, Founding, MemoryGauge, StartFailure, message::Message, run_core},
+    data::{Budget, Founding, MemoryGauge, StartFailure, bound_allocator, message::Message, run_core},
     data_lock::DataLock,
     identity::Identity,
     options::Options,
@@ -27,6 +27,7 @@ fn warn_of_open_door(options: &Options) {
 /// Runs a server until it is told to stop.
 pub fn run(options: Options) -> anyhow::Result<()> {
     let _lock = DataLock::exclusive(&options.data_dir)?;
+    bound_allocator(options.cores);
     let seed = Seed::from_system().context("drawing a seed")?;
     let identity = Identity::establish(&options.data_dir, options.partitions, seed.random_u64())?;
     warn_of_open_door(&options);
@@ -37,6 +38,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     reactor.spin_before_park = options.spin_before_park;
     reactor.io_memory_bytes = Budget::new(options.memory_limit_bytes, options.cores).io_bytes;
     let gauge = Arc::new(MemoryGauge::new(options.memory_limit_bytes));
+    gauge.watch().context("starting the thread that measures memory")?;
     let queries_bytes_max = Budget::queries_bytes_max(options.memory_limit_bytes);
     let founding = Founding {
         options: Arc::new(options),

@@ -33,8 +33,10 @@ pub(crate) struct Pending<F: DiskFile> {
 /// Which part of the segment a batch may use.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
-    /// All but what is kept for a trim and for the seal.
+    /// All but what is kept for commands, for a trim and for the seal.
     Frames,
+    /// All but what is kept for a trim and for the seal.
+    Commands,
     /// All but the seal.
     Trim,
     /// All.
@@ -79,8 +81,9 @@ impl<F: DiskFile> Pending<F> {
 }
 
 impl<D: Disk> Shared<D> {
-    /// See [`crate::Log::append`]; the payload is given as parts.
-    pub fn append(&self, record: Record<'_>, parts: &[&[u8]]) -> Result<Position, AppendError> {
+    /// See [`crate::Log::append`]; the payload is given as parts. `limit` is what the record may use of a segment behind
+    /// which there is no other.
+    pub fn append(&self, record: Record<'_>, parts: &[&[u8]], limit: Limit) -> Result<Position, AppendError> {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         if let Some(poison) = &state.poison {
@@ -115,7 +118,10 @@ impl<D: Disk> Shared<D> {
             return Err(AppendError::Busy);
         }
         self.check(state, &record);
-        if !self.open_batch(state, bytes, Limit::Frames) && !self.roll(state, bytes) {
+        let has_room = self.open_batch(state, bytes, Limit::Frames)
+            || self.roll(state, bytes)
+            || limit == Limit::Commands && self.open_batch(state, bytes, Limit::Commands);
+        if !has_room {
             return Err(self.refuse(state));
         }
         self.put(state, &record, head, parts, bytes);
@@ -181,7 +187,10 @@ impl<D: Disk> Shared<D> {
         }
         let offset = state.pending.next_offset(segment.sequence);
         let kept = match limit {
-            Limit::Frames => self.options.trim_reserve_bytes() + BLOCK_BYTES as u64,
+            Limit::Frames => {
+                self.options.commands_reserve_bytes() + self.options.trim_reserve_bytes() + BLOCK_BYTES as u64
+            }
+            Limit::Commands => self.options.trim_reserve_bytes() + BLOCK_BYTES as u64,
             Limit::Trim => BLOCK_BYTES as u64,
             Limit::Seal => 0,
         };
@@ -202,7 +211,7 @@ impl<D: Disk> Shared<D> {
             oldest: state.oldest,
             sealed: limit == Limit::Seal,
             buf,
-            // A trim in the reserve leaves the rest of the reserve alone.
+            // What is in a reserve leaves the rest of the reserve alone.
             room: if limit == Limit::Frames { room } else { needed },
             used: COMMIT_HEADER_BYTES,
             frames: 0,

@@ -13,7 +13,8 @@
 //!   later appends get the first error. A restart reads what is there, writes the last commit once more and syncs it
 //!   before it counts, because a system may report a sync as done after it reported one as failed.
 //! - Appending inside pre-written segments needs no space. Only the making of a segment does; when that fails, appends
-//!   are refused ([`AppendError::Full`]) and the making is tried again on their behalf.
+//!   are refused ([`AppendError::Full`]) and the making is tried again on their behalf. Each segment keeps room for
+//!   commands and hard states, so that a full log can be emptied, and opened again.
 //!
 //! What recovery can and cannot tell. A damaged commit that has any valid commit of its log behind it is damage, and the
 //! open is refused with file and offset ([`decision`] has the whole table). A damaged *last* commit looks the same as

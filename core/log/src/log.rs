@@ -2,7 +2,7 @@
 
 use crate::{
     AppendError, LogMetrics, LogOptions, OpenError, Poisoned, Record, Recovery,
-    append::Pending,
+    append::{Limit, Pending},
     groups::Groups,
     segment::Segment,
     survey::{Survey, survey},
@@ -117,7 +117,7 @@ impl<D: Disk> Log<D> {
     pub fn append(&self, record: Record<'_>) -> Result<Position, AppendError> {
         match record {
             Record::Entry { group, term, index, payload } => self.append_entry(group, term, index, &[payload]),
-            Record::HardState { .. } => self.shared.append(record, &[]),
+            Record::HardState { .. } => self.shared.append(record, &[], Limit::Commands),
         }
     }
 
@@ -132,7 +132,22 @@ impl<D: Disk> Log<D> {
         index: LogIndex,
         parts: &[&[u8]],
     ) -> Result<Position, AppendError> {
-        self.shared.append(Record::Entry { group, term, index, payload: &[] }, parts)
+        self.shared.append(Record::Entry { group, term, index, payload: &[] }, parts, Limit::Frames)
+    }
+
+    /// As [`Log::append_entry`] of an entry that is small and may be what makes room (a flush): while no other segment is
+    /// to be had it may use what is kept for such at the end of the last one.
+    ///
+    /// # Panics
+    /// As [`Log::append`].
+    pub fn append_command(
+        &self,
+        group: GroupId,
+        term: Term,
+        index: LogIndex,
+        parts: &[&[u8]],
+    ) -> Result<Position, AppendError> {
+        self.shared.append(Record::Entry { group, term, index, payload: &[] }, parts, Limit::Commands)
     }
 
     /// Waits until the record at `position`, and all before it, are durable. [`Log::run`] must be running.

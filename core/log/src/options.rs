@@ -32,9 +32,15 @@ pub struct LogOptions {
     pub segments_max: usize,
     /// Groups that may have a hard state; room for all of them is kept free in each segment.
     pub groups_max: usize,
+    /// Bytes at the end of a segment that only hard states and [`crate::Log::append_command`] may use while no other
+    /// segment is to be had: a full log still takes the commands that make room, and a start on a full disk its terms.
+    pub commands_reserve_bytes: u64,
     /// Drawn at random by the caller. Used when the folder holds no log yet; frames of another log are told apart by it.
     pub new_log_id: u64,
 }
+
+/// At most this part of a segment is kept for commands.
+const COMMANDS_RESERVE_PART: u64 = 16;
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
@@ -47,6 +53,8 @@ impl Default for LogOptions {
             pending_bytes_max: 2 * FRAME_BYTES_MAX,
             segments_max: 256,
             groups_max: 1024,
+            // Sixty-four commits of commands; a start takes one or two.
+            commands_reserve_bytes: 256 << 10,
             new_log_id: 0,
         }
     }
@@ -61,8 +69,14 @@ impl LogOptions {
 
     /// Largest frame that fits an empty segment.
     pub(crate) fn frame_bytes_max(&self) -> usize {
-        let kept = 2 * BLOCK_BYTES as u64 + self.trim_reserve_bytes() + COMMIT_HEADER_BYTES as u64;
-        (self.segment_bytes.saturating_sub(kept) as usize).min(FRAME_BYTES_MAX)
+        let kept = 2 * BLOCK_BYTES as u64 + self.trim_reserve_bytes() + self.commands_reserve_bytes();
+        (self.segment_bytes.saturating_sub(kept + COMMIT_HEADER_BYTES as u64) as usize).min(FRAME_BYTES_MAX)
+    }
+
+    /// As wanted, but a small part of a small segment.
+    pub(crate) fn commands_reserve_bytes(&self) -> u64 {
+        let bytes_max = self.segment_bytes / COMMANDS_RESERVE_PART;
+        self.commands_reserve_bytes.min(bytes_max).next_multiple_of(BLOCK_BYTES as u64)
     }
 
     pub(crate) fn check(&self) -> Result<(), OpenError> {

@@ -24,6 +24,9 @@ use std::{
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 use tidemill_raft::{GroupId, LogIndex};
 
+/// Length of the first segment of a log: room for some commits beside the reserves.
+const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
+
 pub(crate) struct Survey<D: Disk> {
     pub log_id: u64,
     pub state: State<D>,
@@ -153,7 +156,9 @@ pub(crate) async fn survey<D: Disk>(
         metrics: LogMetrics::default(),
     };
     if found.is_empty() {
-        let header = SegmentHeader { log_id, sequence: 1, segment_bytes: options.segment_bytes };
+        // Short, because somebody waits for it; those behind it are made while it fills.
+        let segment_bytes = options.segment_bytes.min(FIRST_SEGMENT_BYTES);
+        let header = SegmentHeader { log_id, sequence: 1, segment_bytes };
         let file = make(disk, folder, header).await.map_err(io("making the first segment in"))?;
         found.push(Found { sequence: 1, file: Rc::new(file), header: Ok(header) });
         walk.held.push(Held::default());

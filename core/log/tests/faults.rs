@@ -224,12 +224,117 @@ fn a_full_disk_is_left_by_releasing_entries() {
     (0..20).for_each(|seed| fill_up(seed, true));
 }
 
+/// Fills a log until it takes no more entries; returns the index of the next one.
+async fn fill(executor: &Executor, log: &Log<SimDisk>) -> u64 {
+    let mut index = 1;
+    let mut full = 0;
+    while full < 50 {
+        match log.append(entry(1, index, &[7; 3000])) {
+            Ok(position) => {
+                log.stable(position).await.unwrap();
+                index += 1;
+            }
+            Err(AppendError::Busy) => executor.yield_now().await,
+            Err(AppendError::Full) => {
+                full += 1;
+                executor.yield_now().await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    index
+}
+
+#[test]
+fn a_log_at_its_number_of_segments_still_takes_the_commands_that_empty_it() {
+    for seed in 0..10 {
+        let options = LogOptions { segments_max: 3, ..options(64 << 10, Durability::Fdatasync) };
+        let (executor, disk, log) = fresh(seed, &options);
+        let runner = run(&executor, &log);
+        executor.block_on(async {
+            let mut index = fill(&executor, &log).await;
+            // More than one block of the reserve holds is refused; what fits is as durable as anything else.
+            let large = log.append_command(GroupId(1), Term(1), LogIndex(index), &[&[9; 5000]]);
+            assert!(matches!(large, Err(AppendError::Full)));
+            for _ in 0..3 {
+                let position = log.append_command(GroupId(1), Term(1), LogIndex(index), &[b"flush"]).unwrap();
+                log.append(Record::HardState { group: GroupId(2), term: Term(index), vote: Some(1) }).unwrap();
+                log.stable(position).await.unwrap();
+                index += 1;
+                if log.append(entry(1, index, &[7; 3000])).is_ok() {
+                    panic!("the reserve is not for entries");
+                }
+                // Where the reserve has ended a command is refused like everything else.
+                if log.append_command(GroupId(1), Term(1), LogIndex(index), &[b"x"]).is_err() {
+                    break;
+                }
+                index += 1;
+            }
+            log.release(GroupId(1), LogIndex(index - 1));
+            let position = loop {
+                match log.append(entry(1, index, &[8; 3000])) {
+                    Ok(position) => break position,
+                    Err(AppendError::Busy | AppendError::Full) => executor.yield_now().await,
+                    Err(error) => panic!("{error}"),
+                }
+            };
+            log.stable(position).await.unwrap();
+            log.close();
+            runner.join().await.unwrap();
+        });
+        let after = disk.crash(Crash::Drop, seed);
+        let mut truth = Truth::default();
+        truth.released.insert(1, 0);
+        let opened = block_on(0, Log::open(after, FOLDER, options, |_| LogIndex(0)));
+        assert!(opened.is_err() || opened.is_ok_and(|(_, recovery)| recovery.cut().is_none()), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_log_whose_last_segment_is_full_opens_on_a_full_disk_and_takes_terms() {
+    let options = options(64 << 10, Durability::Fdatasync);
+    let (executor, disk, log) = fresh(3, &options);
+    let runner = run(&executor, &log);
+    disk.set_capacity(Some(disk.used_bytes()));
+    let next = executor.block_on(async {
+        let next = fill(&executor, &log).await;
+        log.close();
+        runner.join().await.unwrap();
+        next
+    });
+    for start in 0..3u64 {
+        let (log, mut recovery) =
+            executor.block_on(Log::open(disk.clone(), FOLDER, options.clone(), |_| LogIndex(0))).unwrap();
+        let mut entries = 0;
+        executor.block_on(async {
+            while let Some(record) = recovery.next().await.unwrap() {
+                entries += u64::from(matches!(record, Record::Entry { .. }));
+            }
+        });
+        assert_eq!(entries, next - 1 + start);
+        drop(recovery);
+        let runner = run(&executor, &log);
+        executor.block_on(async {
+            let term = Term(2 + start);
+            let append = || log.append(Record::HardState { group: GroupId(1), term, vote: Some(1) });
+            while matches!(append(), Err(AppendError::Busy)) {
+                log.room().await;
+            }
+            let opening = log.append_command(GroupId(1), term, LogIndex(next + start), &[]).unwrap();
+            log.stable(opening).await.unwrap();
+            assert!(matches!(log.append(entry(2, 1, &[1; 3000])), Err(AppendError::Full | AppendError::Busy)));
+            log.close();
+            runner.join().await.unwrap();
+        });
+    }
+}
+
 #[test]
 fn limits_are_held() {
     let mut small = options(64 << 10, Durability::Dsync);
     small.pending_bytes_max = 64 << 10;
     let (executor, _, log) = fresh(5, &small);
-    let largest = (64 << 10) - 3 * 4096 - 64 - 32;
+    let largest = (64 << 10) - 4 * 4096 - 64 - 32;
     match log.append(entry(1, 1, &vec![0; largest + 1])) {
         Err(AppendError::TooLarge { bytes, bytes_max }) => assert_eq!((bytes, bytes_max), (largest + 33, largest + 32)),
         other => panic!("{other:?}"),
@@ -252,7 +357,7 @@ fn limits_are_held() {
     });
     for wrong in [
         LogOptions { segment_bytes: 5000, ..small.clone() },
-        LogOptions { segment_bytes: 12 << 10, ..small.clone() },
+        LogOptions { segment_bytes: 16 << 10, ..small.clone() },
         LogOptions { batch_bytes: 0, ..small.clone() },
         LogOptions { pending_bytes_max: 10, ..small.clone() },
         LogOptions { segments_max: 1, ..small.clone() },

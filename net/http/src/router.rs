@@ -206,11 +206,23 @@ impl<S: Service> Core<S> {
         match route {
             Route::Query => {
                 let takes_gzip = accept::takes_gzip(&head.headers);
-                query(QueryCall { service, options, spelling, takes_gzip, metrics, received, caller }, head, &url, incoming)
-                    .await
+                query(
+                    QueryCall { service, options, spelling, takes_gzip, metrics, received, caller },
+                    head,
+                    &url,
+                    incoming,
+                )
+                .await
             }
             Route::Write(dialect) => {
-                write(WriteCall { service, options, spelling, metrics, received, caller }, dialect, head, &url, incoming).await
+                write(
+                    WriteCall { service, options, spelling, metrics, received, caller },
+                    dialect,
+                    head,
+                    &url,
+                    incoming,
+                )
+                .await
             }
             Route::Flux => Reply::of_type(StatusCode::FORBIDDEN, TEXT_PLAIN, FLUX_DISABLED),
             Route::Ping => self.ping(&head.method, &url),

@@ -19,9 +19,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// After a failed flush, before the next try.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// How often the process is measured, and how often when it is near its limit.
-const MEASURE_EVERY: Duration = Duration::from_millis(100);
-const MEASURE_EVERY_NEAR: Duration = Duration::from_millis(10);
 /// Looks without an entry after which the log is settled (see `tidemill_log`).
 const IDLE_LOOKS: u32 = 5;
 
@@ -41,15 +38,6 @@ impl DataCore {
                 self.replicas.log().settle();
             }
             self.context.sleep(LOOK_PAUSE).await;
-        }
-    }
-
-    /// Keeps the gauge of the process up to date until the core stops. To be run on one core.
-    pub(crate) async fn measure_memory(self: Rc<Self>) {
-        while !self.stopping.get() {
-            self.gauge.measure();
-            let pause = if self.gauge.is_near() { MEASURE_EVERY_NEAR } else { MEASURE_EVERY };
-            self.context.sleep(pause).await;
         }
     }
 

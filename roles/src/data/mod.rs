@@ -18,7 +18,7 @@ pub mod write;
 
 pub use budget::Budget;
 pub use core::DataCore;
-pub use memory_gauge::MemoryGauge;
+pub use memory_gauge::{MemoryGauge, bound_allocator};
 pub(crate) use metadata::{META_GROUP, MetaMachine};
 pub use series_admission::SeriesRefusal;
 pub use start::{Founding, StartFailure, run_core};

@@ -159,9 +159,6 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     let run_commits = context.spawn(latency, "commits", async move { commits.replicas.run_commits().await });
     context.spawn(latency, "mail", core.clone().read_mail()).detach();
     let maintenance = context.spawn(context.queues.background, "maintenance", core.clone().maintain());
-    if is_meta {
-        context.spawn(latency, "memory gauge", core.clone().measure_memory()).detach();
-    }
     if let Some(machine) = &meta_machine {
         context.spawn(latency, "metadata", core.clone().lead_meta(machine.clone())).detach();
     }

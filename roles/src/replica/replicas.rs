@@ -93,7 +93,7 @@ impl<D: Disk> Replicas<D> {
         }
         let group = Rc::new(Group::new(raft, machine, self.unapplied_bytes.clone()));
         for entry in output.append {
-            let append = |log: &Log<D>| log.append_entry(id, entry.term, entry.index, &[]);
+            let append = |log: &Log<D>| log.append_command(id, entry.term, entry.index, &[]);
             let position = self.append_when_ready(append).await?;
             let (_, slot) = Ticket::new();
             group.push(entry.term, entry.index, None, slot);
@@ -133,7 +133,12 @@ impl<D: Disk> Replicas<D> {
         let (ticket, slot) = Ticket::new();
         for Entry { term, index, content } in output.append {
             let parts = content.data().map_or([&[][..]; 2], Payload::parts);
-            match self.log.append_entry(id, term, index, &parts) {
+            let appended = match content.data() {
+                Some(Payload::Batch(_)) => self.log.append_entry(id, term, index, &parts),
+                // What may be what makes room.
+                Some(Payload::Command(_)) | None => self.log.append_command(id, term, index, &parts),
+            };
+            match appended {
                 Ok(position) => {
                     let payload = match content {
                         Content::Data(payload) => Some(payload),

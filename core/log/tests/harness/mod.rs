@@ -22,6 +22,7 @@ pub fn options(segment_bytes: u64, durability: Durability) -> LogOptions {
         pending_bytes_max: 1 << 20,
         segments_max: 64,
         groups_max: 16,
+        commands_reserve_bytes: 4 << 10,
         new_log_id: 0x7469_6465,
     }
 }
