@@ -32,8 +32,9 @@ impl<D: Disk> Shared<D> {
             return Err(poison.clone());
         }
         if state.pending.batches.is_empty() && state.unsettled && (state.settle_wanted || state.closed) {
-            // Without room there will be a seal or a trim behind the newest commit soon enough.
-            self.open_batch(state, 0, Limit::Frames);
+            // In the room for commands if there is no other; without that, too, there will be a seal or a trim behind the
+            // newest commit soon enough.
+            let _ = self.open_batch(state, 0, Limit::Frames) || self.open_batch(state, 0, Limit::Commands);
         }
         if state.pending.batches.is_empty() {
             state.settle_wanted = false;

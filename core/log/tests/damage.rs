@@ -10,7 +10,7 @@ use tidemill_disk::{
 use tidemill_log::{Durability, LogOptions, OpenError, Record, decision::Finding};
 use tidemill_raft::{GroupId, LogIndex, Term};
 
-const SEGMENT_BYTES: usize = 32 << 10;
+const SEGMENT_BYTES: usize = 36 << 10;
 
 fn small() -> LogOptions {
     options(SEGMENT_BYTES as u64, Durability::Fdatasync)

@@ -292,7 +292,8 @@ fn a_log_at_its_number_of_segments_still_takes_the_commands_that_empty_it() {
 
 #[test]
 fn a_log_whose_last_segment_is_full_opens_on_a_full_disk_and_takes_terms() {
-    let options = options(64 << 10, Durability::Fdatasync);
+    // Eight blocks are kept for commands: each start and each end takes one.
+    let options = LogOptions { commands_reserve_bytes: 32 << 10, ..options(512 << 10, Durability::Fdatasync) };
     let (executor, disk, log) = fresh(3, &options);
     let runner = run(&executor, &log);
     disk.set_capacity(Some(disk.used_bytes()));
