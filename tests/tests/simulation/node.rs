@@ -32,6 +32,7 @@ pub fn log_options() -> LogOptions {
         pending_bytes_max: 256 << 10,
         segments_max: 512,
         groups_max: 16,
+        commands_reserve_bytes: 16 << 10,
         new_log_id: 0x7469_6465,
     }
 }

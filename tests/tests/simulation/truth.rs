@@ -1,6 +1,7 @@
 //! What the node was told, and what must therefore be found.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use tidemill_column::Value;
 use tidemill_disk::sim::SimDisk;
 use tidemill_store::{DatabaseId, Partition, ReadError, ScanField, ShardGroupId};
@@ -135,9 +136,8 @@ async fn everything(partition: &Partition<SimDisk>) -> Result<Model, ReadError> 
         let (series, fields) = {
             let index = partition.index(DatabaseId(DATABASE)).expect("it was there");
             let series = index.find(xxh3_64(&key), &key).expect("a series of the index");
-            let field =
-                |name: &&str| ScanField { name: name.as_bytes().into(), ids: index.field_ids(b"m", name.as_bytes()) };
-            (series, FIELDS.iter().map(field).collect::<Vec<_>>())
+            let field = |name: &&str| ScanField::of(&index, b"m", name.as_bytes());
+            (series, FIELDS.iter().map(field).collect::<Rc<[_]>>())
         };
         let view = partition.view(&groups);
         let range = (i64::MIN, i64::MAX);
