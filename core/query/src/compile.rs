@@ -3,6 +3,7 @@
 use crate::QueryError;
 use crate::functions::{Function, check_call, without_distinct_keyword};
 use crate::limit::SelectLimits;
+use crate::math::MathFunction;
 use crate::window::Windows;
 use tidemill_column::{TIME_MAX, TIME_MIN};
 use tidemill_influxql::{
@@ -200,22 +201,18 @@ fn sources(select: &SelectStatement, options: &CompileOptions) -> Result<Vec<Sou
 
 /// Functions in a condition work on rows: those of windows have no meaning there.
 fn check_condition(condition: &Expr) -> Result<(), QueryError> {
-    let Some(call) = condition.calls().first().copied() else { return Ok(()) };
-    match Function::named(&call.name) {
-        Err(QueryError::NotSupported(what)) if is_row_function(&call.name) => {
-            Err(QueryError::not_supported(format!("{what} in WHERE")))
+    match condition {
+        Expr::Paren(inner) => check_condition(inner),
+        Expr::Binary { left, right, .. } => {
+            check_condition(left)?;
+            check_condition(right)
         }
-        _ => Err(QueryError::invalid(format!("invalid function call in condition: {}", Expr::Call(call.clone())))),
+        Expr::Call(call) => match MathFunction::of(call)? {
+            Some(_) => call.arguments.iter().try_for_each(check_condition),
+            None => Err(QueryError::invalid(format!("invalid function call in condition: {condition}"))),
+        },
+        _ => Ok(()),
     }
-}
-
-/// Functions of single values.
-fn is_row_function(name: &str) -> bool {
-    const NAMES: [&str; 19] = [
-        "abs", "acos", "asin", "atan", "atan2", "ceil", "cos", "exp", "floor", "ln", "log", "log10", "log2", "pow",
-        "round", "sin", "sqrt", "tan", "trunc",
-    ];
-    NAMES.contains(&name)
 }
 
 impl Survey {
@@ -238,6 +235,11 @@ impl Survey {
                     if !side.is_literal() || matches!(**side, Expr::Regex(_)) {
                         self.visit(side, false)?;
                     }
+                }
+            }
+            Expr::Call(call) if MathFunction::of(call)?.is_some() => {
+                for argument in call.arguments.iter().filter(|argument| !argument.is_literal()) {
+                    self.visit(argument, wildcards)?;
                 }
             }
             Expr::Call(call) => {

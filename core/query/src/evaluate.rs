@@ -4,6 +4,7 @@
 //! either side gives no value. Types were checked when the plan was made; a mismatch that is left gives no value.
 //! The leaves are numbered; what they stand for (fields, tags, results of functions) is the caller's.
 
+use crate::math::MathFunction;
 use std::borrow::Cow;
 use tidemill_column::{Bitmap, Column, FieldType, Value, Values};
 use tidemill_influxql::{BinaryOperator, RegexLiteral};
@@ -21,6 +22,10 @@ pub(crate) enum EvalExpr {
         right: Box<EvalExpr>,
         /// Whether `/` between integers truncates, as it does in WHERE but not in the SELECT list.
         integer_division: bool,
+    },
+    Math {
+        function: MathFunction,
+        arguments: Vec<EvalExpr>,
     },
 }
 
@@ -48,6 +53,10 @@ impl EvalExpr {
             EvalExpr::Binary { operator, left, right, integer_division } => {
                 let (left, right) = (left.evaluate(leaves), right.evaluate(leaves));
                 arithmetic(*operator, &left, &right, *integer_division)
+            }
+            EvalExpr::Math { function, arguments } => {
+                let arguments: Vec<Evaluated<'_>> = arguments.iter().map(|one| one.evaluate(leaves)).collect();
+                math(*function, &arguments)
             }
         }
     }
@@ -250,6 +259,46 @@ fn arithmetic<'a>(
         (Evaluated::Constant(_), Evaluated::Constant(_)) => column.value(0).map_or(Evaluated::Nil, Evaluated::Constant),
         _ => Evaluated::Column(Cow::Owned(column)),
     }
+}
+
+/// A function of single values, row by row.
+fn math<'a>(function: MathFunction, arguments: &[Evaluated<'_>]) -> Evaluated<'a> {
+    let column = match arguments {
+        [Evaluated::Constant(value)] => match value {
+            Value::Integer(value) if function.is_integral() => {
+                return Evaluated::Constant(Value::Integer(function.of_integer(*value)));
+            }
+            Value::Unsigned(_) if function.is_integral() => return Evaluated::Constant(value.clone()),
+            value => match crate::math::number(value).map(|value| function.of_float(value)) {
+                Some(value) if !value.is_nan() => return Evaluated::Constant(Value::Float(value)),
+                _ => return Evaluated::Nil,
+            },
+        },
+        [Evaluated::Column(column)] => match &column.values {
+            Values::Integer(values) if function.is_integral() => {
+                let values = values.iter().map(|value| function.of_integer(*value)).collect();
+                Column { values: Values::Integer(values), valid: column.valid.clone() }
+            }
+            Values::Unsigned(_) if function.is_integral() => column.as_ref().clone(),
+            _ => {
+                let Some(values) = arguments[0].floats() else { return Evaluated::Nil };
+                let values = values.combine(&Operand::Constant(0.0), column.len(), |value, _| function.of_float(value));
+                float_column(values, column.valid.clone())
+            }
+        },
+        [first, second] => {
+            let rows = first.row_count().max(second.row_count());
+            let (Some(a), Some(b)) = (first.floats(), second.floats()) else { return Evaluated::Nil };
+            let values = a.combine(&b, rows, |a, b| function.of_floats(a, b));
+            let column = float_column(values, both_valid(first.valid(), second.valid()));
+            if let (Evaluated::Constant(_), Evaluated::Constant(_)) = (first, second) {
+                return column.value(0).map_or(Evaluated::Nil, Evaluated::Constant);
+            }
+            column
+        }
+        _ => return Evaluated::Nil,
+    };
+    Evaluated::Column(Cow::Owned(column))
 }
 
 /// Which of `rows` rows satisfy the comparison. A row without a value on either side does not, whatever the operator;

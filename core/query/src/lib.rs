@@ -20,6 +20,7 @@ mod fill;
 mod finish;
 mod functions;
 mod limit;
+mod math;
 mod merge;
 mod names;
 mod part;

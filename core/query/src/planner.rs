@@ -8,6 +8,7 @@ use crate::condition::Condition;
 use crate::evaluate::EvalExpr;
 use crate::functions::Function;
 use crate::limit::{RowLimit, SeriesLimit};
+use crate::math::MathFunction;
 use crate::names::column_names;
 use crate::plan::{Aggregate, CallPlan, Finish, LeafRef, Output, Plan, ReadColumn, ScanPlan, Shape, Work};
 use crate::resolve::ConditionResolver;
@@ -167,9 +168,12 @@ fn shown_columns(work: &Work) -> (BTreeSet<usize>, BTreeSet<usize>) {
     }
 }
 
-/// The calls of an expression that are not arguments of others.
+/// The calls of an expression that are not arguments of others; functions of single values are looked through.
 fn outer_calls<'a>(expr: &'a Expr, calls: &mut Vec<&'a Call>) {
     match expr {
+        Expr::Call(call) if MathFunction::named(&call.name).is_some() => {
+            call.arguments.iter().for_each(|argument| outer_calls(argument, calls));
+        }
         Expr::Call(call) => calls.push(call),
         Expr::Paren(inner) => outer_calls(inner, calls),
         Expr::Binary { left, right, .. } => {
@@ -180,12 +184,15 @@ fn outer_calls<'a>(expr: &'a Expr, calls: &mut Vec<&'a Call>) {
     }
 }
 
-/// References of an expression outside of calls.
+/// References of an expression outside of calls that are computed over rows.
 fn plain_references(expr: &Expr) -> usize {
     match expr {
         Expr::VarRef(_) => 1,
         Expr::Paren(inner) => plain_references(inner),
         Expr::Binary { left, right, .. } => plain_references(left) + plain_references(right),
+        Expr::Call(call) if MathFunction::named(&call.name).is_some() => {
+            call.arguments.iter().map(plain_references).sum()
+        }
         _ => 0,
     }
 }
@@ -341,6 +348,7 @@ impl Planner<'_> {
                 let first = if self.aggregates { self.call_count } else { 0 };
                 (leaf.map_or(EvalExpr::Nil, |leaf| EvalExpr::Leaf(first + leaf)), expr_type)
             }
+            Expr::Call(call) if let Some(function) = MathFunction::named(&call.name) => self.math(function, call)?,
             Expr::Call(call) => {
                 let index = self.calls.iter().position(|(other, _)| other == call);
                 let Some(index) = index else { return Ok((EvalExpr::Nil, ExprType::Unknown)) };
@@ -377,6 +385,23 @@ impl Planner<'_> {
                 (EvalExpr::Literal(value), literal_type(literal))
             }
         })
+    }
+
+    fn math(&mut self, function: MathFunction, call: &Call) -> Result<(EvalExpr, ExprType), QueryError> {
+        let mut arguments = Vec::with_capacity(call.arguments.len());
+        let mut types = Vec::with_capacity(call.arguments.len());
+        for argument in &call.arguments {
+            let (expr, expr_type) = self.expression(argument)?;
+            arguments.push(expr);
+            types.push(expr_type);
+        }
+        let expr_type = match types.as_slice() {
+            [ExprType::Field(argument)] => ExprType::Field(function.result_type(*argument)),
+            [ExprType::Field(_), ExprType::Field(_)] => ExprType::Field(FieldType::Float),
+            [one] => *one,
+            _ => ExprType::Unknown,
+        };
+        Ok((EvalExpr::Math { function, arguments }, expr_type))
     }
 
     /// The text of an expression with the types of its names, as error texts show it.

@@ -3,6 +3,7 @@
 use crate::QueryError;
 use crate::condition::Condition;
 use crate::evaluate::EvalExpr;
+use crate::math::MathFunction;
 use crate::planner::Columns;
 use crate::schema::{Meaning, SourceSchema, meaning};
 use crate::tag_filter::TagTest;
@@ -135,6 +136,10 @@ impl<'a> ConditionResolver<'a> {
                 right: Box::new(self.value(right)),
                 integer_division: true,
             },
+            Expr::Call(call) if let Some(function) = MathFunction::named(&call.name) => {
+                let arguments = call.arguments.iter().map(|argument| self.value(argument)).collect();
+                EvalExpr::Math { function, arguments }
+            }
             _ => EvalExpr::Nil,
         }
     }

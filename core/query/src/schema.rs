@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use tidemill_column::FieldType;
-use tidemill_influxql::{DataType, Expr, RegexLiteral, VarRef, WildcardKind};
+use tidemill_influxql::{Call, DataType, Expr, RegexLiteral, VarRef, WildcardKind};
 
 use crate::QueryError;
 use crate::compile::CompiledField;
 use crate::functions::Function;
+use crate::math::MathFunction;
 use crate::names::name_of;
 
 /// One measurement that a source came to.
@@ -157,9 +158,10 @@ impl Names {
                     let matching = candidates.iter().filter(|candidate| regex.is_match(candidate.name.as_bytes()));
                     expanded.extend(matching.map(|one| CompiledField { expr: one.expr(), alias: None }));
                 }
-                Expr::Call(call) => match call.arguments.first() {
+                Expr::Call(call) => match innermost(call).arguments.first() {
                     Some(Expr::Wildcard(WildcardKind::Tag)) => {
-                        return Err(QueryError::invalid(format!("unable to use tag wildcard in {}()", call.name)));
+                        let name = &innermost(call).name;
+                        return Err(QueryError::invalid(format!("unable to use tag wildcard in {name}()")));
                     }
                     Some(Expr::Wildcard(_)) => self.expand_call(field, &candidates, None, &mut expanded)?,
                     Some(Expr::Regex(regex)) => self.expand_call(field, &candidates, Some(regex), &mut expanded)?,
@@ -179,16 +181,21 @@ impl Names {
         expanded: &mut Vec<CompiledField>,
     ) -> Result<(), QueryError> {
         let Expr::Call(call) = &field.expr else { return Ok(()) };
-        let function = Function::named(&call.name)?;
+        let inner = innermost(call);
+        let accepts: Box<dyn Fn(FieldType) -> bool> = match MathFunction::named(&inner.name) {
+            Some(_) => Box::new(|field_type| !matches!(field_type, FieldType::String | FieldType::Boolean)),
+            None => {
+                let function = Function::named(&inner.name)?;
+                Box::new(move |field_type| function.accepts(field_type))
+            }
+        };
         let prefix = field.alias.clone().unwrap_or_else(|| name_of(&field.expr));
         for candidate in candidates {
-            let accepted = candidate.field_type.is_some_and(|field_type| function.accepts(field_type))
+            let accepted = candidate.field_type.is_some_and(&accepts)
                 && regex.is_none_or(|regex| regex.is_match(candidate.name.as_bytes()));
             if accepted {
                 let mut call = call.clone();
-                if let Some(argument) = call.arguments.first_mut() {
-                    *argument = candidate.expr();
-                }
+                set_innermost(&mut call, candidate.expr());
                 let alias = Some(format!("{prefix}_{}", candidate.name));
                 expanded.push(CompiledField { expr: Expr::Call(call), alias });
             }
@@ -215,6 +222,22 @@ impl Names {
         // Stable: fields stand in front of tags.
         candidates.sort_by(|a, b| a.name.cmp(&b.name));
         candidates
+    }
+}
+
+/// The call that a wildcard stands in: calls are looked through by their first arguments.
+fn innermost(call: &Call) -> &Call {
+    match call.arguments.first() {
+        Some(Expr::Call(inner)) => innermost(inner),
+        _ => call,
+    }
+}
+
+fn set_innermost(call: &mut Call, argument: Expr) {
+    match call.arguments.first_mut() {
+        Some(Expr::Call(inner)) => set_innermost(inner, argument),
+        Some(first) => *first = argument,
+        None => {}
     }
 }
 
