@@ -4,10 +4,11 @@ use crate::QueryError;
 use crate::functions::{Function, check_call, without_distinct_keyword};
 use crate::limit::SelectLimits;
 use crate::math::MathFunction;
+use crate::stream::{StreamFunction, StreamSpec, check_stream};
 use crate::window::Windows;
 use tidemill_column::{TIME_MAX, TIME_MIN};
 use tidemill_influxql::{
-    Expr, Fill, MeasurementName, RegexLiteral, SelectStatement, Source, TimeContext, TimeOffset, split_time,
+    Call, Expr, Fill, MeasurementName, RegexLiteral, SelectStatement, Source, TimeContext, TimeOffset, split_time,
 };
 
 /// What a statement is compiled with.
@@ -30,7 +31,15 @@ pub struct Compiled {
     pub(crate) condition: Option<Expr>,
     pub(crate) windows: Windows,
     pub(crate) time_range: (i64, i64),
-    sources: Vec<SourceRequest>,
+    /// Calls that work on rows look back behind the time range.
+    pub(crate) read_range: (i64, i64),
+    /// Draws samples.
+    pub(crate) seed: u64,
+    /// The calls are computed on their own and joined.
+    pub(crate) is_joined: bool,
+    /// One of several calls: a selector stands at the start of its window, and not at its point.
+    pub(crate) is_one_of_several: bool,
+    pub(crate) sources: Vec<SourceRequest>,
 }
 
 /// One field of the SELECT list.
@@ -60,6 +69,11 @@ pub enum MeasurementSelector {
 /// What the fields of a statement have in common, for the rules about mixing them.
 struct Survey {
     limit: u64,
+    is_cut: bool,
+    /// There are functions over rows.
+    streams: bool,
+    /// Windows that these look back to.
+    windows_back: u64,
     functions: Vec<(String, Function)>,
     plain: bool,
     only_selectors: bool,
@@ -87,6 +101,9 @@ pub fn compile(select: &SelectStatement, options: &CompileOptions) -> Result<Com
 
     let mut survey = Survey {
         limit: select.limit,
+        is_cut: time.is_some(),
+        streams: false,
+        windows_back: 0,
         functions: Vec::new(),
         plain: false,
         only_selectors: true,
@@ -119,7 +136,20 @@ pub fn compile(select: &SelectStatement, options: &CompileOptions) -> Result<Com
             windows
         }
     };
-    Ok(Compiled { select: select.clone(), fields, time_alias, condition, windows, time_range, sources })
+    let read_range = look_back(time_range, windows, survey.windows_back, select.is_ascending());
+    Ok(Compiled {
+        select: select.clone(),
+        fields,
+        time_alias,
+        condition,
+        windows,
+        time_range,
+        read_range,
+        seed: options.now_ns as u64,
+        is_joined: survey.streams,
+        is_one_of_several: false,
+        sources,
+    })
 }
 
 impl Compiled {
@@ -130,7 +160,18 @@ impl Compiled {
 
     /// ns, inclusive. Nothing outside can change the answer. Empty when the first is larger.
     pub fn time_range(&self) -> (i64, i64) {
-        self.time_range
+        self.read_range
+    }
+}
+
+/// The range with so many windows before it, in the order of the answer.
+pub(crate) fn look_back(range: (i64, i64), windows: Windows, count: u64, is_ascending: bool) -> (i64, i64) {
+    let back = i64::try_from(count).unwrap_or(i64::MAX).saturating_mul(windows.interval());
+    match is_ascending {
+        _ if back == 0 || range.0 > range.1 => range,
+        true if range.0 <= TIME_MIN => range,
+        true => (range.0.saturating_sub(back).max(TIME_MIN), range.1),
+        false => (range.0, range.1.saturating_add(back).min(TIME_MAX)),
     }
 }
 
@@ -246,6 +287,11 @@ impl Survey {
                 if let Some((name, _)) = self.functions.iter().find(|(_, function)| function.ranks()) {
                     return Err(cannot_combine(name));
                 }
+                if let Some(function) = StreamFunction::named(&call.name) {
+                    check_stream(function, call, wildcards, self.limit, self.is_cut)?;
+                    self.stream(call);
+                    return Ok(());
+                }
                 let function = check_call(call, wildcards, self.limit)?;
                 let expands = matches!(call.arguments.first(), Some(Expr::Wildcard(_) | Expr::Regex(_)));
                 self.only_selectors = self.only_selectors && function.selects() && !expands;
@@ -261,11 +307,33 @@ impl Survey {
         Ok(())
     }
 
+    /// Notes what a call that works on rows takes.
+    fn stream(&mut self, call: &Call) {
+        self.streams = true;
+        self.only_selectors = false;
+        let mut back = 0;
+        let mut outer = call;
+        while let Some(function) = StreamFunction::named(&outer.name) {
+            back += StreamSpec::of(function, outer, Windows::whole((0, 0)), false, 0).windows_back();
+            match outer.arguments.first() {
+                Some(Expr::Call(inner)) => outer = inner,
+                _ => return,
+            }
+        }
+        self.windows_back = self.windows_back.max(back);
+        if let Ok(function) = Function::named(&outer.name) {
+            self.functions.push((outer.name.clone(), function));
+        }
+    }
+
     fn check(&self, fields: &[CompiledField], fill: Fill, is_cut: bool) -> Result<(), QueryError> {
         if fields.is_empty() {
             return Err(QueryError::invalid("at least 1 non-time field must be queried"));
         }
-        if self.functions.is_empty() {
+        if self.streams && self.plain {
+            return Err(QueryError::invalid("mixing aggregate and non-aggregate queries is not supported"));
+        }
+        if self.functions.is_empty() && !self.streams {
             return match fill {
                 Fill::None => Err(QueryError::invalid("fill(none) must be used with a function")),
                 Fill::Linear => Err(QueryError::invalid("fill(linear) must be used with a function")),
@@ -274,11 +342,11 @@ impl Survey {
             };
         }
         let ranking = self.functions.iter().find(|(_, function)| function.ranks());
-        if let (Some((name, _)), true) = (ranking, self.functions.len() > 1) {
+        if let (Some((name, _)), true) = (ranking, self.streams || self.functions.len() > 1) {
             return Err(cannot_combine(name));
         }
         let distinct = self.functions.iter().any(|(_, function)| *function == Function::Distinct);
-        if distinct && (self.functions.len() > 1 || self.plain) {
+        if distinct && (self.streams || self.functions.len() > 1 || self.plain) {
             return Err(QueryError::invalid(
                 "aggregate function distinct() cannot be combined with other functions or fields",
             ));

@@ -4,7 +4,8 @@ use crate::QueryError;
 use tidemill_column::FieldType;
 use tidemill_influxql::{Call, Expr};
 
-/// Functions that are executed.
+/// Functions over the values of a window. Those over the rows of a series are
+/// [`StreamFunction`](crate::stream::StreamFunction)s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Function {
     Count,
@@ -24,32 +25,9 @@ pub(crate) enum Function {
     Bottom,
 }
 
-/// Functions of the language that are not executed yet.
-const NOT_SUPPORTED: [&str; 19] = [
-    "chande_momentum_oscillator",
-    "cumulative_sum",
-    "derivative",
-    "difference",
-    "double_exponential_moving_average",
-    "elapsed",
-    "exponential_moving_average",
-    "holt_winters",
-    "holt_winters_with_fit",
-    "integral",
-    "kaufmans_adaptive_moving_average",
-    "kaufmans_efficiency_ratio",
-    "moving_average",
-    "non_negative_derivative",
-    "non_negative_difference",
-    "relative_strength_index",
-    "sample",
-    "triple_exponential_derivative",
-    "triple_exponential_moving_average",
-];
-
 impl Function {
     /// # Errors
-    /// There is no such function, or it is not executed yet.
+    /// There is no such function.
     pub(crate) fn named(name: &str) -> Result<Function, QueryError> {
         Ok(match name {
             "count" => Function::Count,
@@ -67,9 +45,6 @@ impl Function {
             "distinct" => Function::Distinct,
             "top" => Function::Top,
             "bottom" => Function::Bottom,
-            name if NOT_SUPPORTED.contains(&name) => {
-                return Err(QueryError::not_supported(format!("function {name}()")));
-            }
             name => return Err(QueryError::invalid(format!("undefined function {name}()"))),
         })
     }
@@ -161,7 +136,7 @@ fn wrong_count(name: &str, expected: usize, got: usize) -> QueryError {
     QueryError::invalid(format!("invalid number of arguments for {name}, expected {expected}, got {got}"))
 }
 
-fn check_field(name: &str, field: &Expr, wildcards: bool) -> Result<(), QueryError> {
+pub(crate) fn check_field(name: &str, field: &Expr, wildcards: bool) -> Result<(), QueryError> {
     match field {
         Expr::VarRef(_) => Ok(()),
         Expr::Wildcard(_) | Expr::Regex(_) if wildcards => Ok(()),

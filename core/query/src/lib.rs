@@ -2,7 +2,8 @@
 //!
 //! Owns the way from a parsed statement to rows: [`compile`] checks what needs no schema, [`Compiled::plan`] resolves
 //! names, [`PartExec`] runs one partition's part of a scan over batches of points that it is given, and [`Merge`] joins
-//! the parts' outputs into the answer. The driver reads series, moves outputs between cores, and charges
+//! the parts' outputs into the answer. A statement whose calls work on rows has a plan a call, whose answers [`Join`]
+//! joins. The driver reads series, moves outputs between cores, and charges
 //! [`PartExec::bytes_held`] and [`Merge::bytes_held`] to the query's budget.
 //!
 //! Invariants: memory is bounded by groups and windows at hand, never by rows read or answered; the answer depends on
@@ -19,6 +20,7 @@ mod evaluate;
 mod fill;
 mod finish;
 mod functions;
+mod join;
 mod limit;
 mod math;
 mod merge;
@@ -30,12 +32,14 @@ mod resolve;
 mod result;
 mod rows;
 mod schema;
+mod stream;
 mod tag_filter;
 mod window;
 
 pub use accumulator::BlockSummary;
 pub use compile::{CompileOptions, Compiled, MeasurementSelector, SourceRequest, compile};
 pub use error::QueryError;
+pub use join::{Join, JoinDemand};
 pub use limit::{RowLimit, SelectLimits, SeriesLimit};
 pub use merge::{Merge, MergeDemand};
 pub use part::{

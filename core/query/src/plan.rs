@@ -6,6 +6,7 @@
 use crate::accumulator::AccumulatorSpec;
 use crate::condition::Condition;
 use crate::evaluate::EvalExpr;
+use crate::join::Leg;
 use crate::limit::{RowLimit, SeriesLimit};
 use crate::tag_filter::TagFilter;
 use crate::window::Windows;
@@ -153,12 +154,18 @@ pub(crate) struct Shape {
 pub struct Plan {
     pub(crate) shape: Arc<Shape>,
     pub(crate) scans: Vec<Arc<ScanPlan>>,
+    pub(crate) legs: Vec<Leg>,
 }
 
 impl Plan {
     /// One scan per measurement, database and retention policy; every partition runs each of them.
     pub fn scans(&self) -> &[Arc<ScanPlan>] {
         &self.scans
+    }
+
+    /// Plans whose answers are joined to that of this one, which then scans nothing itself.
+    pub fn legs(&self) -> impl Iterator<Item = &Arc<Plan>> {
+        self.legs.iter().map(|leg| &leg.plan)
     }
 
     /// ns, inclusive.

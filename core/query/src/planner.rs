@@ -3,20 +3,22 @@
 use crate::QueryError;
 use crate::accumulator::{AccumulatorKind, AccumulatorSpec, Better, Keep, PickKind};
 use crate::arithmetic_type::{ExprType, binary_type, literal_type};
-use crate::compile::Compiled;
+use crate::compile::{Compiled, CompiledField, look_back};
 use crate::condition::Condition;
 use crate::evaluate::EvalExpr;
 use crate::functions::Function;
+use crate::join::Leg;
 use crate::limit::{RowLimit, SeriesLimit};
 use crate::math::MathFunction;
 use crate::names::column_names;
 use crate::plan::{Aggregate, CallPlan, Finish, LeafRef, Output, Plan, ReadColumn, ScanPlan, Shape, Work};
 use crate::resolve::ConditionResolver;
 use crate::schema::{Meaning, Names, SourceSchema, data_type};
+use crate::stream::{StreamFunction, StreamSpec};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemill_column::{FieldType, Value};
-use tidemill_influxql::{Call, DataType, Expr, VarRef};
+use tidemill_influxql::{Call, DataType, Expr, Fill, VarRef};
 
 /// Columns of the plan while it is made.
 #[derive(Default)]
@@ -57,6 +59,9 @@ impl Compiled {
         let fields = names.expand(&self.fields, &self.select.dimensions)?;
         let named = fields.iter().map(|field| (&field.expr, field.alias.as_deref()));
         let column_names = column_names(self.time_alias.as_deref(), named);
+        if self.is_joined {
+            return self.plan_join(&names, &fields, column_names, &schemas);
+        }
 
         let mut calls: Vec<&Call> = Vec::new();
         for field in &fields {
@@ -116,7 +121,110 @@ impl Compiled {
             let scan = scan(&shape, schema, condition, &read, &shown)?;
             Some(Arc::new(scan))
         });
-        Ok(Plan { scans: scans.collect(), shape: shape.clone() })
+        Ok(Plan { scans: scans.collect(), shape: shape.clone(), legs: Vec::new() })
+    }
+}
+
+impl Compiled {
+    /// A plan a call, and the expressions over what these give.
+    fn plan_join(
+        &self,
+        names: &Names,
+        fields: &[CompiledField],
+        column_names: Vec<String>,
+        schemas: &[SourceSchema],
+    ) -> Result<Plan, QueryError> {
+        let mut calls: Vec<&Call> = Vec::new();
+        fields.iter().for_each(|field| outer_calls(&field.expr, &mut calls));
+        let mut distinct: Vec<&Call> = Vec::new();
+        for call in calls {
+            if !distinct.contains(&call) {
+                distinct.push(call);
+            }
+        }
+        let mut legs = Vec::with_capacity(distinct.len());
+        let mut planned = Vec::with_capacity(distinct.len());
+        for call in &distinct {
+            let leg = self.plan_leg(call, distinct.len() > 1, schemas)?;
+            let field_type = leg.field_type;
+            // A call over a name that does not exist never has a value.
+            let finish = (!leg.plan.scans.is_empty()).then_some(Finish::Count(0));
+            planned.push(((*call).clone(), CallPlan { finish, field_type }));
+            legs.push(leg);
+        }
+        let call_count = planned.len();
+        let mut planner = Planner {
+            names,
+            columns: Columns::default(),
+            calls: planned,
+            accumulators: Vec::new(),
+            leaves: Vec::new(),
+            carries: false,
+            aggregates: true,
+            call_count,
+        };
+        let mut outputs = Vec::with_capacity(fields.len());
+        for field in fields {
+            let (expr, expr_type) = planner.expression(&field.expr)?;
+            let field_type = if let ExprType::Field(field_type) = expr_type { field_type } else { FieldType::Float };
+            outputs.push(Output { expr, field_type });
+        }
+        let shape = Shape {
+            column_names: column_names.into(),
+            outputs,
+            columns: Vec::new(),
+            dimensions: names.dimensions(&self.select.dimensions),
+            windows: self.windows,
+            time_range: self.time_range,
+            descending: !self.select.is_ascending(),
+            fill: self.select.fill,
+            row_limit: RowLimit::new(self.select.limit, self.select.offset),
+            series_limit: SeriesLimit::new(self.select.slimit, self.select.soffset),
+            work: Work::Raw { leaves: Vec::new() },
+        };
+        Ok(Plan { scans: Vec::new(), shape: Arc::new(shape), legs })
+    }
+
+    fn plan_leg(&self, call: &Call, is_one_of_several: bool, schemas: &[SourceSchema]) -> Result<Leg, QueryError> {
+        let is_ascending = self.select.is_ascending();
+        let mut streams = Vec::new();
+        let mut back = 0;
+        let mut input = Expr::Call(call.clone());
+        while let Expr::Call(outer) = &input
+            && let Some(function) = StreamFunction::named(&outer.name)
+        {
+            let spec = StreamSpec::of(function, outer, self.windows, !is_ascending, self.seed);
+            back += spec.windows_back();
+            streams.push(spec);
+            let Some(inner) = outer.arguments.first().cloned() else { break };
+            input = inner;
+        }
+        streams.reverse();
+        let is_raw = !matches!(input, Expr::Call(_));
+        let mut select = self.select.clone();
+        (select.limit, select.offset, select.slimit, select.soffset) = (0, 0, 0, 0);
+        if is_raw {
+            select.fill = Fill::Null;
+        }
+        // Rows as they are are read from the range itself; windows are looked back to.
+        let back = if is_raw { 0 } else { back };
+        let compiled = Compiled {
+            fields: vec![CompiledField { expr: input, alias: None }],
+            time_alias: None,
+            select,
+            time_range: look_back(self.time_range, self.windows, back, is_ascending),
+            is_joined: false,
+            is_one_of_several,
+            ..self.clone()
+        };
+        let plan = compiled.plan(schemas.to_vec())?;
+        let mut field_type = plan.shape.outputs.first().map_or(FieldType::Float, |output| output.field_type);
+        if !plan.scans.is_empty() {
+            for stream in &streams {
+                field_type = stream.result_type(field_type)?;
+            }
+        }
+        Ok(Leg { plan: Arc::new(plan), streams, field_type })
     }
 }
 
@@ -209,7 +317,7 @@ impl Planner<'_> {
             accumulators: std::mem::take(&mut self.accumulators),
             calls: self.calls.drain(..).map(|(_, plan)| plan).collect(),
             carried: leaves,
-            own_times: ranks || selectors == [true] && !compiled.windows.is_cut(),
+            own_times: ranks || selectors == [true] && !compiled.windows.is_cut() && !compiled.is_one_of_several,
         })
     }
 

@@ -9,6 +9,7 @@ use crate::compile::CompiledField;
 use crate::functions::Function;
 use crate::math::MathFunction;
 use crate::names::name_of;
+use crate::stream::StreamFunction;
 
 /// One measurement that a source came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,10 +185,13 @@ impl Names {
         let inner = innermost(call);
         let accepts: Box<dyn Fn(FieldType) -> bool> = match MathFunction::named(&inner.name) {
             Some(_) => Box::new(|field_type| !matches!(field_type, FieldType::String | FieldType::Boolean)),
-            None => {
-                let function = Function::named(&inner.name)?;
-                Box::new(move |field_type| function.accepts(field_type))
-            }
+            None => match StreamFunction::named(&inner.name) {
+                Some(function) => Box::new(move |field_type| function.accepts(field_type)),
+                None => {
+                    let function = Function::named(&inner.name)?;
+                    Box::new(move |field_type| function.accepts(field_type))
+                }
+            },
         };
         let prefix = field.alias.clone().unwrap_or_else(|| name_of(&field.expr));
         for candidate in candidates {

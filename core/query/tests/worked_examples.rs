@@ -270,7 +270,6 @@ fn errors() {
         ("SELECT *+1 FROM n", "unable to use wildcard in a binary expression"),
         ("SELECT mean(*::tag) FROM n", "unable to use tag wildcard in mean()"),
         ("SELECT * FROM _series", "unable to use system source '_series': use SHOW SERIES instead"),
-        ("SELECT derivative(v) FROM n", "function derivative() is not supported yet"),
         ("SELECT v FROM (SELECT v FROM n)", "a subquery in FROM is not supported yet"),
         ("SELECT v INTO m FROM n", "INTO is not supported yet"),
         ("SELECT v FROM n TZ('UTC')", "tz() is not supported yet"),
@@ -279,5 +278,165 @@ fn errors() {
     for (query, expected) in cases {
         let found = source.run(query, &Run::default()).map(|answer| text(&answer));
         assert_eq!(found, Err(expected.to_owned()), "{query}");
+    }
+}
+
+#[test]
+fn transformations() {
+    check(&[
+        ("SELECT derivative(v) FROM n", "n derivative 10:0.2 20:-0.1 30:0.3 40:0.3 50:-0.1 60:0 90:0.1"),
+        ("SELECT derivative(v,10s) FROM n ORDER BY time DESC", "n derivative 60:-1 50:0 40:1 30:-3 20:-3 10:1 0:-2"),
+        (
+            "SELECT derivative(mean(v)) FROM n WHERE time>=20s AND time<70s GROUP BY time(10s)",
+            "n derivative 20:-1 30:3 40:3 50:-1 60:0",
+        ),
+        ("SELECT difference(v) FROM n", "n difference 10:2 20:-1 30:3 40:3 50:-1 60:0 90:3"),
+        ("SELECT non_negative_difference(v) FROM n", "n non_negative_difference 10:2 30:3 40:3 60:0 90:3"),
+        (
+            "SELECT difference(first(v)) FROM n WHERE time>=20s AND time<=40s GROUP BY time(10s)",
+            "n difference 20:-1 30:3 40:3",
+        ),
+        ("SELECT elapsed(v,1s) FROM n", "n elapsed 10:10 20:10 30:10 40:10 50:10 60:10 90:30"),
+        (
+            "SELECT moving_average(v,3) FROM n",
+            "n moving_average 20:2 30:3.3333333333333335 40:5 50:6.666666666666667 60:7.333333333333333 90:8",
+        ),
+        (
+            "SELECT moving_average(mean(v),2) FROM n WHERE time>=20s AND time<=40s GROUP BY time(10s)",
+            "n moving_average 20:2.5 30:3.5 40:6.5",
+        ),
+        ("SELECT cumulative_sum(i) FROM n", "n cumulative_sum 0:1 10:4 20:6 30:11 40:19 50:26 60:33 90:43"),
+        (
+            "SELECT cumulative_sum(mean(v)) FROM n WHERE time>=20s AND time<=40s GROUP BY time(10s)",
+            "n cumulative_sum 20:2 30:7 40:15",
+        ),
+        (
+            "SELECT mean(v),derivative(mean(v)) FROM n WHERE time>=50s AND time<100s GROUP BY time(10s) fill(7)",
+            "n mean,derivative 50:7,-1 60:7,0 70:7,0 80:7,0 90:10,3",
+        ),
+        ("SELECT difference(v), cumulative_sum(i) FROM n LIMIT 2", "n difference,cumulative_sum 0:null,1 10:2,4"),
+        ("SELECT difference(v)*2 + 1 FROM n LIMIT 2 OFFSET 1", "n difference 20:-1 30:7"),
+        ("SELECT difference(v) FROM k GROUP BY host", "k{host=a} difference 12:3\nk{host=b} difference 27:-3"),
+        ("SELECT difference(v) FROM k GROUP BY host SLIMIT 1 SOFFSET 1", "k{host=b} difference 27:-3"),
+        ("SELECT difference(*) FROM n LIMIT 1", "n difference_i,difference_v 10:2,2"),
+        ("SELECT difference(zzz) FROM n", ""),
+    ]);
+}
+
+#[test]
+fn areas_forecasts_and_technical_analysis() {
+    check(&[
+        ("SELECT integral(v) FROM n", "n integral 0:545"),
+        ("SELECT integral(i,1m) FROM n", "n integral 0:9.083333333333332"),
+        (
+            "SELECT integral(v) FROM n WHERE time>=0 AND time<100s GROUP BY time(25s)",
+            "n integral 0:58.75 25:161.25 50:186.25 75:138.75",
+        ),
+        (
+            "SELECT integral(i) FROM n WHERE time>=0 AND time<100s GROUP BY time(25s)",
+            "n integral 0:58.75 25:153.75 50:186.25 75:116.25",
+        ),
+        (
+            "SELECT holt_winters(mean(v),3,0) FROM n WHERE time>=0 AND time<100s GROUP BY time(10s)",
+            "n holt_winters 100:10.069697569921107 110:10.332523977619035 120:10.536390293720585",
+        ),
+        (
+            "SELECT holt_winters(mean(v),3,2) FROM n WHERE time>=0 AND time<100s GROUP BY time(10s)",
+            "n holt_winters 100:10.795713133793074 110:11.26732865789828 120:12.028312380694281",
+        ),
+        ("SELECT sample(v,100) FROM n", "n sample 0:1 10:3 20:2 30:5 40:8 50:7 60:7 90:10"),
+        (
+            "SELECT abs(difference(v)), round(v) FROM n",
+            "error: mixing aggregate and non-aggregate queries is not supported",
+        ),
+        ("SELECT round(difference(v)/2) FROM n LIMIT 2", "n round 10:1 20:-1"),
+        ("SELECT sqrt(v - 2) FROM n LIMIT 2", "n sqrt 0:null 10:1"),
+        ("SELECT v FROM n WHERE abs(v - 5) < 1 OR pow(i, 2) = 100", "n v 30:5 90:10"),
+        ("SELECT pow(i, 2), floor(v/2), ceil(mean) FROM n LIMIT 1", "n pow,floor,ceil 0:1,0,null"),
+    ]);
+}
+
+/// Values are compared to four digits, as the reference prints them.
+#[test]
+fn technical_analysis() {
+    let source = worked_example_source();
+    for (call, expected) in [
+        ("exponential_moving_average(v,2)", vec![2.3333, 2.1111, 4.0370, 6.6790, 6.8930, 6.9643, 8.9881]),
+        ("double_exponential_moving_average(v,2)", vec![2.7778, 2.1852, 4.7037, 7.7819, 7.3320, 7.1344, 9.7194]),
+        ("triple_exponential_moving_average(v,2)", vec![2.9259, 2.1111, 4.8765, 7.9849, 7.1783, 6.9936, 9.8595]),
+        ("triple_exponential_derivative(v,2)", vec![18.60, 52.29, 62.57, 25.34, 10.61, 18.24]),
+        ("relative_strength_index(v,2)", vec![62.5, 88.4615, 95.1613, 68.6047, 68.6047, 92.7807]),
+        ("chande_momentum_oscillator(v,3)", vec![33.33, 66.67, 71.43, 71.43, 50.0, 50.0]),
+        ("kaufmans_efficiency_ratio(v,2)", vec![0.333, 0.5, 1.0, 0.5, 1.0, 1.0]),
+        ("kaufmans_adaptive_moving_average(v,2)", vec![2.9297, 3.2064, 5.3369, 5.5592, 6.1995, 7.8886]),
+    ] {
+        let answer = source.run(&format!("SELECT {call} FROM n"), &Run::default()).unwrap();
+        let shown = text(&answer);
+        let found: Vec<f64> =
+            shown.split(' ').skip(2).map(|row| row.split_once(':').unwrap().1.parse().unwrap()).collect();
+        let close = found.len() == expected.len()
+            && found.iter().zip(&expected).all(|(found, expected)| (found - expected).abs() < 6e-3);
+        assert!(close, "{call}: {found:?} instead of {expected:?}");
+    }
+}
+
+#[test]
+fn what_streams_refuse() {
+    for (query, error) in [
+        (
+            "SELECT derivative() FROM n",
+            "invalid number of arguments for derivative, expected at least 1 but no more than 2, got 0",
+        ),
+        (
+            "SELECT derivative(v, 2) FROM n",
+            "second argument to derivative must be a duration, got *influxql.IntegerLiteral",
+        ),
+        ("SELECT elapsed(v, 0s) FROM n", "duration argument must be positive, got 0s"),
+        ("SELECT integral(v, 2) FROM n", "second argument must be a duration"),
+        ("SELECT derivative(mean(v)) FROM n", "derivative aggregate requires a GROUP BY interval"),
+        ("SELECT derivative(v) FROM n GROUP BY time(1m)", "aggregate function required inside the call to derivative"),
+        ("SELECT moving_average(v, 1) FROM n", "moving_average window must be greater than 1, got 1"),
+        (
+            "SELECT moving_average(v, 1.5) FROM n",
+            "second argument for moving_average must be an integer, got *influxql.NumberLiteral",
+        ),
+        ("SELECT moving_average(v) FROM n", "invalid number of arguments for moving_average, expected 2, got 1"),
+        ("SELECT sample(v, 0) FROM n", "sample window must be greater than 1, got 0"),
+        ("SELECT sample(v, 'a') FROM n", "expected integer argument in sample()"),
+        ("SELECT holt_winters(v, 1, 1) FROM n GROUP BY time(1m)", "must use aggregate function with holt_winters"),
+        (
+            "SELECT holt_winters(mean(v), 0, 1) FROM n GROUP BY time(1m)",
+            "second arg to holt_winters must be greater than 0, got 0",
+        ),
+        (
+            "SELECT holt_winters(mean(v), 1, -1) FROM n GROUP BY time(1m)",
+            "third arg to holt_winters cannot be negative, got -1",
+        ),
+        (
+            "SELECT exponential_moving_average(v, 0) FROM n",
+            "exponential_moving_average period must be greater than or equal to 1",
+        ),
+        (
+            "SELECT exponential_moving_average(v, 2, 1, 'none') FROM n",
+            "exponential_moving_average warmup type must be one of: 'exponential' 'simple'",
+        ),
+        (
+            "SELECT kaufmans_efficiency_ratio(v, 2, 1, 'simple') FROM n",
+            "invalid number of arguments for kaufmans_efficiency_ratio, expected at least 2 but no more than 3, got 4",
+        ),
+        ("SELECT derivative(s) FROM k", "unsupported derivative iterator type: *query.stringInterruptIterator"),
+        (
+            "SELECT cumulative_sum(b) FROM k",
+            "unsupported cumulative sum iterator type: *query.booleanInterruptIterator",
+        ),
+        ("SELECT sin() FROM n", "invalid number of arguments for sin, expected 1, got 0"),
+        ("SELECT mean(sin(v)) FROM n", "expected field argument in mean()"),
+        ("SELECT derivative(v), v FROM n", "mixing aggregate and non-aggregate queries is not supported"),
+        ("SELECT foo(v) FROM n", "undefined function foo()"),
+        ("SELECT v FROM n WHERE derivative(v) > 1", "invalid function call in condition: derivative(v)"),
+        ("SELECT sin(s) + 1 FROM k", "type error: sin(s::string) + 1: incompatible types: string and integer"),
+    ] {
+        let found = worked_example_source().run(query, &Run::default()).map(|answer| text(&answer));
+        assert_eq!(found, Err(error.to_owned()), "{query}");
     }
 }

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use raw::RawMerge;
 use windows::WindowMerge;
+pub(crate) use writer::SeriesWriter;
 
 /// What the merge needs next.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use tidemill_column::{Bitmap, Column, FieldType, Values};
 use tidemill_influxql::Fill;
 
 /// Writes one output series. Keeps the last piece back, because only then is known whether more follow.
-pub(super) struct SeriesWriter {
+pub(crate) struct SeriesWriter {
     shape: Arc<Shape>,
     name: Arc<str>,
     tags: Arc<[(String, String)]>,
@@ -35,28 +35,28 @@ impl Leaves for Rows<'_> {
 }
 
 impl SeriesWriter {
-    pub(super) fn new(shape: Arc<Shape>, target: &Target<'_>, group: &[String]) -> SeriesWriter {
+    pub(crate) fn new(shape: Arc<Shape>, target: &Target<'_>, group: &[String]) -> SeriesWriter {
         let tags = shape.dimensions.iter().cloned().zip(group.iter().cloned()).collect();
         let (name, lacking) = (target.name.clone(), target.lacking.clone());
         SeriesWriter { shape, name, tags, lacking, seen: 0, held: None }
     }
 
     /// No further row can pass LIMIT.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.shape.row_limit.is_reached(self.seen)
     }
 
     /// Rows of the series so far, whether they passed or not.
-    pub(super) fn rows_seen(&self) -> u64 {
+    pub(crate) fn rows_seen(&self) -> u64 {
         self.seen
     }
 
-    pub(super) fn byte_size(&self) -> usize {
+    pub(crate) fn byte_size(&self) -> usize {
         self.held.as_ref().map_or(0, |held| held.row_count() * 8 * held.values.len())
     }
 
     /// Takes the next rows; returns the piece before them, if there is one.
-    pub(super) fn push(&mut self, rows: &LeafRows) -> Option<ResultSeries> {
+    pub(crate) fn push(&mut self, rows: &LeafRows) -> Option<ResultSeries> {
         let window = self.shape.row_limit.window(self.seen, rows.len() as u64);
         self.seen += rows.len() as u64;
         if window.is_empty() {
@@ -93,7 +93,7 @@ impl SeriesWriter {
     }
 
     /// The last piece.
-    pub(super) fn end(self) -> Option<ResultSeries> {
+    pub(crate) fn end(self) -> Option<ResultSeries> {
         self.held
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tidemill_column::{Column, FieldType, Points, Value};
 use tidemill_influxql::{Statement, parse_statement};
 use tidemill_query::{
-    BlockSummary, CompileOptions, MeasurementSelector, Merge, MergeDemand, PartDemand, PartExec, ResultColumn,
-    ResultSeries, ScanPlan, ScanSeries, SelectLimits, SourceSchema, compile, winner,
+    BlockSummary, CompileOptions, Join, JoinDemand, MeasurementSelector, Merge, MergeDemand, PartDemand, PartExec,
+    Plan, ResultColumn, ResultSeries, ScanPlan, ScanSeries, SelectLimits, SourceSchema, compile, winner,
 };
 
 pub const SECOND: i64 = 1_000_000_000;
@@ -138,6 +138,43 @@ impl MemorySource {
             schemas.extend(matching.map(|name| self.schema(index, name)));
         }
         let plan = Arc::new(compiled.plan(schemas).map_err(|error| error.to_string())?);
+        let pieces = self.pieces(plan, run)?;
+        let mut answer: Vec<ResultSeries> = Vec::new();
+        let mut continues = false;
+        for series in pieces {
+            assert!(series.row_count() > 0 && series.row_count() <= run.chunk_rows.max(64));
+            assert!(series.values.iter().all(|column| column.len() == series.row_count()));
+            let partial = series.partial;
+            if continues {
+                append(answer.last_mut().unwrap(), series);
+            } else {
+                answer.push(series);
+            }
+            continues = partial;
+        }
+        assert!(!continues, "the last piece says that more follow");
+        Ok(answer)
+    }
+
+    /// The pieces of a plan's answer.
+    fn pieces(&self, plan: Arc<Plan>, run: &Run) -> Result<Vec<ResultSeries>, String> {
+        let legs: Vec<Arc<Plan>> = plan.legs().cloned().collect();
+        if !legs.is_empty() {
+            let answers = legs.into_iter().map(|leg| Ok(self.pieces(leg, run)?.into_iter()));
+            let mut answers: Vec<std::vec::IntoIter<ResultSeries>> = answers.collect::<Result<_, String>>()?;
+            let mut join = Join::new(plan, run.chunk_rows);
+            let mut pieces = Vec::new();
+            loop {
+                match join.poll() {
+                    JoinDemand::Leg(leg) => {
+                        let piece = answers[leg as usize].next();
+                        join.supply(leg, piece);
+                    }
+                    JoinDemand::Rows(series) => pieces.push(series),
+                    JoinDemand::Done => return Ok(pieces),
+                }
+            }
+        }
         let mut parts: BTreeMap<(u32, u32), PartDriver> = BTreeMap::new();
         for (scan, plan) in plan.scans().iter().enumerate() {
             for part in 0..run.partitions {
@@ -145,30 +182,17 @@ impl MemorySource {
             }
         }
         let mut merge = Merge::new(plan, run.partitions, run.chunk_rows);
-        let mut answer: Vec<ResultSeries> = Vec::new();
-        let mut continues = false;
+        let mut pieces = Vec::new();
         loop {
             match merge.poll().map_err(|error| error.to_string())? {
                 MergeDemand::Part { scan, part } => {
                     let output = parts.get_mut(&(scan, part)).unwrap().next_output();
                     merge.supply(scan, part, output);
                 }
-                MergeDemand::Rows(series) => {
-                    assert!(series.row_count() > 0 && series.row_count() <= run.chunk_rows.max(64));
-                    assert!(series.values.iter().all(|column| column.len() == series.row_count()));
-                    let partial = series.partial;
-                    if continues {
-                        append(answer.last_mut().unwrap(), series);
-                    } else {
-                        answer.push(series);
-                    }
-                    continues = partial;
-                }
-                MergeDemand::Done => break,
+                MergeDemand::Rows(series) => pieces.push(series),
+                MergeDemand::Done => return Ok(pieces),
             }
         }
-        assert!(!continues, "the last piece says that more follow");
-        Ok(answer)
     }
 }
 
