@@ -159,7 +159,7 @@ impl Compiled {
     }
 
     /// ns, inclusive. Nothing outside can change the answer. Empty when the first is larger.
-    pub fn time_range(&self) -> (i64, i64) {
+    pub fn read_range(&self) -> (i64, i64) {
         self.read_range
     }
 }

@@ -26,8 +26,8 @@ use tidemill_column::FieldType;
 use tidemill_influxql::SelectStatement;
 use tidemill_meta::Meta;
 use tidemill_query::{
-    CompileOptions, Compiled, MeasurementSelector, Merge, MergeDemand, PartOutput, ResultSeries, ScanPlan,
-    SourceRequest, SourceSchema, TagFilter, compile, winner,
+    CompileOptions, Compiled, Join, JoinDemand, MeasurementSelector, Merge, MergeDemand, PartOutput, Plan,
+    ResultSeries, ScanPlan, SourceRequest, SourceSchema, TagFilter, compile, winner,
 };
 use tidemill_reactor::{ChunkConsumer, ChunkConsumerEnd, CoreId, chunk_stream};
 use tidemill_store::{DatabaseId, ShardGroupId};
@@ -43,6 +43,24 @@ const OUTPUTS_PER_LOOK: usize = 16;
 pub(super) struct Select {
     session: Rc<Session>,
     account: Arc<Account>,
+    rows: Rows,
+}
+
+/// Where a plan's rows come from.
+enum Rows {
+    Merged(Box<Merged>),
+    Joined(Box<Joined>),
+}
+
+/// The join of the answers of a plan's legs.
+struct Joined {
+    join: Join,
+    charge: Charge,
+    legs: Vec<Rows>,
+}
+
+/// The merge of what the parts of a plan's scans put out.
+struct Merged {
     merge: Merge,
     charge: Charge,
     outputs_taken: usize,
@@ -90,43 +108,97 @@ impl Select {
         let compiled = compile(select, &options)?;
         let targets = {
             let meta = session.core.meta();
-            let target = |source| target(&meta, source, session.retention_policy.as_deref(), compiled.time_range());
+            let target = |source| target(&meta, source, session.retention_policy.as_deref(), compiled.read_range());
             compiled.sources().iter().map(target).collect::<Result<Vec<_>, _>>()?
         };
         let schemas = schemas(&session, &compiled, &targets).await?;
         let plan = Arc::new(compiled.plan(schemas)?);
-        let scans: Vec<Scan> = plan.scans().iter().map(|scan| open_scan(scan, &targets)).collect();
-        let mut turns: Vec<u32> = (0..scans.len() as u32).collect();
-        turns.sort_by_key(|scan| scans[*scan as usize].plan.measurement());
-        if !select.is_ascending() {
-            turns.reverse();
-        }
         let account = Arc::new(Account::new(session.query.clone(), limits));
-        Ok(Select {
-            merge: Merge::new(plan, session.core.partition_count(), session.chunk_rows),
-            charge: account.charge(),
-            outputs_taken: 0,
-            account,
-            session,
-            scans,
-            turns,
-            opened: 0,
-        })
+        let rows = Rows::of(&plan, &targets, &session, &account, select.is_ascending());
+        Ok(Select { session, account, rows })
     }
 
     /// The next rows of the answer; `None` behind the last.
     pub async fn next(&mut self) -> Result<Option<ResultSeries>, StatementError> {
+        let next = self.rows.next(&self.session, &self.account).await?;
+        if next.is_none() {
+            self.account.abandon();
+        }
+        Ok(next)
+    }
+}
+
+impl Rows {
+    fn of(plan: &Arc<Plan>, targets: &[Target], session: &Session, account: &Arc<Account>, is_ascending: bool) -> Rows {
+        let legs: Vec<Rows> = plan.legs().map(|leg| Rows::of(leg, targets, session, account, is_ascending)).collect();
+        let charge = account.charge();
+        if !legs.is_empty() {
+            let join = Join::new(plan.clone(), session.chunk_rows);
+            return Rows::Joined(Box::new(Joined { join, charge, legs }));
+        }
+        let scans: Vec<Scan> = plan.scans().iter().map(|scan| open_scan(scan, targets)).collect();
+        let mut turns: Vec<u32> = (0..scans.len() as u32).collect();
+        turns.sort_by_key(|scan| scans[*scan as usize].plan.measurement());
+        if !is_ascending {
+            turns.reverse();
+        }
+        let merge = Merge::new(plan.clone(), session.core.partition_count(), session.chunk_rows);
+        Rows::Merged(Box::new(Merged { merge, charge, outputs_taken: 0, scans, turns, opened: 0 }))
+    }
+
+    /// A leg may be a join itself, so the future has a place of its own.
+    fn next<'a>(
+        &'a mut self,
+        session: &'a Session,
+        account: &'a Arc<Account>,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<ResultSeries>, StatementError>> + 'a>> {
+        match self {
+            Rows::Merged(merged) => Box::pin(merged.next(session, account)),
+            Rows::Joined(joined) => Box::pin(joined.next(session, account)),
+        }
+    }
+}
+
+impl Joined {
+    async fn next(
+        &mut self,
+        session: &Session,
+        account: &Arc<Account>,
+    ) -> Result<Option<ResultSeries>, StatementError> {
         loop {
-            self.account.check(self.session.core.context().clock.monotonic_ns())?;
+            match self.join.poll() {
+                JoinDemand::Rows(series) => return Ok(Some(series)),
+                JoinDemand::Done => {
+                    self.legs.clear();
+                    return Ok(None);
+                }
+                JoinDemand::Leg(leg) => {
+                    let piece = self.legs[leg as usize].next(session, account).await?;
+                    self.join.supply(leg, piece);
+                    self.charge.set(self.join.bytes_held())?;
+                }
+            }
+            session.core.context().yield_now_if_needed().await;
+        }
+    }
+}
+
+impl Merged {
+    async fn next(
+        &mut self,
+        session: &Session,
+        account: &Arc<Account>,
+    ) -> Result<Option<ResultSeries>, StatementError> {
+        loop {
+            account.check(session.core.context().clock.monotonic_ns())?;
             match self.merge.poll()? {
                 MergeDemand::Rows(series) => return Ok(Some(series)),
                 MergeDemand::Done => {
-                    self.account.abandon();
                     self.scans.clear();
                     return Ok(None);
                 }
                 MergeDemand::Part { scan, part } => {
-                    self.open_up_to(scan).await?;
+                    self.open_up_to(scan, session, account).await?;
                     let output = self.receive(scan, part).await?;
                     self.merge.supply(scan, part, output);
                     self.outputs_taken += 1;
@@ -135,12 +207,12 @@ impl Select {
                     }
                 }
             }
-            self.session.core.context().yield_now_if_needed().await;
+            session.core.context().yield_now_if_needed().await;
         }
     }
 
     /// Opens the scans up to this one and a few behind it.
-    async fn open_up_to(&mut self, scan: u32) -> Result<(), StatementError> {
+    async fn open_up_to(&mut self, scan: u32, session: &Session, account: &Arc<Account>) -> Result<(), StatementError> {
         if !self.scans[scan as usize].parts.is_empty() {
             return Ok(());
         }
@@ -149,8 +221,8 @@ impl Select {
         let mut sends: Vec<Pin<Box<dyn Future<Output = _>>>> = Vec::new();
         for turn in self.opened..end {
             let scan = &mut self.scans[self.turns[turn] as usize];
-            for (owner, order) in scan.orders(&self.session, &self.account) {
-                let core = self.session.core.clone();
+            for (owner, order) in scan.orders(session, account) {
+                let core = session.core.clone();
                 sends.push(Box::pin(async move { core.send_scan(owner, order).await }));
             }
         }

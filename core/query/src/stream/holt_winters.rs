@@ -93,13 +93,7 @@ const SEASON: usize = 6;
 /// used up in place.
 fn smooth(values: &[f64], season: usize, forecasts: usize, parameters: &mut [f64]) -> Vec<f64> {
     for parameter in &mut parameters[ALPHA..=PHI] {
-        *parameter = if *parameter > 1.0 {
-            1.0
-        } else if *parameter < 0.0 {
-            0.0
-        } else {
-            *parameter
-        };
+        *parameter = parameter.clamp(0.0, 1.0);
     }
     let (alpha, beta, gamma, phi) = (parameters[ALPHA], parameters[BETA], parameters[GAMMA], parameters[PHI]);
     let (mut level, mut trend) = (parameters[LEVEL], parameters[TREND]);
@@ -116,11 +110,11 @@ fn smooth(values: &[f64], season: usize, forecasts: usize, parameters: &mut [f64
             then = seasons[(t + t % season + offset - season) % season];
         }
         let before = smoothed[t - 1];
-        let new_level = alpha * (before / now) + (1.0 - alpha) * (level + phi * trend);
-        let new_trend = beta * (new_level - level) + (1.0 - beta) * (phi * trend);
-        let new_season = gamma * (before / (level + phi * trend)) + (1.0 - gamma) * now;
+        let new_level = alpha * before / now + (1.0 - alpha) * (level + phi * trend);
+        let new_trend = beta * (new_level - level) + (1.0 - beta) * phi * trend;
+        let new_season = gamma * before / (level + phi * trend) + (1.0 - gamma) * now;
         smoothed.push((new_level + damping * new_trend) * then);
-        damping += phi.powi(t as i32);
+        damping += phi.powf(t as f64);
         (level, trend) = (new_level, new_trend);
         if season > 0 {
             seasons[(t + offset) % season] = new_season;
@@ -182,12 +176,12 @@ impl Fit<'_> {
         let (mut level, mut trend) = (0.0, 0.0);
         for at in 0..season {
             if let Some(value) = present(at) {
-                level += 1.0 / season as f64 * value;
+                level += value / season as f64;
             }
         }
         for at in 0..season {
             if let (Some(value), Some(later)) = (present(at), present(season + at)) {
-                trend += 1.0 / (season * season) as f64 * (later - value);
+                trend += (later - value) / (season * season) as f64;
             }
         }
         let seasons = (0..season).map(|at| present(at).map_or(0.0, |value| value / level)).collect();
