@@ -1,7 +1,7 @@
 //! The standalone role: one data group of one replica, with the metadata embedded.
 
 use crate::{
-    data::{Budget, Founding, MemoryGauge, StartFailure, bound_allocator, message::Message, run_core},
+    data::{Budget, Door, Founding, MemoryGauge, StartFailure, Work, bound_allocator, message::Message, run_core},
     data_lock::DataLock,
     identity::Identity,
     options::Options,
@@ -32,6 +32,19 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let identity = Identity::establish(&options.data_dir, options.partitions, seed.random_u64())?;
     warn_of_open_door(&options);
     let listeners = Listeners::bind(options.http_addr, options.cores)?;
+    start(options, identity, Door::Http(listeners))
+}
+
+/// Runs a server that takes no requests until the work is done, then stops it in order.
+pub fn run_work(options: Options, work: Work) -> anyhow::Result<()> {
+    let _lock = DataLock::exclusive(&options.data_dir)?;
+    bound_allocator(options.cores);
+    let seed = Seed::from_system().context("drawing a seed")?;
+    let identity = Identity::establish(&options.data_dir, options.partitions, seed.random_u64())?;
+    start(options, identity, Door::Work(work))
+}
+
+fn start(options: Options, identity: Identity, door: Door) -> anyhow::Result<()> {
     let mut reactor = ReactorOptions::new(options.cores, options.data_dir.clone());
     reactor.dsync = options.log.durability == Durability::Dsync;
     reactor.allow_buffered = options.allow_buffered;
@@ -42,7 +55,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let queries_bytes_max = Budget::queries_bytes_max(options.memory_limit_bytes);
     let founding = Founding {
         options: Arc::new(options),
-        listeners,
+        door,
         partitions: identity.partitions,
         log_seed: identity.cluster,
         query_memory: Arc::new(QueryMemory::new(queries_bytes_max, gauge.clone())),

@@ -21,5 +21,5 @@ pub use core::DataCore;
 pub use memory_gauge::{MemoryGauge, bound_allocator};
 pub(crate) use metadata::{META_GROUP, MetaMachine};
 pub use series_admission::SeriesRefusal;
-pub use start::{Founding, StartFailure, run_core};
+pub use start::{Door, Founding, StartFailure, Work, run_core};
 pub(crate) use start::{LOG_FOLDER, epochs_in};

@@ -22,6 +22,7 @@ use futures_lite::future;
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
 };
@@ -36,7 +37,7 @@ use tidemill_store::{OpenError, Partition, ReadCache};
 #[derive(Clone)]
 pub struct Founding {
     pub options: Arc<Options>,
-    pub listeners: Listeners,
+    pub door: Door,
     /// Partitions of the server: fixed when its data folder was made.
     pub partitions: u32,
     /// Draws the ids of new logs.
@@ -44,6 +45,18 @@ pub struct Founding {
     pub gauge: Arc<MemoryGauge>,
     pub query_memory: Arc<QueryMemory>,
 }
+
+/// What the cores do between start and stop.
+#[derive(Clone)]
+pub enum Door {
+    /// Serve requests until a stop is asked for.
+    Http(Listeners),
+    /// Take none; the core of the metadata runs this to its end, which stops all.
+    Work(Work),
+}
+
+/// A piece of work on one core of a running server.
+pub type Work = Arc<dyn Fn(Rc<DataCore>) -> Pin<Box<dyn Future<Output = ()>>> + Send + Sync>;
 
 /// Why a core does not come up or does not end well.
 #[derive(Debug, thiserror::Error)]
@@ -191,7 +204,18 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
 /// Accepts requests until a stop is asked for.
 async fn serve(core: &Rc<DataCore>, founding: &Founding) -> Result<(), StartFailure> {
     let context = &core.context;
-    let listener = founding.listeners.take(context.core, &context.metrics)?.into_listener();
+    let listeners = match &founding.door {
+        Door::Http(listeners) => listeners,
+        Door::Work(work) => {
+            if context.core == META_CORE {
+                work(core.clone()).await;
+                context.shutdown.request();
+            }
+            context.shutdown.requested().await;
+            return Ok(());
+        }
+    };
+    let listener = listeners.take(context.core, &context.metrics)?.into_listener();
     let clock = context.clock.clone();
     let random = context.seed.random_u64().to_le_bytes();
     let node = [random[0] | 1, random[1], random[2], random[3], random[4], random[5]];
@@ -201,7 +225,7 @@ async fn serve(core: &Rc<DataCore>, founding: &Founding) -> Result<(), StartFail
     let options = http_options(&core.options.http, &core.budget);
     let server = Rc::new(Server::new(service, options, core.http_metrics.clone(), request_ids));
     if context.core == META_CORE {
-        tracing::info!(addr = %founding.listeners.addr(), cores = context.cores, "ready for queries and writes");
+        tracing::info!(addr = %listeners.addr(), cores = context.cores, "ready for queries and writes");
     }
     let accept = server.clone();
     let accepting = context.spawn(context.queues.latency, "http", async move { accept.run(listener).await });

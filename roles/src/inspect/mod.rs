@@ -11,12 +11,14 @@ mod dump;
 mod export;
 mod export_upstream;
 mod folder;
+mod import;
 mod line_text;
 mod report;
 mod scratch_disk;
 mod stopped;
 mod table;
 mod tsm_source;
+mod upstream_shard;
 mod verify;
 
 use std::{
@@ -33,6 +35,7 @@ pub enum Inspect {
     Verify(verify::Verify),
     CatLog(cat_log::CatLog),
     Export(export::Export),
+    Import(import::Import),
 }
 
 /// Everything was looked at, and some of it is damaged: told already, line by line.
@@ -50,6 +53,7 @@ impl Inspect {
             Inspect::Verify(verify) => verify.run(&mut out),
             Inspect::CatLog(cat_log) => cat_log.run(&mut out),
             Inspect::Export(export) => export.run(&mut out),
+            Inspect::Import(import) => import.run(&mut out),
         };
         let flushed = out.0.flush();
         match result.and_then(|()| Ok(flushed?)) {
