@@ -243,8 +243,10 @@ fn counters() -> Vec<Figure> {
         ("tidemill_log_appends_full_total", "Appends refused for lack of disk.", |c| c.log.appends_full),
         ("tidemill_flushes_total", "Partitions written to files.", |c| c.write.flushes.get()),
         ("tidemill_flush_failures_total", "Tries to write files that failed.", |c| c.write.flush_failures.get()),
-        ("tidemill_cache_hits_total", "Chunks of files found in memory.", |c| c.cache.hits),
-        ("tidemill_cache_misses_total", "Chunks of files read from disk.", |c| c.cache.misses),
+        ("tidemill_cache_hits_total", "Parts of files found in memory.", |c| c.cache.hits),
+        ("tidemill_cache_misses_total", "Parts of files read from disk.", |c| c.cache.misses),
+        ("tidemill_cache_waits_total", "Parts of files that another task was reading.", |c| c.cache.waits),
+        ("tidemill_cache_evictions_total", "Parts of files that made room for others.", |c| c.cache.evictions),
     ]
 }
 
@@ -256,11 +258,14 @@ fn gauges() -> Vec<Figure> {
         ("tidemill_memtable_active_bytes", "Rows that take more rows.", |c| c.store.active_bytes as u64),
         ("tidemill_memtable_frozen_bytes", "Rows on their way to files.", |c| c.store.frozen_bytes as u64),
         ("tidemill_index_bytes", "Series index.", |c| c.store.index_bytes as u64),
-        ("tidemill_open_files_bytes", "Indexes of open files.", |c| c.store.file_bytes as u64),
+        ("tidemill_open_files_bytes", "Directories of open files, taken from the cache's share.", |c| {
+            c.store.file_bytes as u64
+        }),
         ("tidemill_files", "TSM files.", |c| c.store.files as u64),
         ("tidemill_files_disk_bytes", "TSM files on disk.", |c| c.store.disk_bytes),
         ("tidemill_series", "Series with points.", |c| c.store.series),
-        ("tidemill_cache_bytes", "Chunks of files in memory.", |c| c.cache.bytes as u64),
+        ("tidemill_cache_bytes", "Parts of files in memory.", |c| c.cache.bytes as u64),
+        ("tidemill_cache_page_bytes", "Of these, pages of indexes and statistics.", |c| c.cache.page_bytes as u64),
     ]
 }
 

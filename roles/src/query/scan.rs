@@ -203,7 +203,7 @@ impl Part {
         let mut part = PartExec::new(self.scan.clone(), series);
         let window = |time| self.scan.window_bounds(time);
         let mut charge = self.account.charge();
-        let mut uncharged_bytes = 0;
+        let (mut uncharged_bytes, mut charged_cursor_bytes) = (0, 0);
         let uncharged_bytes_max = self.core.query_memory().bytes_max() / UNCHARGED_PART;
         let uncharged_bytes_max = (uncharged_bytes_max as usize).min(UNCHARGED_BYTES_MAX);
         loop {
@@ -224,9 +224,10 @@ impl Part {
                             part.supply(series, Some(points));
                         }
                     }
-                    if uncharged_bytes > uncharged_bytes_max {
-                        uncharged_bytes = 0;
-                        charge.set(part.bytes_held())?;
+                    let cursor_bytes = cursors.state.bytes_held();
+                    if uncharged_bytes + cursor_bytes.saturating_sub(charged_cursor_bytes) > uncharged_bytes_max {
+                        (uncharged_bytes, charged_cursor_bytes) = (0, cursor_bytes);
+                        charge.set(part.bytes_held() + cursor_bytes)?;
                     }
                 }
                 PartDemand::Emit(output) => {

@@ -35,6 +35,8 @@ pub(super) struct CursorStates<D: Disk> {
     series: Vec<State<D>>,
     /// Open ones by the turn of their last use.
     open: BTreeMap<u64, u32>,
+    /// Bytes that the open ones hold.
+    open_bytes: usize,
     turn: u64,
     /// Only series that were never read before have been asked for lately: a group is being opened.
     opening: bool,
@@ -42,7 +44,7 @@ pub(super) struct CursorStates<D: Disk> {
 
 enum State<D: Disk> {
     Untouched,
-    Open { cursor: Box<SeriesCursor<D::File>>, rest: (i64, i64), turn: u64 },
+    Open { cursor: Box<SeriesCursor<D::File>>, bytes: usize, rest: (i64, i64), turn: u64 },
     Closed { rest: (i64, i64) },
     Ended,
 }
@@ -50,7 +52,12 @@ enum State<D: Disk> {
 impl<D: Disk> CursorStates<D> {
     pub fn new(series: usize) -> CursorStates<D> {
         let series = (0..series).map(|_| State::Untouched).collect();
-        CursorStates { series, open: BTreeMap::new(), turn: 0, opening: true }
+        CursorStates { series, open: BTreeMap::new(), open_bytes: 0, turn: 0, opening: true }
+    }
+
+    /// Bytes that open cursors hold: blocks that were decoded and not given yet, and where the others are.
+    pub fn bytes_held(&self) -> usize {
+        self.open_bytes
     }
 
     /// Output left the part: whatever is asked for the first time next belongs to another group.
@@ -61,7 +68,8 @@ impl<D: Disk> CursorStates<D> {
     fn close(&mut self, turn: u64) {
         let Some(series) = self.open.remove(&turn) else { return };
         let state = &mut self.series[series as usize];
-        if let State::Open { rest, .. } = state {
+        if let State::Open { rest, bytes, .. } = state {
+            self.open_bytes -= *bytes;
             *state = State::Closed { rest: *rest };
         }
     }
@@ -108,8 +116,9 @@ impl<D: Disk> SeriesCursors<'_, D> {
                 self.state.opening = false;
                 (self.open(series, rest), rest)
             }
-            State::Open { cursor, rest, turn } => {
+            State::Open { cursor, bytes, rest, turn } => {
                 self.state.opening = false;
+                self.state.open_bytes -= bytes;
                 self.state.open.remove(&turn);
                 (cursor, rest)
             }
@@ -160,9 +169,11 @@ impl<D: Disk> SeriesCursors<'_, D> {
     fn keep(&mut self, series: u32, cursor: Box<SeriesCursor<D::File>>, rest: Option<(i64, i64)>) {
         let Some(rest) = rest else { return };
         let states = &mut self.state;
+        let bytes = cursor.bytes_held();
         states.turn += 1;
+        states.open_bytes += bytes;
         states.open.insert(states.turn, series);
-        states.series[series as usize] = State::Open { cursor, rest, turn: states.turn };
+        states.series[series as usize] = State::Open { cursor, bytes, rest, turn: states.turn };
         if states.open.len() > OPEN_MAX
             && let Some((turn, _)) = states.open.first_key_value()
         {
