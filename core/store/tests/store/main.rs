@@ -5,4 +5,5 @@ mod faults;
 mod harness;
 mod maintenance;
 mod model;
+mod pages;
 mod random;
