@@ -30,13 +30,6 @@ pub struct Dictionary {
 }
 
 impl Dictionary {
-    /// Makes room for `additional` keys where that saves work later. To be called while it is empty.
-    pub fn expect(&mut self, additional: usize) {
-        if self.places.is_empty() {
-            self.by_key = IdTable::with_capacity(additional);
-        }
-    }
-
     /// The id of a key.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<SeriesId> {

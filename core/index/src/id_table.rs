@@ -19,13 +19,6 @@ pub struct IdTable {
 }
 
 impl IdTable {
-    /// An empty table that takes `len` ids without a split.
-    pub fn with_capacity(len: usize) -> IdTable {
-        let mut table = IdTable::default();
-        table.tables.resize_with(len.div_ceil(MEAN_LEN), HashTable::new);
-        table
-    }
-
     /// The id with this hash that is the one meant.
     #[inline]
     pub fn find(&self, hash: u64, mut is_meant: impl FnMut(u32) -> bool) -> Option<u32> {
@@ -138,7 +131,7 @@ mod tests {
 
     #[test]
     fn equal_hashes_are_kept_apart_by_their_ids() {
-        let mut table = IdTable::with_capacity(10_000);
+        let mut table = IdTable::default();
         for id in 0..3_000 {
             table.insert(7, id, |_| 7);
         }

@@ -6,12 +6,14 @@
 //! the postings, so that an entry of the log that names it stays true. Fields keep their ids in the same way: when a
 //! measurement is found empty differs from replica to replica, and what a flush writes must not. No step of a growing
 //! index copies or builds anew what grows with the series.
-//! Knows nothing of points, files and the log. It is derived: files and log rebuild it.
+//! Knows nothing of points, of the log and of I/O: its file is bytes that others write and read (see the module `image`).
+//! It is derived: files and log rebuild it.
 
 mod chunked;
 mod dictionary;
 mod id;
 mod id_table;
+mod image;
 mod measurement;
 mod posting;
 mod predicate;
@@ -21,7 +23,8 @@ mod watermark;
 
 pub use chunked::ChunkedVec;
 pub use id::{FieldId, SeriesId};
+pub use image::{Delta, ImageError, ImageReader, ImageWriter, Restored, RestoredIndex, Written};
 pub use posting::PostingRef;
 pub use predicate::TagPredicate;
-pub use series_index::{Field, SeriesIndex};
+pub use series_index::{Field, IndexMark, SeriesIndex};
 pub use watermark::WatermarkColumn;

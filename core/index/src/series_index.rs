@@ -2,7 +2,7 @@
 
 use crate::{
     chunked::ChunkedVec,
-    dictionary::Dictionary,
+    dictionary::{Dictionary, KEY_BYTES_MAX},
     id::{FieldId, SeriesId},
     measurement::{Measurement, tree_bytes},
     posting::PostingRef,
@@ -31,6 +31,19 @@ pub struct SeriesIndex {
     watermarks: Vec<(u32, WatermarkColumn)>,
     /// Counts the marks.
     epoch: u32,
+    born: u64,
+    /// Counts the changes of what a file holds as a whole: series that died or came back, fields shown or not.
+    version: u64,
+}
+
+/// An index at one moment of the log: how much of it there was. It takes what it holds of the index along.
+#[derive(Clone)]
+pub struct IndexMark {
+    pub born: u64,
+    pub series: u32,
+    pub fields: u32,
+    pub epoch: u32,
+    pub(crate) watermarks: Vec<(u32, WatermarkColumn)>,
 }
 
 /// A field of a measurement.
@@ -67,9 +80,55 @@ impl AliveBits {
 }
 
 impl SeriesIndex {
-    /// Makes room for this many series; to be called while there are none.
-    pub fn expect_series(&mut self, count: usize) {
-        self.dictionary.expect(count);
+    /// An empty index that begins with this entry of the log.
+    pub fn born_at(born: u64) -> SeriesIndex {
+        SeriesIndex { born, ..SeriesIndex::default() }
+    }
+
+    /// The entry of the log that the index began with: it tells an index from another one of the same database.
+    pub fn born(&self) -> u64 {
+        self.born
+    }
+
+    /// Changes with what is dead and what is shown.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What there is now. The work is a thousandth of the number of series.
+    pub fn mark(&mut self) -> IndexMark {
+        let epoch = self.epoch;
+        self.epoch += 1;
+        let snapshot = |(policy, column): &mut (u32, WatermarkColumn)| (*policy, column.snapshot(epoch + 1));
+        IndexMark {
+            born: self.born,
+            series: self.series_count(),
+            fields: self.field_count(),
+            epoch,
+            watermarks: self.watermarks.iter_mut().map(snapshot).collect(),
+        }
+    }
+
+    /// The next key of a dictionary as it was, dead; `None` if it is there or is none.
+    pub(crate) fn restore_key(&mut self, key: &[u8]) -> Option<SeriesId> {
+        let hash = xxh3_64(key);
+        let is_new = key.len() <= KEY_BYTES_MAX && self.find(hash, key).is_none();
+        is_new.then(|| self.dictionary.push(hash, key))
+    }
+
+    pub(crate) fn restore_alive(&mut self, id: SeriesId) {
+        if !self.alive.set(id.0, true) {
+            self.post(id);
+        }
+    }
+
+    /// Of all fields these are not shown.
+    pub(crate) fn restore_unwritten(&mut self, ids: impl Iterator<Item = FieldId>) {
+        for id in ids {
+            let Field { measurement, name, field_type } = self.field(id).clone();
+            self.unwrite_field(&measurement, &name, Some(field_type));
+        }
+        self.version = 0;
     }
 
     /// The id of a canonical key, whether the series has points or not.
@@ -82,12 +141,15 @@ impl SeriesIndex {
     /// grows with the series is copied or built anew.
     pub fn insert(&mut self, hash: u64, key: &[u8]) -> SeriesId {
         let id = match self.find(hash, key) {
-            Some(id) => id,
+            Some(id) if self.is_alive(id) => return id,
+            Some(id) => {
+                self.version += 1;
+                id
+            }
             None => self.dictionary.push(hash, key),
         };
-        if !self.alive.set(id.0, true) {
-            self.post(id);
-        }
+        self.alive.set(id.0, true);
+        self.post(id);
         id
     }
 
@@ -101,6 +163,7 @@ impl SeriesIndex {
         if !self.alive.set(id.0, false) {
             return;
         }
+        self.version += 1;
         let key = self.dictionary.key(id);
         let Some(measurement) = self.measurements.get_mut(series_key::measurement(key).as_ref()) else { return };
         let before = measurement.heap_bytes();
@@ -142,7 +205,11 @@ impl SeriesIndex {
         let next = FieldId(u32::try_from(self.fields.len()).expect("fewer than 2^32 fields in a partition"));
         let known = known_or_new(&mut self.measurements, &mut self.named_bytes, measurement);
         let before = known.heap_bytes();
+        let was_written = known.is_written(name, field_type);
         let id = known.insert_field(name, field_type, next);
+        if !was_written && id != next {
+            self.version += 1;
+        }
         if id == next {
             self.named_bytes += known.heap_bytes() - before + measurement.len() + name.len();
             self.fields.push(Field { measurement: measurement.into(), name: name.into(), field_type });
@@ -154,6 +221,7 @@ impl SeriesIndex {
     pub fn unwrite_field(&mut self, measurement: &[u8], name: &[u8], field_type: Option<FieldType>) {
         if let Some(known) = self.measurements.get_mut(measurement) {
             known.unwrite_field(name, field_type);
+            self.version += 1;
         }
     }
 

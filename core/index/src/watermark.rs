@@ -60,20 +60,20 @@ impl WatermarkColumn {
     }
 
     /// A copy that costs little: chunks are copied when they change later. What changes from now on is of `next`.
-    pub fn snapshot(&mut self, next: u32) -> WatermarkColumn {
+    pub(crate) fn snapshot(&mut self, next: u32) -> WatermarkColumn {
         let snapshot = self.clone();
         self.epoch = next;
         snapshot
     }
 
     /// The numbers of the chunks that changed after an epoch.
-    pub fn changed_after(&self, epoch: Option<u32>) -> impl Iterator<Item = usize> {
+    pub(crate) fn changed_after(&self, epoch: Option<u32>) -> impl Iterator<Item = usize> {
         let is_changed = move |number: &usize| epoch.is_none_or(|epoch| self.changed[*number] > epoch);
         (0..self.chunks.len()).filter(|number| self.chunks[*number].is_some()).filter(is_changed)
     }
 
     /// The watermarks of a chunk.
-    pub fn chunk(&self, number: usize) -> impl Iterator<Item = (SeriesId, i64)> {
+    pub(crate) fn chunk(&self, number: usize) -> impl Iterator<Item = (SeriesId, i64)> {
         let times = self.chunks.get(number).and_then(Option::as_deref).map_or(&[][..], |chunk| chunk);
         let series = move |at: usize| SeriesId((number * CHUNK_LEN + at) as u32);
         times.iter().enumerate().filter(|(_, time)| **time != NONE).map(move |(at, time)| (series(at), *time))

@@ -1,0 +1,260 @@
+//! Reading: frames into indexes, and those into ones with postings.
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+use super::{FRAME_BYTES_MAX, HEADER_BYTES, Kind, MAGIC, VERSION, bytes::Cursor, writer::Written, writer::frame_crc};
+use crate::{
+    id::{FieldId, SeriesId},
+    series_index::SeriesIndex,
+};
+use roaring::RoaringBitmap;
+use std::{collections::BTreeMap, ops::Range};
+use tidemill_column::FieldType;
+
+/// A file that does not say anything.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImageError {
+    #[error("index version {0}, this program reads version {VERSION}")]
+    Version(u32),
+    #[error("damaged index at offset {offset}: {what}")]
+    Damaged { offset: u64, what: &'static str },
+}
+
+/// Takes the bytes of a file as they come.
+#[derive(Default)]
+pub struct ImageReader {
+    chain: u32,
+    offset: u64,
+    has_head: bool,
+    /// The last frame was a commit.
+    is_whole: bool,
+    kept: u64,
+    databases: BTreeMap<u32, Loading>,
+    /// Bytes of the key that is being put together.
+    key: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Loading {
+    index: SeriesIndex,
+    dead: Vec<Range<u32>>,
+    unwritten: Vec<Range<u32>>,
+    unsettled: Vec<Range<u32>>,
+}
+
+/// What a whole file says.
+pub struct Restored {
+    pub indexes: Vec<RestoredIndex>,
+    /// Bytes of frames that nothing replaces.
+    pub kept: u64,
+}
+
+/// One index, its postings still to be made.
+pub struct RestoredIndex {
+    pub database: u32,
+    pub written: Written,
+    /// Series that may have lost their points.
+    pub unsettled: RoaringBitmap,
+    index: SeriesIndex,
+    dead: Vec<Range<u32>>,
+    unwritten: Vec<Range<u32>>,
+    posted: u32,
+}
+
+impl ImageReader {
+    /// Reads the first frame of `bytes`; returns its length, or zero if they do not hold one whole frame. Nothing of a
+    /// frame is believed before its checksum is verified.
+    ///
+    /// # Errors
+    /// If the bytes are no such frame.
+    pub fn read_frame(&mut self, bytes: &[u8]) -> Result<usize, ImageError> {
+        let Some(header) = bytes.get(..HEADER_BYTES) else { return Ok(0) };
+        let mut cursor = Cursor::new(header);
+        let fields = (|| Some((cursor.word()?, cursor.word()?, cursor.word()?, cursor.long()?, cursor.word()?)))();
+        let Some((len, kind, database, born, crc)) = fields else { return Ok(0) };
+        let len = len as usize;
+        if len > FRAME_BYTES_MAX {
+            return Err(self.damaged("a frame that is too long"));
+        }
+        let Some(frame) = bytes.get(..HEADER_BYTES + len) else { return Ok(0) };
+        if frame_crc(self.chain, frame) != crc {
+            return Err(self.damaged("checksum mismatch"));
+        }
+        let kind = u8::try_from(kind).ok().and_then(Kind::of_code);
+        let kind = kind.ok_or_else(|| self.damaged("a frame of unknown kind"))?;
+        if self.has_head == (kind == Kind::Head) {
+            return Err(self.damaged("no head at the start, or one behind it"));
+        }
+        let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+        match kind {
+            Kind::Head => self.read_head(body)?,
+            Kind::Commit => self.read_commit(body)?,
+            _ => self.read_part(kind, database, born, body).ok_or_else(|| self.damaged("a frame that does not fit"))?,
+        }
+        if matches!(kind, Kind::Series | Kind::Fields) {
+            self.kept += frame.len() as u64;
+        }
+        self.is_whole = kind == Kind::Commit;
+        self.chain = crc;
+        self.offset += frame.len() as u64;
+        Ok(frame.len())
+    }
+
+    /// What was read, if it is the file of this size and checksum.
+    ///
+    /// # Errors
+    /// If it is another one or ends within what was appended together.
+    pub fn finish(self, size: u64, chain: u32) -> Result<Restored, ImageError> {
+        if (self.offset, self.chain, self.is_whole) != (size, chain, true) {
+            return Err(self.damaged("not the file that is named"));
+        }
+        let indexes = self.databases.into_iter().map(|(database, loading)| loading.restored(database)).collect();
+        Ok(Restored { indexes, kept: self.kept })
+    }
+
+    fn damaged(&self, what: &'static str) -> ImageError {
+        ImageError::Damaged { offset: self.offset, what }
+    }
+
+    fn read_head(&mut self, body: &[u8]) -> Result<(), ImageError> {
+        let mut cursor = Cursor::new(body);
+        if cursor.take(MAGIC.len()) != Some(&MAGIC) {
+            return Err(self.damaged("no index by its first bytes"));
+        }
+        match cursor.word() {
+            Some(VERSION) => {}
+            Some(version) => return Err(ImageError::Version(version)),
+            None => return Err(self.damaged("a short head")),
+        }
+        self.has_head = true;
+        Ok(())
+    }
+
+    fn read_part(&mut self, kind: Kind, database: u32, born: u64, body: &[u8]) -> Option<()> {
+        let loading = self.databases.entry(database).or_default();
+        if loading.index.born() != born {
+            // The database was dropped and begun anew.
+            *loading = Loading { index: SeriesIndex::born_at(born), ..Loading::default() };
+        }
+        let mut cursor = Cursor::new(body);
+        match kind {
+            Kind::Series => read_series(&mut loading.index, &mut self.key, &mut cursor)?,
+            Kind::Fields => read_fields(&mut loading.index, &mut cursor)?,
+            Kind::Watermarks => read_watermarks(&mut loading.index, &mut cursor)?,
+            Kind::Dead => loading.dead = cursor.runs(loading.index.series_count())?,
+            Kind::Unwritten => loading.unwritten = cursor.runs(loading.index.field_count())?,
+            Kind::Unsettled => loading.unsettled = cursor.runs(loading.index.series_count())?,
+            Kind::Head | Kind::Commit => return None,
+        }
+        cursor.is_empty().then_some(())
+    }
+
+    fn read_commit(&mut self, body: &[u8]) -> Result<(), ImageError> {
+        let mut cursor = Cursor::new(body);
+        let mut listed = BTreeMap::new();
+        let count = cursor.word().unwrap_or(u32::MAX);
+        for _ in 0..count {
+            let entry = (|| Some((cursor.word()?, cursor.long()?, cursor.word()?, cursor.word()?)))();
+            let Some((database, born, series, fields)) = entry else { return Err(self.damaged("a short commit")) };
+            listed.insert(database, (born, series, fields));
+        }
+        if cursor.rest().iter().any(|byte| *byte != 0) {
+            return Err(self.damaged("something behind a commit"));
+        }
+        self.databases.retain(|database, _| listed.contains_key(database));
+        for (database, expected) in listed {
+            // An index without series and fields has no frame.
+            let loading = self
+                .databases
+                .entry(database)
+                .or_insert_with(|| Loading { index: SeriesIndex::born_at(expected.0), ..Loading::default() });
+            let index = &loading.index;
+            if (index.born(), index.series_count(), index.field_count()) != expected {
+                return Err(self.damaged("other series and fields than the commit says"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_series(index: &mut SeriesIndex, key: &mut Vec<u8>, cursor: &mut Cursor<'_>) -> Option<()> {
+    if cursor.word()? != index.series_count() {
+        return None;
+    }
+    key.clear();
+    for _ in 0..cursor.word()? {
+        let shared = usize::try_from(cursor.varint()?).ok().filter(|shared| *shared <= key.len())?;
+        key.truncate(shared);
+        key.extend_from_slice(cursor.text()?);
+        index.restore_key(key)?;
+    }
+    Some(())
+}
+
+fn read_fields(index: &mut SeriesIndex, cursor: &mut Cursor<'_>) -> Option<()> {
+    if cursor.word()? != index.field_count() {
+        return None;
+    }
+    for _ in 0..cursor.word()? {
+        let field_type = FieldType::from_code(cursor.byte()?)?;
+        let (measurement, name) = (cursor.text()?, cursor.text()?);
+        let next = index.field_count();
+        if index.insert_field(measurement, name, field_type) != FieldId(next) {
+            return None;
+        }
+    }
+    Some(())
+}
+
+fn read_watermarks(index: &mut SeriesIndex, cursor: &mut Cursor<'_>) -> Option<()> {
+    let end = index.series_count();
+    let column = index.watermarks_mut(cursor.word()?);
+    let (mut id, mut time) = (0u32, 0i64);
+    for _ in 0..cursor.word()? {
+        id = id.checked_add(u32::try_from(cursor.varint()?).ok()?).filter(|id| *id < end)?;
+        time = time.wrapping_add(cursor.signed()?);
+        column.raise(SeriesId(id), time);
+    }
+    Some(())
+}
+
+impl Loading {
+    fn restored(mut self, database: u32) -> RestoredIndex {
+        let mark = self.index.mark();
+        let mut unsettled = RoaringBitmap::new();
+        self.unsettled.into_iter().for_each(|run| {
+            unsettled.insert_range(run);
+        });
+        let written = Written {
+            born: mark.born,
+            series: mark.series,
+            fields: mark.fields,
+            epoch: mark.epoch,
+            version: self.index.version(),
+        };
+        let (index, dead, unwritten) = (self.index, self.dead, self.unwritten);
+        RestoredIndex { database, written, unsettled, index, dead, unwritten, posted: 0 }
+    }
+}
+
+impl RestoredIndex {
+    /// Makes the postings of at most `count` more series; `false` when all have theirs.
+    pub fn post(&mut self, count: u32) -> bool {
+        let end = self.posted.saturating_add(count).min(self.index.series_count());
+        while self.posted < end {
+            let at = self.dead.partition_point(|run| run.end <= self.posted);
+            let dead = self.dead.get(at).cloned().unwrap_or(end..end);
+            let alive_end = dead.start.clamp(self.posted, end);
+            (self.posted..alive_end).for_each(|id| self.index.restore_alive(SeriesId(id)));
+            self.posted = dead.end.min(end).max(alive_end);
+        }
+        end < self.index.series_count()
+    }
+
+    /// The index, once all postings are made.
+    pub fn finish(mut self) -> SeriesIndex {
+        while self.post(u32::MAX) {}
+        self.index.restore_unwritten(self.unwritten.into_iter().flatten().map(FieldId));
+        self.index
+    }
+}
