@@ -66,6 +66,15 @@ impl AliveBits {
         self.words.get(id as usize / 64).is_some_and(|word| word >> (id % 64) & 1 == 1)
     }
 
+    /// Ids below `end` whose bit is not set.
+    fn unset(&self, end: u32) -> impl Iterator<Item = u32> {
+        let words = self.words.iter().enumerate().filter(|(_, word)| **word != u64::MAX);
+        let ids = words.flat_map(|(at, word)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 0).map(move |bit| at as u32 * 64 + bit)
+        });
+        ids.take_while(move |id| *id < end)
+    }
+
     /// Sets the bit of an id that is the next one or was there before; returns the former bit.
     fn set(&mut self, id: u32, alive: bool) -> bool {
         while self.words.len() <= id as usize / 64 {
@@ -183,6 +192,11 @@ impl SeriesIndex {
 
     pub fn is_alive(&self, id: SeriesId) -> bool {
         self.alive.contains(id.0)
+    }
+
+    /// Series below an id that have no points.
+    pub fn dead(&self, end: u32) -> impl Iterator<Item = SeriesId> {
+        self.alive.unset(end).map(SeriesId)
     }
 
     /// Series that have points.

@@ -66,7 +66,8 @@ impl<D: Disk> State<D> {
             }
         }
         let database = DatabaseId(header.database);
-        let index = self.databases.entry(database).or_default();
+        let born = self.applied.next().0;
+        let index = self.databases.entry(database).or_insert_with(|| SeriesIndex::born_at(born));
         let group = self.groups.entry(ShardGroupId(header.shard_group));
         let group = group.or_insert_with(|| ShardGroup::new(database, header.retention_policy));
         let schemas: Vec<Vec<FieldId>> = batch
@@ -111,7 +112,8 @@ impl<D: Disk> State<D> {
             group.freeze(index.0, floats);
         }
         let sessions = self.sessions.clone();
-        self.jobs.push_back(Job::Flush { index, term, sessions, publication: Publication::None });
+        let marks = Rc::new(self.databases.iter_mut().map(|(id, index)| (*id, index.mark())).collect());
+        self.jobs.push_back(Job::Flush { index, term, sessions, marks, publication: Publication::None });
         Applied::Flush
     }
 

@@ -14,6 +14,7 @@ use crate::{
     manifest::{FileRecord, Manifest, ManifestError},
     pace::breathe,
     partition::{Partition, PartitionView},
+    publication::Marks,
     read_error::ReadError,
     shard_group::{Frozen, ShardGroup, ShardGroupView},
     tsm_file::TsmFile,
@@ -28,7 +29,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Work that an applied entry left.
 pub(crate) enum Job<F: DiskFile> {
     /// Write the memtables that were frozen by this entry.
-    Flush { index: LogIndex, term: Term, sessions: BTreeMap<u64, u64>, publication: Publication },
+    Flush { index: LogIndex, term: Term, sessions: BTreeMap<u64, u64>, marks: Rc<Marks>, publication: Publication },
     /// Remove files that the manifest must not name any more.
     Remove { paths: Vec<String>, files: Vec<(DatabaseId, Rc<TsmFile<F>>)> },
 }
@@ -118,18 +119,26 @@ impl<D: Disk> Partition<D> {
                 self.state.borrow_mut().jobs.remove(position);
                 continue;
             }
-            let (index, term, sessions) = match self.state.borrow().jobs.front() {
-                Some(Job::Flush { index, term, sessions, .. }) => (*index, *term, sessions.clone()),
+            let (index, term, sessions, marks) = match self.state.borrow().jobs.front() {
+                Some(Job::Flush { index, term, sessions, marks, .. }) => {
+                    (*index, *term, sessions.clone(), marks.clone())
+                }
                 _ => return Ok(()),
             };
-            self.flush(index, term, sessions).await?;
+            self.flush(index, term, sessions, &marks).await?;
             let mut state = self.state.borrow_mut();
             // A removal may have come in behind it, never before it.
             state.jobs.pop_front();
         }
     }
 
-    async fn flush(&self, index: LogIndex, term: Term, sessions: BTreeMap<u64, u64>) -> Result<(), MaintainError> {
+    async fn flush(
+        &self,
+        index: LogIndex,
+        term: Term,
+        sessions: BTreeMap<u64, u64>,
+        marks: &Marks,
+    ) -> Result<(), MaintainError> {
         let held: Vec<(ShardGroupId, Rc<Frozen>)> = {
             let state = self.state.borrow();
             let of_entry =
@@ -148,15 +157,23 @@ impl<D: Disk> Partition<D> {
                 }
             }
         }
-        let mut manifest = self.manifest(index, term, sessions.clone());
-        for made in made.iter().filter(|made| self.is_held(made.group, &made.frozen)) {
-            manifest.files.extend(made.records.iter().cloned());
+        let build = || {
+            let mut manifest = self.manifest(index, term, sessions.clone());
+            for made in made.iter().filter(|made| self.is_held(made.group, &made.frozen)) {
+                manifest.files.extend(made.records.iter().cloned());
+            }
+            manifest.files.sort_by_key(|file| (file.shard_group, file.generation, file.sequence));
+            manifest
+        };
+        if let Err(error) = self.publish(Some(marks), build).await {
+            if let MaintainError::Manifest(_) = error
+                && let Some(Job::Flush { publication, .. }) = self.state.borrow_mut().jobs.front_mut()
+            {
+                *publication = Publication::Tried;
+            }
+            self.clear_away(&held, index).await;
+            return Err(error);
         }
-        manifest.files.sort_by_key(|file| (file.shard_group, file.generation, file.sequence));
-        if let Some(Job::Flush { publication, .. }) = self.state.borrow_mut().jobs.front_mut() {
-            *publication = Publication::Tried;
-        }
-        manifest.publish(&self.disk, &self.folder).await?;
         for made in made {
             let mut files = Vec::new();
             for record in made.records {
@@ -231,7 +248,13 @@ impl<D: Disk> Partition<D> {
     async fn remove(&self, paths: &[String]) -> Result<(), MaintainError> {
         let (index, term) = self.flushed();
         let sessions = self.state.borrow().flushed_sessions.clone();
-        self.manifest(index, term, sessions).publish(&self.disk, &self.folder).await?;
+        let published = self.publish(None, || self.manifest(index, term, sessions.clone())).await;
+        if published.as_ref().is_err_and(MaintainError::is_disk_full) {
+            // The removal is what makes room.
+            self.publish_without_indexes(self.manifest(index, term, sessions)).await?;
+        } else {
+            published?;
+        }
         for path in paths {
             let (folder, prefix) = path.rsplit_once('/').unwrap_or(("", path));
             self.remove_matching(folder, prefix).await?;
@@ -283,7 +306,7 @@ impl<D: Disk> Partition<D> {
     fn manifest(&self, index: LogIndex, term: Term, sessions: BTreeMap<u64, u64>) -> Manifest {
         let state = self.state.borrow();
         let files = state.groups.values().flat_map(|group| group.files.iter().map(|file| file.record())).collect();
-        Manifest { flushed_index: index.0, flushed_term: term.0, files, sessions }
+        Manifest { flushed_index: index.0, flushed_term: term.0, files, sessions, index: None }
     }
 
     fn first_unsettled(&self) -> Option<(DatabaseId, RoaringBitmap)> {

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, io};
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 
 const MAGIC: [u8; 8] = *b"TMILLMAN";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Magic, version, crc32c of the body, length of the body.
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8;
 /// A manifest of a million files is below this; a length above it is damage.
@@ -28,6 +28,18 @@ pub struct Manifest {
     pub files: Vec<FileRecord>,
     /// Newest sequence applied, by session (I6).
     pub sessions: BTreeMap<u64, u64>,
+    /// The series indexes as of that entry; without it they are made from the files.
+    pub index: Option<IndexRecord>,
+}
+
+/// The file of the series indexes, up to where it is there for good.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct IndexRecord {
+    /// Counts the files; it is in the name.
+    pub generation: u64,
+    pub size: u64,
+    /// Covers all of these bytes.
+    pub crc: u32,
 }
 
 /// One TSM file.
@@ -202,7 +214,14 @@ mod tests {
                 max_time: 1,
             }],
         };
-        Manifest { flushed_index: 12, flushed_term: 2, files: vec![file], sessions: [(9, 4)].into_iter().collect() }
+        let index = Some(IndexRecord { generation: 3, size: 8192, crc: 77 });
+        Manifest {
+            flushed_index: 12,
+            flushed_term: 2,
+            files: vec![file],
+            sessions: [(9, 4)].into_iter().collect(),
+            index,
+        }
     }
 
     #[test]

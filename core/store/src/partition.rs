@@ -13,6 +13,7 @@ use crate::{
     entry::{Command, Entry},
     id::{DatabaseId, SeriesId, ShardGroupId},
     index::SeriesIndex,
+    index_file::{self, IndexFile},
     maintenance::{Job, generation_prefix},
     manifest::{FileRecord, Manifest, ManifestError},
     read_error::ReadError,
@@ -27,7 +28,6 @@ use std::{
 };
 use tidemill_disk::Disk;
 use tidemill_raft::{LogIndex, Term};
-use tidemill_tsm::key;
 
 /// A partition on its core.
 pub struct Partition<D: Disk> {
@@ -38,6 +38,8 @@ pub struct Partition<D: Disk> {
     pub(crate) state: RefCell<State<D>>,
     /// Maintenance is one at a time.
     pub(crate) maintaining: Cell<bool>,
+    pub(crate) index_file: RefCell<IndexFile>,
+    index_was_rebuilt: Cell<bool>,
 }
 
 /// What the log has made.
@@ -111,22 +113,28 @@ impl<D: Disk> Partition<D> {
                 applied: LogIndex(manifest.flushed_index),
                 flushed: (LogIndex(manifest.flushed_index), Term(manifest.flushed_term)),
                 flushed_sessions: manifest.sessions.clone(),
-                sessions: manifest.sessions,
+                sessions: manifest.sessions.clone(),
                 jobs: VecDeque::new(),
                 unsettled: BTreeMap::new(),
                 scratch: Vec::new(),
             }),
             maintaining: Cell::new(false),
+            index_file: RefCell::default(),
+            index_was_rebuilt: Cell::new(false),
         };
-        partition.remove_strangers(&manifest.files).await?;
+        partition.remove_strangers(&manifest).await?;
+        let is_restored = partition.restore_indexes(manifest.index).await;
+        partition.index_was_rebuilt.set(!is_restored && !manifest.files.is_empty());
         let mut tombstoned: BTreeMap<DatabaseId, RoaringBitmap> = BTreeMap::new();
         for record in manifest.files {
             let (database, group) = (DatabaseId(record.database), ShardGroupId(record.shard_group));
             let policy = record.policy;
             let file = partition.open_file(record).await?;
-            let series = partition.enter(database, &file).await?;
-            if !file.record().tombstones.is_empty() {
-                *tombstoned.entry(database).or_default() |= series;
+            if !is_restored {
+                let series = partition.enter(database, &file).await?;
+                if !file.record().tombstones.is_empty() {
+                    *tombstoned.entry(database).or_default() |= series;
+                }
             }
             let mut state = partition.state.borrow_mut();
             let group = state.groups.entry(group).or_insert_with(|| ShardGroup::new(database, policy));
@@ -138,34 +146,14 @@ impl<D: Disk> Partition<D> {
         Ok(partition)
     }
 
-    /// Enters the series and fields of a file into the dictionary, and its newest times among the watermarks. Returns
-    /// its series.
-    async fn enter(&self, database: DatabaseId, file: &TsmFile<D::File>) -> Result<RoaringBitmap, ReadError> {
-        let policy = file.record().policy;
-        let mut series = RoaringBitmap::new();
-        let mut last: (Vec<u8>, SeriesId) = (Vec::new(), SeriesId(0));
-        let mut scan = file.keys();
-        while let Some(page) = scan.next().await? {
-            let state = &mut *self.state.borrow_mut();
-            let index = state.databases.entry(database).or_default();
-            for found in page.keys() {
-                let split = key::split(found.key);
-                let (series_key, field) = split.ok_or_else(|| file.damaged(0, &"a key without a field"))?;
-                if series.is_empty() || series_key != last.0 {
-                    last = (series_key.to_vec(), index.insert_key(series_key));
-                    series.insert(last.1.0);
-                }
-                index.insert_field(&tidemill_line::series_key::measurement(series_key), field, found.field_type);
-                // Late rows are never newer than rows in order.
-                index.watermarks_mut(policy).raise(last.1, found.entries.time_range().1);
-            }
-        }
-        Ok(series)
-    }
-
     /// Everything up to here is in files.
     pub fn flushed(&self) -> (LogIndex, Term) {
         self.state.borrow().flushed
+    }
+
+    /// Whether the series indexes were made from the files at the start, because their own file was missing or damaged.
+    pub fn index_was_rebuilt(&self) -> bool {
+        self.index_was_rebuilt.get()
     }
 
     /// Newest entry applied.
@@ -233,8 +221,15 @@ impl<D: Disk> Partition<D> {
         TsmFile::open(&self.disk, path, record, key, self.cache.clone()).await
     }
 
-    async fn remove_strangers(&self, files: &[FileRecord]) -> Result<(), OpenError> {
+    async fn remove_strangers(&self, manifest: &Manifest) -> Result<(), OpenError> {
+        let files = &manifest.files;
+        let index = manifest.index.as_ref().map(|index| index_file::name_of(index.generation));
         for folder in self.disk.list(&self.folder).await.map_err(|error| self.open_error(error))? {
+            if index_file::is_name(&folder) && Some(&folder) != index.as_ref() {
+                let path = format!("{}/{folder}", self.folder);
+                self.disk.remove(&path).await.map_err(|error| self.open_error(error))?;
+                continue;
+            }
             let Some(group) = folder.strip_prefix('g').and_then(|number| number.parse::<u64>().ok()) else { continue };
             let path = format!("{}/{folder}", self.folder);
             for name in self.disk.list(&path).await.map_err(|error| self.open_error(error))? {

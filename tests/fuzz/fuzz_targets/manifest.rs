@@ -72,7 +72,7 @@ fn read(kind: Kind, bytes: &[u8]) {
 
 /// The body of a manifest behind the header that it wants.
 fn sealed(body: &[u8]) -> Vec<u8> {
-    let mut bytes = b"TMILLMAN\x01\0\0\0".to_vec();
+    let mut bytes = b"TMILLMAN\x03\0\0\0".to_vec();
     bytes.extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
     bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
     bytes.extend_from_slice(body);
@@ -158,5 +158,6 @@ fn manifest() -> Manifest {
         ],
     };
     let sessions = (0..12).map(|session| (session, session * 2)).collect();
-    Manifest { flushed_index: 12, flushed_term: 2, files: vec![file(1), file(2)], sessions }
+    let index = Some(IndexRecord { generation: 1, size: 4096, crc: 9 });
+    Manifest { flushed_index: 12, flushed_term: 2, files: vec![file(1), file(2)], sessions, index }
 }

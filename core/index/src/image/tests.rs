@@ -26,7 +26,7 @@ impl File {
             let mark = index.mark();
             let mut delta = Delta::new(*database, mark.clone(), self.written.get(database));
             while delta.push_next(index, &mut writer) {}
-            writer.push_state(*database, index, &mark, unsettled);
+            writer.push_state(*database, index, (mark.series, mark.fields), unsettled);
             let (born, series, fields, epoch, version) =
                 (mark.born, mark.series, mark.fields, mark.epoch, index.version());
             written.insert(*database, Written { born, series, fields, epoch, version });
@@ -144,7 +144,7 @@ fn a_mark_holds_what_there_was_however_the_index_goes_on() {
     let mut writer = ImageWriter::begin();
     let mut delta = Delta::new(1, mark.clone(), None);
     while delta.push_next(index, &mut writer) {}
-    writer.push_state(1, index, &mark, &RoaringBitmap::new());
+    writer.push_state(1, index, (mark.series, mark.fields), &RoaringBitmap::new());
     let written = Written { born: 3, series: mark.series, fields: mark.fields, epoch: mark.epoch, version: 0 };
     writer.push_commit([(1, written)].into_iter());
     let end = writer.end();

@@ -81,16 +81,22 @@ impl ImageWriter {
     }
 
     /// What changes as a whole: which series are dead, which may be, and which fields are not shown. It is that of
-    /// the series up to the mark, as they are now.
-    pub fn push_state(&mut self, database: u32, index: &SeriesIndex, mark: &IndexMark, unsettled: &RoaringBitmap) {
+    /// the first so many series and fields, as they are now.
+    pub fn push_state(
+        &mut self,
+        database: u32,
+        index: &SeriesIndex,
+        (series, fields): (u32, u32),
+        unsettled: &RoaringBitmap,
+    ) {
         let start = self.open(Kind::Dead, database, index.born());
-        push_runs((0..mark.series).filter(|id| !index.is_alive(SeriesId(*id))), &mut self.pending);
+        push_runs(index.dead(series).map(|id| id.0), &mut self.pending);
         self.close(start);
         let start = self.open(Kind::Unwritten, database, index.born());
-        push_runs((0..mark.fields).filter(|id| !index.is_written(FieldId(*id))), &mut self.pending);
+        push_runs((0..fields).filter(|id| !index.is_written(FieldId(*id))), &mut self.pending);
         self.close(start);
         let start = self.open(Kind::Unsettled, database, index.born());
-        push_runs(unsettled.iter().take_while(|id| *id < mark.series), &mut self.pending);
+        push_runs(unsettled.iter().take_while(|id| *id < series), &mut self.pending);
         self.close(start);
     }
 

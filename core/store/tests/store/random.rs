@@ -355,8 +355,14 @@ impl Run {
 
     fn check_no_strangers(&self, context: &str) {
         for path in self.store.disk.paths() {
-            assert!(path.ends_with(".tsm") || path.ends_with("/manifest"), "{context}: {path} is left over");
+            let is_index = path.contains("/index-");
+            assert!(
+                path.ends_with(".tsm") || path.ends_with("/manifest") || is_index,
+                "{context}: {path} is left over"
+            );
         }
+        let indexes = self.store.disk.paths().into_iter().filter(|path| path.contains("/index-")).count();
+        assert_eq!(indexes, 1, "{context}");
     }
 }
 

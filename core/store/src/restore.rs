@@ -1,0 +1,81 @@
+//! The indexes at a start: from their file, or from all keys of all files.
+
+use crate::{
+    id::{DatabaseId, SeriesId},
+    index_file::{self, IndexFile},
+    manifest::IndexRecord,
+    pace::breathe,
+    partition::Partition,
+    read_error::ReadError,
+    tsm_file::TsmFile,
+};
+use roaring::RoaringBitmap;
+use tidemill_disk::Disk;
+use tidemill_tsm::key;
+
+/// Series that get their postings before other tasks of the core get a turn.
+const SERIES_PER_TURN: u32 = 1024;
+
+impl<D: Disk> Partition<D> {
+    /// Reads the indexes. `false`: they are to be made from the files, which is no error but takes longer.
+    pub(crate) async fn restore_indexes(&self, record: Option<IndexRecord>) -> bool {
+        let read = match &record {
+            Some(named) => match index_file::load(&self.disk, &self.folder, named).await {
+                Ok(restored) => Some(restored),
+                Err(error) => {
+                    tracing::warn!(%error, "the series index is made anew from the files");
+                    None
+                }
+            },
+            None => None,
+        };
+        *self.index_file.borrow_mut() = IndexFile::opened(record, read.as_ref());
+        let Some(restored) = read else { return false };
+        for mut index in restored.indexes {
+            while index.post(SERIES_PER_TURN) {
+                breathe().await;
+            }
+            let state = &mut *self.state.borrow_mut();
+            let database = DatabaseId(index.database);
+            if !index.unsettled.is_empty() {
+                state.unsettled.insert(database, std::mem::take(&mut index.unsettled));
+            }
+            state.databases.insert(database, index.finish());
+        }
+        true
+    }
+
+    /// Enters the series and fields of a file into the dictionary, and its newest times among the watermarks. Returns
+    /// its series.
+    ///
+    /// The watermarks are then at most what they were: rows that were deleted or dropped meanwhile may have raised them.
+    pub(crate) async fn enter(
+        &self,
+        database: DatabaseId,
+        file: &TsmFile<D::File>,
+    ) -> Result<RoaringBitmap, ReadError> {
+        let policy = file.record().policy;
+        let mut series = RoaringBitmap::new();
+        let mut last: (Vec<u8>, SeriesId) = (Vec::new(), SeriesId(0));
+        let mut scan = file.keys();
+        while let Some(page) = scan.next().await? {
+            {
+                let state = &mut *self.state.borrow_mut();
+                let index = state.databases.entry(database).or_default();
+                for found in page.keys() {
+                    let split = key::split(found.key);
+                    let (series_key, field) = split.ok_or_else(|| file.damaged(0, &"a key without a field"))?;
+                    if series.is_empty() || series_key != last.0 {
+                        last = (series_key.to_vec(), index.insert_key(series_key));
+                        series.insert(last.1.0);
+                    }
+                    index.insert_field(&tidemill_line::series_key::measurement(series_key), field, found.field_type);
+                    // Late rows are never newer than rows in order.
+                    index.watermarks_mut(policy).raise(last.1, found.entries.time_range().1);
+                }
+            }
+            breathe().await;
+        }
+        Ok(series)
+    }
+}
