@@ -2,7 +2,11 @@
 //!
 //! Every key works or is refused by name; there is none that is read and ignored.
 
-use crate::{access::AccessOptions, data::Budget, query::QueryLimits};
+use crate::{
+    access::AccessOptions,
+    data::{Budget, ScrubOptions},
+    query::QueryLimits,
+};
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use std::{
@@ -26,6 +30,7 @@ pub struct Options {
     pub spin_before_park: Duration,
     /// How float blocks of new files are encoded.
     pub floats: Floats,
+    pub scrub: ScrubOptions,
     pub log: LogOptions,
     pub http: tidemill_http::Options,
     pub access: AccessOptions,
@@ -63,6 +68,8 @@ struct DataSection {
     allow_buffered_io: Option<bool>,
     spin_before_park_us: Option<u64>,
     float_encoding: Option<FloatEncodingName>,
+    scrub_rate: Option<Size>,
+    scrub_interval: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -186,6 +193,7 @@ impl Options {
                 Some(FloatEncodingName::Alp) => Floats::Alp,
                 Some(FloatEncodingName::Gorilla) | None => Floats::Gorilla,
             },
+            scrub: scrub_options(&file.data)?,
             log: log_options(&file.log)?,
             http: http_options(&file.http)?,
             access: access_options(&file.http)?,
@@ -204,6 +212,19 @@ impl Options {
 fn read_file(path: &Path) -> anyhow::Result<File> {
     let text = std::fs::read_to_string(path).with_context(|| format!("configuration file {}", path.display()))?;
     toml::from_str(&text).with_context(|| format!("configuration file {}", path.display()))
+}
+
+fn scrub_options(section: &DataSection) -> anyhow::Result<ScrubOptions> {
+    let mut options = ScrubOptions::default();
+    if let Some(size) = &section.scrub_rate {
+        options.rate_bytes = size.bytes("data.scrub-rate")?;
+    }
+    if let Some(text) = &section.scrub_interval {
+        let parsed = tidemill_influxql::parse_duration(text);
+        let ns = parsed.map_err(|error| anyhow::anyhow!("data.scrub-interval \"{text}\": {error}"))?;
+        options.interval = Duration::from_nanos(u64::try_from(ns).context("data.scrub-interval")?);
+    }
+    Ok(options)
 }
 
 fn log_options(section: &LogSection) -> anyhow::Result<LogOptions> {
@@ -344,7 +365,7 @@ mod tests {
     fn every_key_has_its_effect_and_the_command_line_wins() {
         let options = with_file(
             "memory-limit = \"1g\"\n[data]\ndir = \"/d\"\npartitions = 4\nallow-buffered-io = true\n\
-             spin-before-park-us = 50\nfloat-encoding = \"alp\"\n[log]\ndurability = \"dsync\"\nsegment-size = \"8m\"\nsegments-max = 9\n[http]\n\
+             spin-before-park-us = 50\nfloat-encoding = \"alp\"\nscrub-rate = \"3k\"\nscrub-interval = \"5m\"\n[log]\ndurability = \"dsync\"\nsegment-size = \"8m\"\nsegments-max = 9\n[http]\n\
              bind-address = \":1\"\nmax-body-size = \"1k\"\nmax-connection-limit = 3\nmax-row-limit = 4\nrealm = \"r\"\n\
              auth-enabled = true\nshared-secret = \"s\"\nping-auth-enabled = true\npprof-auth-enabled = true\n\
              [http.headers]\nX-A = \"b\"\n[coordinator]\nmax-select-point = 5\nmax-select-series = 6\nmax-select-buckets = 7\n\
@@ -355,6 +376,8 @@ mod tests {
         assert_eq!((options.memory_limit_bytes, options.partitions, options.cores), (1 << 30, Some(4), 1));
         assert_eq!((options.data_dir.as_path(), options.allow_buffered), (Path::new("/d"), true));
         assert_eq!(options.spin_before_park, Duration::from_micros(50));
+        let scrub = ScrubOptions { rate_bytes: 3072, interval: Duration::from_secs(300) };
+        assert_eq!(options.scrub, scrub);
         assert_eq!((options.log.durability, options.floats), (Durability::Dsync, Floats::Alp));
         assert_eq!((options.log.segment_bytes, options.log.segments_max), (8 << 20, 9));
         assert_eq!(options.http_addr.to_string(), "0.0.0.0:1");

@@ -24,6 +24,7 @@ mod partition;
 mod publication;
 mod read_error;
 mod restore;
+mod scrub;
 mod shard_group;
 mod slots;
 mod sorted;
@@ -42,4 +43,5 @@ pub use manifest::{FileRecord, IndexRecord, Manifest, ManifestError, Tombstone, 
 pub use pace::breathe;
 pub use partition::{OpenError, Partition, PartitionFigures, PartitionView};
 pub use read_error::ReadError;
+pub use scrub::Scrubbed;
 pub use tidemill_index::{FieldId, SeriesId, SeriesIndex, TagPredicate};

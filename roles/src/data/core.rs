@@ -9,6 +9,7 @@ use crate::{
         message::{Call, CallError, Message, MetaChangeError, Reply},
         metadata::{META_GROUP, MetaMachine},
         question::{Finding, Question},
+        scrub::ScrubFigures,
     },
     options::Options,
     query::{QueryLimits, QueryMemory, scan},
@@ -52,6 +53,7 @@ pub struct DataCore {
     /// Parsers that no request uses now.
     pub(crate) parsers: RefCell<Vec<(Batch, Splitter)>>,
     pub(crate) figures: WriteFigures,
+    pub(crate) scrub_figures: ScrubFigures,
     pub(crate) http_metrics: Rc<HttpMetrics>,
     /// The core has the metadata.
     pub(crate) met: Cell<bool>,

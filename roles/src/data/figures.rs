@@ -1,6 +1,6 @@
 //! What a core counts, and how it is shown.
 
-use crate::data::core::DataCore;
+use crate::data::{core::DataCore, scrub::ScrubFigures};
 use hdrhistogram::Histogram;
 use std::cell::{Cell, RefCell};
 use tidemill_http::metrics::{HttpMetrics, HttpSnapshot, TextWriter};
@@ -58,6 +58,7 @@ pub struct WriteFigures {
 /// A copy that can travel to the core that shows it.
 pub struct CoreFigures {
     pub write: WriteFigures,
+    pub scrub: ScrubFigures,
     pub http: HttpSnapshot,
     pub log: LogMetrics,
     pub cache: CacheFigures,
@@ -93,6 +94,7 @@ impl CoreFigures {
         }
         CoreFigures {
             write: core.figures.clone(),
+            scrub: core.scrub_figures.clone(),
             http: core.http_metrics.snapshot(),
             log: core.replicas.log().metrics(),
             cache: core.cache.figures(),
@@ -247,6 +249,10 @@ fn counters() -> Vec<Figure> {
         ("tidemill_cache_misses_total", "Parts of files read from disk.", |c| c.cache.misses),
         ("tidemill_cache_waits_total", "Parts of files that another task was reading.", |c| c.cache.waits),
         ("tidemill_cache_evictions_total", "Parts of files that made room for others.", |c| c.cache.evictions),
+        ("tidemill_scrub_bytes_total", "Bytes read again by the scrub.", |c| c.scrub.bytes.get()),
+        ("tidemill_scrub_files_total", "Files read again to their end.", |c| c.scrub.files.get()),
+        ("tidemill_scrub_passes_total", "Passes of the scrub over all files.", |c| c.scrub.passes.get()),
+        ("tidemill_scrub_findings_total", "Damage found by the scrub.", |c| c.scrub.findings.get()),
     ]
 }
 
@@ -255,6 +261,7 @@ fn gauges() -> Vec<Figure> {
         ("tidemill_log_pending_bytes", "Bytes waiting for their commit.", |c| c.log.pending_bytes),
         ("tidemill_log_segments_live", "Log segments in use.", |c| c.log.segments_live),
         ("tidemill_log_segments_spare", "Log segments ready for use.", |c| c.log.segments_spare),
+        ("tidemill_scrub_left_bytes", "Left of the scrub's present pass.", |c| c.scrub.left_bytes.get()),
         ("tidemill_memtable_active_bytes", "Rows that take more rows.", |c| c.store.active_bytes as u64),
         ("tidemill_memtable_frozen_bytes", "Rows on their way to files.", |c| c.store.frozen_bytes as u64),
         ("tidemill_index_bytes", "Series index.", |c| c.store.index_bytes as u64),

@@ -12,6 +12,7 @@ use crate::{
         memory_gauge::MemoryGauge,
         message::Message,
         metadata::{META_GROUP, MetaMachine, SnapshotError},
+        scrub::ScrubFigures,
     },
     options::Options,
     query::QueryMemory,
@@ -152,6 +153,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         query_memory: founding.query_memory.clone(),
         parsers: RefCell::default(),
         figures: WriteFigures::default(),
+        scrub_figures: ScrubFigures::default(),
         http_metrics: Rc::new(HttpMetrics::default()),
         met: Cell::new(false),
         parted: Cell::new(0),
@@ -172,6 +174,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     let run_commits = context.spawn(latency, "commits", async move { commits.replicas.run_commits().await });
     context.spawn(latency, "mail", core.clone().read_mail()).detach();
     let maintenance = context.spawn(context.queues.background, "maintenance", core.clone().maintain());
+    let scrub = context.spawn(context.queues.background, "scrub", core.clone().scrub());
     if let Some(machine) = &meta_machine {
         context.spawn(latency, "metadata", core.clone().lead_meta(machine.clone())).detach();
     }
@@ -187,6 +190,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     core.stopping.set(true);
     core.held.changed.notify();
     maintenance.await;
+    scrub.await;
     core.flush_all().await;
     part(&core).await;
     if let Some(machine) = &meta_machine {

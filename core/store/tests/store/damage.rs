@@ -97,6 +97,38 @@ fn every_flipped_bit_of_a_file_is_an_error_that_names_it() {
 }
 
 #[test]
+fn the_scrub_finds_every_flipped_bit_and_nothing_else() {
+    block_on(1, async {
+        let (store, _) = small().await;
+        let everything = async |disk: &SimDisk| {
+            let Ok(partition) = open(disk, 1 << 20).await else { return None };
+            let (mut findings, mut bytes, mut sizes) = (Vec::new(), 0, 0);
+            for record in partition.file_records() {
+                let scrubbed = partition.scrub(&record, &mut async |read| (bytes += read) == ()).await;
+                assert!(scrubbed.is_complete || !scrubbed.findings.is_empty());
+                findings.extend(scrubbed.findings.iter().map(ToString::to_string));
+                sizes += record.size;
+            }
+            Some((findings, bytes, sizes))
+        };
+        let (findings, bytes, sizes) = everything(&store.disk).await.unwrap();
+        // The five bytes of the header are read with the directory.
+        assert!(findings.is_empty() && bytes + 5 * 3 == sizes, "{findings:?} {bytes} {sizes}");
+        for (path, content) in store.tsm_files() {
+            for bit in (0..content.len() * 8).step_by(3) {
+                let disk = store.disk.crash(Crash::None, 0);
+                disk.set_yields(false);
+                disk.flip_bit(&path, bit / 8, (bit % 8) as u8);
+                // What shows when the file is opened need not be looked for.
+                let Some((findings, ..)) = everything(&disk).await else { continue };
+                assert!(!findings.is_empty(), "{path}: bit {bit}");
+                assert!(findings.iter().all(|finding| finding.contains(&path)), "{findings:?}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_file_that_was_cut_lost_or_swapped_is_an_error() {
     block_on(1, async {
         let (store, model) = small().await;

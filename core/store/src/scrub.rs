@@ -1,0 +1,84 @@
+//! Reading files again for no other reason than to see whether they are still what was written.
+//!
+//! Owns: the pass over one file. Invariants: every byte of the file is held against a checksum, from the disk and not
+//! from the cache; damage of one block does not hide that of another.
+//! Knows nothing of when and how fast: the caller paces it.
+
+use crate::{
+    cache::{FileKey, ReadCache},
+    id::ShardGroupId,
+    manifest::FileRecord,
+    partition::Partition,
+    read_error::ReadError,
+    tsm_file::TsmFile,
+};
+use std::rc::Rc;
+use tidemill_disk::Disk;
+
+/// What a pass over a file found.
+#[derive(Clone, Debug, Default)]
+pub struct Scrubbed {
+    pub findings: Vec<ReadError>,
+    /// It was read to its end.
+    pub is_complete: bool,
+}
+
+impl<D: Disk> Partition<D> {
+    /// The files as they are now, in the order of the manifest.
+    pub fn file_records(&self) -> Vec<FileRecord> {
+        let state = self.state.borrow();
+        state.groups.values().flat_map(|group| group.files.iter().map(|file| file.record())).collect()
+    }
+
+    /// Reads a file from its header to its footer. `pace` is told how many bytes were read, waits as long as it likes,
+    /// and stops the pass by answering `false`.
+    pub async fn scrub(&self, record: &FileRecord, pace: &mut impl AsyncFnMut(u64) -> bool) -> Scrubbed {
+        let mut scrubbed = Scrubbed::default();
+        let path = format!("{}/{}", self.group_folder(ShardGroupId(record.shard_group)), record.name());
+        // Opened anew, past the cache: header, directory and footer are verified on the way.
+        let opened = TsmFile::open(&self.disk, path, record.clone(), FileKey(0), Rc::new(ReadCache::new(0))).await;
+        match opened {
+            Ok(file) => {
+                if let Err(error) = scrub_file(&file, &mut scrubbed, pace).await {
+                    scrubbed.findings.push(error);
+                }
+            }
+            Err(error) => scrubbed.findings.push(error),
+        }
+        // A file that was dropped meanwhile may be gone in the middle of the pass.
+        let is_there = |known: &FileRecord| {
+            (known.shard_group, known.generation, known.sequence)
+                == (record.shard_group, record.generation, record.sequence)
+        };
+        if !self.file_records().iter().any(is_there) {
+            scrubbed.findings.clear();
+        }
+        scrubbed
+    }
+}
+
+async fn scrub_file<F: tidemill_disk::DiskFile>(
+    file: &TsmFile<F>,
+    scrubbed: &mut Scrubbed,
+    pace: &mut impl AsyncFnMut(u64) -> bool,
+) -> Result<(), ReadError> {
+    if !pace(file.size() - file.blocks_end()).await {
+        return Ok(());
+    }
+    let mut pages = file.keys_with_statistics();
+    let mut reader = file.block_reader();
+    while let Some(page) = pages.next().await? {
+        for key in page.keys() {
+            for entry in key.entries.iter() {
+                if let Err(error) = reader.stored(&entry).await {
+                    scrubbed.findings.push(error);
+                }
+                if !pace(entry.size.into()).await {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    scrubbed.is_complete = true;
+    Ok(())
+}
