@@ -19,7 +19,7 @@ fn plan(query: &str) -> Arc<Plan> {
     let Ok(Statement::Select(select)) = parse_statement(query) else { panic!("{query}") };
     let options = CompileOptions { now_ns: i64::MAX / 2, ..CompileOptions::default() };
     let schema = SourceSchema {
-        source: 0,
+        source: tidemill_query::SourceIndex::Measurement(0),
         database: "d".to_owned(),
         retention_policy: "autogen".to_owned(),
         measurement: "m".to_owned(),

@@ -8,7 +8,8 @@ use crate::stream::{StreamFunction, StreamSpec, check_stream};
 use crate::window::Windows;
 use tidemill_column::{TIME_MAX, TIME_MIN};
 use tidemill_influxql::{
-    Call, Expr, Fill, MeasurementName, RegexLiteral, SelectStatement, Source, TimeContext, TimeOffset, split_time,
+    Call, Expr, Fill, MeasurementName, RegexLiteral, SelectStatement, Source, TimeContext, TimeDimension, TimeOffset,
+    split_time,
 };
 
 /// What a statement is compiled with.
@@ -40,6 +41,15 @@ pub struct Compiled {
     /// One of several calls: a selector stands at the start of its window, and not at its point.
     pub(crate) is_one_of_several: bool,
     pub(crate) sources: Vec<SourceRequest>,
+    pub(crate) subqueries: Vec<Compiled>,
+}
+
+/// What a statement hands down to those in its FROM.
+struct Outer<'a> {
+    select: &'a SelectStatement,
+    /// Its GROUP BY time().
+    time: Option<TimeDimension>,
+    time_range: (i64, i64),
 }
 
 /// One field of the SELECT list.
@@ -70,6 +80,8 @@ pub enum MeasurementSelector {
 struct Survey {
     limit: u64,
     is_cut: bool,
+    /// Windows may be the outer statement's.
+    may_nest: bool,
     /// There are functions over rows.
     streams: bool,
     /// Windows that these look back to.
@@ -86,6 +98,14 @@ struct Survey {
 /// # Errors
 /// A rule is broken (the text is upstream's), or the statement uses something that is not executed yet.
 pub fn compile(select: &SelectStatement, options: &CompileOptions) -> Result<Compiled, QueryError> {
+    compile_within(select.clone(), options, None)
+}
+
+fn compile_within(
+    mut select: SelectStatement,
+    options: &CompileOptions,
+    outer: Option<&Outer<'_>>,
+) -> Result<Compiled, QueryError> {
     if select.target.is_some() {
         return Err(QueryError::not_supported("INTO"));
     }
@@ -97,11 +117,18 @@ pub fn compile(select: &SelectStatement, options: &CompileOptions) -> Result<Com
     if let Some(condition) = &condition {
         check_condition(condition)?;
     }
-    let time = select.time_dimension().map_err(|error| invalid(&error))?.filter(|time| time.interval_ns > 0);
+    let own_time = select.time_dimension().map_err(|error| invalid(&error))?.filter(|time| time.interval_ns > 0);
+    let time = own_time.or(outer.and_then(|outer| outer.time));
+    let is_inherited = own_time.is_none() && time.is_some();
+    if let Some(outer) = outer {
+        outer.hand_down(&mut select)?;
+    }
+    let select = &select;
 
     let mut survey = Survey {
         limit: select.limit,
-        is_cut: time.is_some(),
+        is_cut: own_time.is_some(),
+        may_nest: time.is_some(),
         streams: false,
         windows_back: 0,
         functions: Vec::new(),
@@ -122,12 +149,17 @@ pub fn compile(select: &SelectStatement, options: &CompileOptions) -> Result<Com
         let added = std::mem::take(&mut survey.ranked_by);
         fields.extend(added.into_iter().map(|expr| CompiledField { expr, alias: None }));
     }
-    survey.check(&fields, select.fill, time.is_some())?;
+    survey.check(&fields, select.fill, own_time.is_some())?;
     let sources = sources(select, options)?;
+    // Without an aggregate there is nothing to cut.
+    let time = time.filter(|_| !is_inherited || survey.streams || !survey.functions.is_empty());
 
     let min = range.min_or_first();
     let max = range.max_ns.unwrap_or(if time.is_some() { options.now_ns } else { TIME_MAX });
     let mut time_range = (min.max(TIME_MIN), max.min(TIME_MAX));
+    if let Some(outer) = outer {
+        time_range = (time_range.0.max(outer.time_range.0), time_range.1.min(outer.time_range.1));
+    }
     let windows = match time {
         None => Windows::whole(time_range),
         Some(time) => {
@@ -136,6 +168,7 @@ pub fn compile(select: &SelectStatement, options: &CompileOptions) -> Result<Com
             windows
         }
     };
+    let subqueries = subqueries(select, options, time, time_range)?;
     let read_range = look_back(time_range, windows, survey.windows_back, select.is_ascending());
     Ok(Compiled {
         select: select.clone(),
@@ -149,6 +182,7 @@ pub fn compile(select: &SelectStatement, options: &CompileOptions) -> Result<Com
         is_joined: survey.streams,
         is_one_of_several: false,
         sources,
+        subqueries,
     })
 }
 
@@ -156,6 +190,11 @@ impl Compiled {
     /// The sources, in the order of the statement.
     pub fn sources(&self) -> &[SourceRequest] {
         &self.sources
+    }
+
+    /// The statements in FROM: they are planned first, and [`Plan::schemas`](crate::Plan::schemas) says what they have.
+    pub fn subqueries(&self) -> &[Compiled] {
+        &self.subqueries
     }
 
     /// ns, inclusive. Nothing outside can change the answer. Empty when the first is larger.
@@ -177,6 +216,42 @@ pub(crate) fn look_back(range: (i64, i64), windows: Windows, count: u64, is_asce
 
 fn invalid(error: &impl std::fmt::Display) -> QueryError {
     QueryError::invalid(error.to_string())
+}
+
+/// The statements in FROM, in their order.
+fn subqueries(
+    select: &SelectStatement,
+    options: &CompileOptions,
+    time: Option<TimeDimension>,
+    time_range: (i64, i64),
+) -> Result<Vec<Compiled>, QueryError> {
+    let outer = Outer { select, time, time_range };
+    let subqueries = select.sources.iter().filter_map(|source| match source {
+        Source::Subquery(inner) => Some(inner),
+        Source::Measurement(_) => None,
+    });
+    subqueries.map(|inner| compile_within(inner.as_ref().clone(), options, Some(&outer))).collect()
+}
+
+impl Outer<'_> {
+    /// Order and tags are the outer statement's too; empty windows are no rows for it.
+    fn hand_down(&self, inner: &mut SelectStatement) -> Result<(), QueryError> {
+        if inner.order.is_some() && inner.is_ascending() != self.select.is_ascending() {
+            let text = "subqueries must be ordered in the same direction as the query itself";
+            return Err(QueryError::invalid(text));
+        }
+        inner.order = self.select.order;
+        if inner.fill == Fill::Null && inner.time_dimension().is_ok_and(|time| time.is_some()) {
+            inner.fill = Fill::None;
+        }
+        for dimension in &self.select.dimensions {
+            let dimension = dimension.without_parens();
+            if matches!(dimension, Expr::VarRef(_)) && !inner.dimensions.contains(dimension) {
+                inner.dimensions.push(dimension.clone());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// `now()` as an offset is counted from year 1, from where upstream's clock truncates.
@@ -211,7 +286,7 @@ fn sources(select: &SelectStatement, options: &CompileOptions) -> Result<Vec<Sou
     for source in &select.sources {
         let measurement = match source {
             Source::Measurement(measurement) => measurement,
-            Source::Subquery(_) => return Err(QueryError::not_supported("a subquery in FROM")),
+            Source::Subquery(_) => continue,
         };
         let selector = match &measurement.name {
             MeasurementName::Name(name) => MeasurementSelector::Name(name.clone()),
@@ -288,7 +363,7 @@ impl Survey {
                     return Err(cannot_combine(name));
                 }
                 if let Some(function) = StreamFunction::named(&call.name) {
-                    check_stream(function, call, wildcards, self.limit, self.is_cut)?;
+                    check_stream(function, call, wildcards, self.limit, (self.is_cut, self.may_nest))?;
                     self.stream(call);
                     return Ok(());
                 }

@@ -33,6 +33,7 @@ mod result;
 mod rows;
 mod schema;
 mod stream;
+mod subquery;
 mod tag_filter;
 mod window;
 
@@ -47,6 +48,7 @@ pub use part::{
 };
 pub use plan::{Plan, ScanPlan};
 pub use result::{ResultColumn, ResultSeries};
-pub use schema::{SourceSchema, winner};
+pub use schema::{SourceIndex, SourceSchema, winner};
+pub use subquery::{SubqueryPart, SubqueryRows};
 pub use tag_filter::{TagFilter, TagTest};
 pub use window::Windows;

@@ -8,8 +8,10 @@ use crate::condition::Condition;
 use crate::evaluate::EvalExpr;
 use crate::join::Leg;
 use crate::limit::{RowLimit, SeriesLimit};
+use crate::schema::{SourceIndex, SourceSchema};
 use crate::tag_filter::TagFilter;
 use crate::window::Windows;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemill_column::FieldType;
 use tidemill_influxql::Fill;
@@ -163,9 +165,54 @@ impl Plan {
         &self.scans
     }
 
+    /// The order of the answer's rows.
+    pub fn is_ascending(&self) -> bool {
+        !self.shape.descending
+    }
+
     /// Plans whose answers are joined to that of this one, which then scans nothing itself.
     pub fn legs(&self) -> impl Iterator<Item = &Arc<Plan>> {
         self.legs.iter().map(|leg| &leg.plan)
+    }
+
+    /// What this plan's answer has for the statement around it, whose FROM names it as number `subquery`.
+    pub fn schemas(&self, subquery: usize) -> Vec<SourceSchema> {
+        let mut fields = BTreeMap::new();
+        let mut tag_keys: BTreeSet<String> = self.shape.dimensions.iter().cloned().collect();
+        for (name, kind) in self.answer_columns() {
+            match kind {
+                Some(field_type) => drop(fields.entry(name.to_owned()).or_insert(field_type)),
+                None => drop(tag_keys.insert(name.to_owned())),
+            }
+        }
+        let schema = |measurement: &str| SourceSchema {
+            source: SourceIndex::Subquery(subquery),
+            database: String::new(),
+            retention_policy: String::new(),
+            measurement: measurement.to_owned(),
+            fields: fields.clone(),
+            tag_keys: tag_keys.clone(),
+        };
+        self.measurements().into_iter().map(schema).collect()
+    }
+
+    /// The columns behind `time`: their types, or `None` for those that show a tag.
+    pub(crate) fn answer_columns(&self) -> impl Iterator<Item = (&str, Option<FieldType>)> {
+        let is_tag = |output: &Output| match (&output.expr, &self.shape.work) {
+            (EvalExpr::Leaf(leaf), Work::Raw { leaves }) => matches!(leaves.get(*leaf), Some(LeafRef::Tag(_))),
+            (EvalExpr::Leaf(leaf), Work::Aggregate(aggregate)) => {
+                let carried = leaf.checked_sub(aggregate.calls.len()).and_then(|at| aggregate.carried.get(at));
+                matches!(carried, Some(LeafRef::Tag(_)))
+            }
+            _ => false,
+        };
+        let kinds = self.shape.outputs.iter().map(move |output| (!is_tag(output)).then_some(output.field_type));
+        self.shape.column_names.iter().skip(1).map(String::as_str).zip(kinds)
+    }
+
+    fn measurements(&self) -> BTreeSet<&str> {
+        let own = self.scans.iter().map(|scan| scan.measurement.as_str());
+        own.chain(self.legs.iter().flat_map(|leg| leg.plan.measurements())).collect()
     }
 
     /// ns, inclusive.
@@ -183,6 +230,7 @@ impl Plan {
 #[derive(Debug)]
 pub struct ScanPlan {
     pub(crate) shape: Arc<Shape>,
+    pub(crate) source: SourceIndex,
     pub(crate) database: String,
     pub(crate) retention_policy: String,
     pub(crate) measurement: String,
@@ -194,6 +242,20 @@ pub struct ScanPlan {
 }
 
 impl ScanPlan {
+    /// Where the rows come from.
+    pub fn source(&self) -> SourceIndex {
+        self.source
+    }
+
+    /// Rows outside are not looked at, ns, inclusive. Those of a statement in FROM may stand at the start of a window,
+    /// before the range.
+    pub(crate) fn rows_range(&self) -> (i64, i64) {
+        match self.source {
+            SourceIndex::Measurement(_) => self.shape.time_range,
+            SourceIndex::Subquery(_) => (i64::MIN, i64::MAX),
+        }
+    }
+
     pub fn database(&self) -> &str {
         &self.database
     }

@@ -253,6 +253,7 @@ fn scan(
     }
     Some(ScanPlan {
         shape: shape.clone(),
+        source: schema.source,
         database: schema.database,
         retention_policy: schema.retention_policy,
         measurement: schema.measurement,

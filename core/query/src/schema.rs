@@ -14,14 +14,22 @@ use crate::stream::StreamFunction;
 /// One measurement that a source came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceSchema {
-    /// Index into [`Compiled::sources`](crate::Compiled::sources).
-    pub source: usize,
+    /// Index into [`Compiled::sources`](crate::Compiled::sources), or of a statement in FROM.
+    pub source: SourceIndex,
     pub database: String,
     pub retention_policy: String,
     pub measurement: String,
     /// Where shards differ in the type, the winner of [`winner`].
     pub fields: BTreeMap<String, FieldType>,
     pub tag_keys: BTreeSet<String>,
+}
+
+/// Which source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceIndex {
+    Measurement(usize),
+    /// Index into [`Compiled::subqueries`](crate::Compiled::subqueries).
+    Subquery(usize),
 }
 
 /// Which of two types a field has whose shards differ: float, integer, unsigned, string, boolean.

@@ -270,7 +270,6 @@ fn errors() {
         ("SELECT *+1 FROM n", "unable to use wildcard in a binary expression"),
         ("SELECT mean(*::tag) FROM n", "unable to use tag wildcard in mean()"),
         ("SELECT * FROM _series", "unable to use system source '_series': use SHOW SERIES instead"),
-        ("SELECT v FROM (SELECT v FROM n)", "a subquery in FROM is not supported yet"),
         ("SELECT v INTO m FROM n", "INTO is not supported yet"),
         ("SELECT v FROM n TZ('UTC')", "tz() is not supported yet"),
     ];
@@ -444,4 +443,56 @@ fn what_streams_refuse() {
         let found = worked_example_source().run(query, &Run::default()).map(|answer| text(&answer));
         assert_eq!(found, Err(error.to_owned()), "{query}");
     }
+}
+
+#[test]
+fn subqueries() {
+    check(&[
+        ("SELECT max(mean) FROM (SELECT mean(v) FROM k GROUP BY host)", "k max 0:7.5"),
+        ("SELECT * FROM (SELECT mean(v) FROM k GROUP BY host)", "k host,mean 0:\"a\",2.5 0:\"b\",7.5 0:\"c\",6"),
+        (
+            "SELECT * FROM (SELECT first(v), last(s) FROM k GROUP BY host)",
+            "k first,host,last 0:1,\"a\",\"r\" 0:9,\"b\",\"p\" 0:6,\"c\",\"q\"",
+        ),
+        (
+            "SELECT * FROM (SELECT v AS z FROM n),(SELECT v FROM k) LIMIT 3",
+            "k v,z 0:1,null 5:9,null 12:4,null\nn v,z 0:null,1 10:null,3 20:null,2",
+        ),
+        ("SELECT first FROM (SELECT first(v) FROM k GROUP BY host)", "k first 0:1 5:9 27:6"),
+        (
+            "SELECT sum(mean) FROM (SELECT mean(v) FROM k) GROUP BY host",
+            "k{host=a} sum 0:2.5\nk{host=b} sum 0:7.5\nk{host=c} sum 0:6",
+        ),
+        (
+            "SELECT max(mean) FROM (SELECT mean(v) FROM n) WHERE time >= 0 AND time < 40s GROUP BY time(20s)",
+            "n max 0:2 20:3.5",
+        ),
+        (
+            "SELECT count(mean) FROM (SELECT mean(v) FROM n WHERE time >= 50s AND time < 100s GROUP BY time(10s))",
+            "n count 0:3",
+        ),
+        (
+            "SELECT count(mean) FROM (SELECT mean(v) FROM n WHERE time >= 50s AND time < 100s GROUP BY time(10s) fill(0))",
+            "n count 0:5",
+        ),
+        ("SELECT mean FROM (SELECT mean(v) FROM k GROUP BY host) WHERE mean > 5", "k mean 0:7.5 0:6"),
+        ("SELECT mean FROM (SELECT mean(v) FROM k GROUP BY host) WHERE host = 'b'", "k mean 0:7.5"),
+        ("SELECT mean, host FROM (SELECT mean(v) FROM k) WHERE host = 'b'", ""),
+        (
+            "SELECT difference(mean) FROM (SELECT mean(v) FROM n WHERE time >= 0 AND time < 60s GROUP BY time(20s))",
+            "n difference 20:1.5 40:4",
+        ),
+        ("SELECT max(d) FROM (SELECT difference(v) AS d FROM n) WHERE time < 40s", "n max 30:3"),
+        ("SELECT v * 2 FROM (SELECT v FROM n) ORDER BY time DESC LIMIT 2", "n v 90:20 60:14"),
+        ("SELECT sum(x) FROM (SELECT max(v) AS x FROM (SELECT v FROM k WHERE v > 1) GROUP BY host)", "k sum 0:19"),
+        (
+            "SELECT count(v), host FROM (SELECT v, host FROM k)",
+            "error: mixing aggregate and non-aggregate queries is not supported",
+        ),
+        ("SELECT last(v), host FROM (SELECT v, host FROM k WHERE time < 20s)", "k last,host 12:4,\"a\""),
+        (
+            "SELECT mean FROM (SELECT mean(v) FROM n ORDER BY time DESC)",
+            "error: subqueries must be ordered in the same direction as the query itself",
+        ),
+    ]);
 }

@@ -15,6 +15,7 @@ use crate::{
     },
 };
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     future::{Future, poll_fn},
     pin::Pin,
@@ -27,7 +28,8 @@ use tidemill_influxql::SelectStatement;
 use tidemill_meta::Meta;
 use tidemill_query::{
     CompileOptions, Compiled, Join, JoinDemand, MeasurementSelector, Merge, MergeDemand, PartOutput, Plan,
-    ResultSeries, ScanPlan, SourceRequest, SourceSchema, TagFilter, compile, winner,
+    ResultSeries, ScanPlan, SourceIndex, SourceRequest, SourceSchema, SubqueryPart, SubqueryRows, TagFilter, compile,
+    winner,
 };
 use tidemill_reactor::{ChunkConsumer, ChunkConsumerEnd, CoreId, chunk_stream};
 use tidemill_store::{DatabaseId, ShardGroupId};
@@ -70,12 +72,35 @@ struct Merged {
     opened: usize,
 }
 
+/// A plan, with what its scans read.
+struct Prepared {
+    plan: Arc<Plan>,
+    targets: Vec<Target>,
+    /// The statements in FROM.
+    inner: Vec<Rc<Inner>>,
+}
+
+/// A statement in FROM. Its answer is held for all scans that read it.
+struct Inner {
+    prepared: Prepared,
+    answer: RefCell<Option<(Rc<SubqueryRows>, Charge)>>,
+}
+
 struct Scan {
     plan: Arc<ScanPlan>,
-    database: DatabaseId,
-    groups: Arc<[ShardGroupId]>,
-    /// One a partition, once open.
-    parts: Vec<PartStream>,
+    source: ScanSource,
+}
+
+/// Where a scan's outputs come from.
+enum ScanSource {
+    Partitions {
+        database: DatabaseId,
+        groups: Arc<[ShardGroupId]>,
+        /// One a partition, once open.
+        parts: Vec<PartStream>,
+    },
+    /// The answer of a statement in FROM: one part, once open, and none in the other partitions.
+    Answer { inner: Rc<Inner>, part: Option<Box<SubqueryPart>> },
 }
 
 /// What comes from a part.
@@ -106,15 +131,9 @@ impl Select {
             limits,
         };
         let compiled = compile(select, &options)?;
-        let targets = {
-            let meta = session.core.meta();
-            let target = |source| target(&meta, source, session.retention_policy.as_deref(), compiled.read_range());
-            compiled.sources().iter().map(target).collect::<Result<Vec<_>, _>>()?
-        };
-        let schemas = schemas(&session, &compiled, &targets).await?;
-        let plan = Arc::new(compiled.plan(schemas)?);
+        let prepared = prepare(&session, &compiled).await?;
         let account = Arc::new(Account::new(session.query.clone(), limits));
-        let rows = Rows::of(&plan, &targets, &session, &account, select.is_ascending());
+        let rows = Rows::of(&prepared.plan, &prepared, &session, &account);
         Ok(Select { session, account, rows })
     }
 
@@ -129,17 +148,17 @@ impl Select {
 }
 
 impl Rows {
-    fn of(plan: &Arc<Plan>, targets: &[Target], session: &Session, account: &Arc<Account>, is_ascending: bool) -> Rows {
-        let legs: Vec<Rows> = plan.legs().map(|leg| Rows::of(leg, targets, session, account, is_ascending)).collect();
+    fn of(plan: &Arc<Plan>, prepared: &Prepared, session: &Session, account: &Arc<Account>) -> Rows {
+        let legs: Vec<Rows> = plan.legs().map(|leg| Rows::of(leg, prepared, session, account)).collect();
         let charge = account.charge();
         if !legs.is_empty() {
             let join = Join::new(plan.clone(), session.chunk_rows);
             return Rows::Joined(Box::new(Joined { join, charge, legs }));
         }
-        let scans: Vec<Scan> = plan.scans().iter().map(|scan| open_scan(scan, targets)).collect();
+        let scans: Vec<Scan> = plan.scans().iter().map(|scan| scan_of(scan, prepared)).collect();
         let mut turns: Vec<u32> = (0..scans.len() as u32).collect();
         turns.sort_by_key(|scan| scans[*scan as usize].plan.measurement());
-        if !is_ascending {
+        if !plan.is_ascending() {
             turns.reverse();
         }
         let merge = Merge::new(plan.clone(), session.core.partition_count(), session.chunk_rows);
@@ -199,7 +218,7 @@ impl Merged {
                 }
                 MergeDemand::Part { scan, part } => {
                     self.open_up_to(scan, session, account).await?;
-                    let output = self.receive(scan, part).await?;
+                    let output = self.scans[scan as usize].receive(part, session, account).await?;
                     self.merge.supply(scan, part, output);
                     self.outputs_taken += 1;
                     if self.outputs_taken.is_multiple_of(OUTPUTS_PER_LOOK) {
@@ -213,7 +232,7 @@ impl Merged {
 
     /// Opens the scans up to this one and a few behind it.
     async fn open_up_to(&mut self, scan: u32, session: &Session, account: &Arc<Account>) -> Result<(), StatementError> {
-        if !self.scans[scan as usize].parts.is_empty() {
+        if self.scans[scan as usize].is_open() {
             return Ok(());
         }
         let turn = self.turns.iter().position(|turn| *turn == scan).unwrap_or(0);
@@ -231,11 +250,6 @@ impl Merged {
             result?;
         }
         Ok(())
-    }
-
-    /// The next output of a part; `None` when it is done.
-    async fn receive(&mut self, scan: u32, part: u32) -> Result<Option<PartOutput>, StatementError> {
-        self.scans[scan as usize].parts[part as usize].next(part).await
     }
 }
 
@@ -275,17 +289,46 @@ impl Drop for Select {
 }
 
 impl Scan {
+    /// Whether its parts are at work. The answer of a statement in FROM is only read when it is asked for.
+    fn is_open(&self) -> bool {
+        match &self.source {
+            ScanSource::Partitions { parts, .. } => !parts.is_empty(),
+            ScanSource::Answer { .. } => true,
+        }
+    }
+
+    /// The next output of a part; `None` when it is done.
+    async fn receive(
+        &mut self,
+        part: u32,
+        session: &Session,
+        account: &Arc<Account>,
+    ) -> Result<Option<PartOutput>, StatementError> {
+        match &mut self.source {
+            ScanSource::Partitions { parts, .. } => parts[part as usize].next(part).await,
+            ScanSource::Answer { .. } if part > 0 => Ok(None),
+            ScanSource::Answer { inner, part } => {
+                if part.is_none() {
+                    let answer = inner.answer(session, account).await?;
+                    *part = Some(Box::new(answer.part(&self.plan)));
+                }
+                Ok(part.as_mut().and_then(|part| part.next_output()))
+            }
+        }
+    }
+
     /// Makes the streams of all parts; the orders go to the cores that own the partitions.
     fn orders(&mut self, session: &Session, account: &Arc<Account>) -> BTreeMap<CoreId, ScanOrder> {
         let mut orders: BTreeMap<CoreId, ScanOrder> = BTreeMap::new();
+        let ScanSource::Partitions { database, groups, parts } = &mut self.source else { return orders };
         for partition in 0..session.core.partition_count() {
             let (producer, consumer) = chunk_stream(WINDOW);
             let outputs = Vec::new().into_iter();
-            self.parts.push(PartStream { end: Some(consumer), consumer: None, outputs, charge: None });
+            parts.push(PartStream { end: Some(consumer), consumer: None, outputs, charge: None });
             let order = orders.entry(session.core.core_of(partition)).or_insert_with(|| ScanOrder {
                 scan: self.plan.clone(),
-                database: self.database,
-                groups: self.groups.clone(),
+                database: *database,
+                groups: groups.clone(),
                 parts: Vec::new(),
                 account: account.clone(),
             });
@@ -295,11 +338,58 @@ impl Scan {
     }
 }
 
-fn open_scan(scan: &Arc<ScanPlan>, targets: &[Target]) -> Scan {
-    let of_scan =
-        |target: &&Target| target.database_name == scan.database() && target.policy_name == scan.retention_policy();
-    let target = targets.iter().find(of_scan).expect("a plan scans what its schemas named");
-    Scan { plan: scan.clone(), database: target.database, groups: target.groups.clone(), parts: Vec::new() }
+impl Inner {
+    /// The statement's answer, computed when it is first asked for and charged while it is held.
+    async fn answer(&self, session: &Session, account: &Arc<Account>) -> Result<Rc<SubqueryRows>, StatementError> {
+        if let Some((answer, _)) = &*self.answer.borrow() {
+            return Ok(answer.clone());
+        }
+        let plan = &self.prepared.plan;
+        let mut rows = Rows::of(plan, &self.prepared, session, account);
+        let mut answer = SubqueryRows::new(plan.clone());
+        let mut charge = account.charge();
+        while let Some(piece) = rows.next(session, account).await? {
+            answer.push(&piece);
+            charge.set(answer.bytes_held())?;
+        }
+        let answer = Rc::new(answer);
+        *self.answer.borrow_mut() = Some((answer.clone(), charge));
+        Ok(answer)
+    }
+}
+
+fn scan_of(scan: &Arc<ScanPlan>, prepared: &Prepared) -> Scan {
+    let source = match scan.source() {
+        SourceIndex::Measurement(source) => {
+            let target = &prepared.targets[source];
+            ScanSource::Partitions { database: target.database, groups: target.groups.clone(), parts: Vec::new() }
+        }
+        SourceIndex::Subquery(source) => ScanSource::Answer { inner: prepared.inner[source].clone(), part: None },
+    };
+    Scan { plan: scan.clone(), source }
+}
+
+/// Plans a statement and those in its FROM, the innermost first.
+fn prepare<'a>(
+    session: &'a Session,
+    compiled: &'a Compiled,
+) -> Pin<Box<dyn Future<Output = Result<Prepared, StatementError>> + 'a>> {
+    Box::pin(async move {
+        let targets = {
+            let meta = session.core.meta();
+            let target = |source| target(&meta, source, session.retention_policy.as_deref(), compiled.read_range());
+            compiled.sources().iter().map(target).collect::<Result<Vec<_>, _>>()?
+        };
+        let mut schemas = schemas(session, compiled, &targets).await?;
+        let mut inner = Vec::new();
+        for (number, subquery) in compiled.subqueries().iter().enumerate() {
+            let prepared = prepare(session, subquery).await?;
+            schemas.extend(prepared.plan.schemas(number));
+            inner.push(Rc::new(Inner { prepared, answer: RefCell::default() }));
+        }
+        let plan = Arc::new(compiled.plan(schemas)?);
+        Ok(Prepared { plan, targets, inner })
+    })
 }
 
 /// The database, the policy and its shard groups that a source reads.
@@ -357,7 +447,7 @@ async fn schemas(
             let fields = if is_meant { fields(&meta, target, measurement) } else { BTreeMap::new() };
             if !fields.is_empty() {
                 schemas.push(SourceSchema {
-                    source: number,
+                    source: SourceIndex::Measurement(number),
                     database: target.database_name.clone(),
                     retention_policy: target.policy_name.clone(),
                     measurement: measurement.clone(),

@@ -33,7 +33,7 @@ impl<'a> Batch<'a> {
             columns.push(read.and_then(|read| rows::convert(read, column.field_type)));
         }
         let batch = Batch { times: Cow::Borrowed(&points.times), columns };
-        let (min, max) = scan.shape.time_range;
+        let (min, max) = scan.rows_range();
         let first = batch.times.partition_point(|time| *time < min);
         let end = batch.times.partition_point(|time| *time <= max);
         if *condition == Condition::Constant(true) {

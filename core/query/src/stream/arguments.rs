@@ -96,7 +96,7 @@ impl StreamFunction {
     }
 }
 
-/// Checks a call. `is_cut` tells whether there is a GROUP BY time().
+/// Checks a call. `cut` tells whether there is a GROUP BY time(), and whether there is one here or around.
 ///
 /// # Errors
 /// The arguments are not those of the function.
@@ -105,7 +105,7 @@ pub(crate) fn check_stream(
     call: &Call,
     wildcards: bool,
     limit: u64,
-    is_cut: bool,
+    cut: (bool, bool),
 ) -> Result<(), QueryError> {
     let (name, arguments) = (call.name.as_str(), call.arguments.as_slice());
     check_count(function, name, arguments.len())?;
@@ -137,15 +137,15 @@ pub(crate) fn check_stream(
     }
     match arguments.first() {
         Some(Expr::Call(inner)) if !matches!(function, Integral | Sample) => {
-            if !is_cut {
+            if !cut.1 {
                 return invalid(format!("{name} aggregate requires a GROUP BY interval"));
             }
-            check_inner(inner, limit, wildcards)
+            check_inner(inner, limit, wildcards, cut)
         }
         Some(_) if matches!(function, HoltWinters { .. }) => {
             invalid(format!("must use aggregate function with {name}"))
         }
-        Some(_) if is_cut && !matches!(function, Integral | Sample) => {
+        Some(_) if cut.0 && !matches!(function, Integral | Sample) => {
             invalid(format!("aggregate function required inside the call to {name}"))
         }
         Some(field) => check_field(name, field, wildcards),
@@ -153,9 +153,9 @@ pub(crate) fn check_stream(
     }
 }
 
-fn check_inner(inner: &Call, limit: u64, wildcards: bool) -> Result<(), QueryError> {
+fn check_inner(inner: &Call, limit: u64, wildcards: bool, cut: (bool, bool)) -> Result<(), QueryError> {
     match StreamFunction::named(&inner.name) {
-        Some(function) => check_stream(function, inner, wildcards, limit, true),
+        Some(function) => check_stream(function, inner, wildcards, limit, cut),
         None => check_call(inner, wildcards, limit).map(|_| ()),
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tidemill_column::{Column, FieldType, Points, Value};
 use tidemill_influxql::{Statement, parse_statement};
 use tidemill_query::{
-    BlockSummary, CompileOptions, Join, JoinDemand, MeasurementSelector, Merge, MergeDemand, PartDemand, PartExec,
-    Plan, ResultColumn, ResultSeries, ScanPlan, ScanSeries, SelectLimits, SourceSchema, compile, winner,
+    BlockSummary, CompileOptions, Compiled, Join, JoinDemand, MeasurementSelector, Merge, MergeDemand, PartDemand,
+    PartExec, Plan, ResultColumn, ResultSeries, ScanPlan, ScanSeries, SelectLimits, SourceIndex, SourceSchema,
+    SubqueryPart, SubqueryRows, compile, winner,
 };
 
 pub const SECOND: i64 = 1_000_000_000;
@@ -113,7 +114,7 @@ impl MemorySource {
             }
         }
         SourceSchema {
-            source,
+            source: SourceIndex::Measurement(source),
             database: "d".to_owned(),
             retention_policy: "autogen".to_owned(),
             measurement: measurement.to_owned(),
@@ -128,17 +129,8 @@ impl MemorySource {
         let Statement::Select(select) = statement else { panic!("{text}") };
         let options = CompileOptions { now_ns: run.now_ns, default_database: Some("d".to_owned()), limits: run.limits };
         let compiled = compile(&select, &options).map_err(|error| error.to_string())?;
-        let measurements: BTreeSet<&str> = self.series.iter().map(|series| series.measurement.as_str()).collect();
-        let mut schemas = Vec::new();
-        for (index, source) in compiled.sources().iter().enumerate() {
-            let matching = measurements.iter().filter(|name| match &source.measurement {
-                MeasurementSelector::Name(wanted) => wanted == *name,
-                MeasurementSelector::Regex(regex) => regex.is_match(name.as_bytes()),
-            });
-            schemas.extend(matching.map(|name| self.schema(index, name)));
-        }
-        let plan = Arc::new(compiled.plan(schemas).map_err(|error| error.to_string())?);
-        let pieces = self.pieces(plan, run)?;
+        let prepared = self.prepare(&compiled)?;
+        let pieces = self.pieces(&prepared.plan, &prepared.inner, run)?;
         let mut answer: Vec<ResultSeries> = Vec::new();
         let mut continues = false;
         for series in pieces {
@@ -156,13 +148,31 @@ impl MemorySource {
         Ok(answer)
     }
 
+    fn prepare(&self, compiled: &Compiled) -> Result<Prepared, String> {
+        let measurements: BTreeSet<&str> = self.series.iter().map(|series| series.measurement.as_str()).collect();
+        let mut schemas = Vec::new();
+        for (index, source) in compiled.sources().iter().enumerate() {
+            let matching = measurements.iter().filter(|name| match &source.measurement {
+                MeasurementSelector::Name(wanted) => wanted == *name,
+                MeasurementSelector::Regex(regex) => regex.is_match(name.as_bytes()),
+            });
+            schemas.extend(matching.map(|name| self.schema(index, name)));
+        }
+        let inner = compiled.subqueries().iter().map(|inner| self.prepare(inner)).collect::<Result<Vec<_>, _>>()?;
+        for (index, inner) in inner.iter().enumerate() {
+            schemas.extend(inner.plan.schemas(index));
+        }
+        let plan = Arc::new(compiled.plan(schemas).map_err(|error| error.to_string())?);
+        Ok(Prepared { plan, inner })
+    }
+
     /// The pieces of a plan's answer.
-    fn pieces(&self, plan: Arc<Plan>, run: &Run) -> Result<Vec<ResultSeries>, String> {
+    fn pieces(&self, plan: &Arc<Plan>, inner: &[Prepared], run: &Run) -> Result<Vec<ResultSeries>, String> {
         let legs: Vec<Arc<Plan>> = plan.legs().cloned().collect();
         if !legs.is_empty() {
-            let answers = legs.into_iter().map(|leg| Ok(self.pieces(leg, run)?.into_iter()));
+            let answers = legs.iter().map(|leg| Ok(self.pieces(leg, inner, run)?.into_iter()));
             let mut answers: Vec<std::vec::IntoIter<ResultSeries>> = answers.collect::<Result<_, String>>()?;
-            let mut join = Join::new(plan, run.chunk_rows);
+            let mut join = Join::new(plan.clone(), run.chunk_rows);
             let mut pieces = Vec::new();
             loop {
                 match join.poll() {
@@ -176,17 +186,29 @@ impl MemorySource {
             }
         }
         let mut parts: BTreeMap<(u32, u32), PartDriver> = BTreeMap::new();
+        let mut answers: BTreeMap<u32, SubqueryPart> = BTreeMap::new();
         for (scan, plan) in plan.scans().iter().enumerate() {
+            if let SourceIndex::Subquery(index) = plan.source() {
+                let mut rows = SubqueryRows::new(inner[index].plan.clone());
+                let pieces = self.pieces(&inner[index].plan, &inner[index].inner, run)?;
+                pieces.iter().for_each(|piece| rows.push(piece));
+                answers.insert(scan as u32, rows.part(plan));
+                continue;
+            }
             for part in 0..run.partitions {
                 parts.insert((scan as u32, part), PartDriver::new(self, plan.clone(), part, run));
             }
         }
-        let mut merge = Merge::new(plan, run.partitions, run.chunk_rows);
+        let mut merge = Merge::new(plan.clone(), run.partitions, run.chunk_rows);
         let mut pieces = Vec::new();
         loop {
             match merge.poll().map_err(|error| error.to_string())? {
                 MergeDemand::Part { scan, part } => {
-                    let output = parts.get_mut(&(scan, part)).unwrap().next_output();
+                    let output = match answers.get_mut(&scan) {
+                        Some(answer) if part == 0 => answer.next_output(),
+                        Some(_) => None,
+                        None => parts.get_mut(&(scan, part)).unwrap().next_output(),
+                    };
                     merge.supply(scan, part, output);
                 }
                 MergeDemand::Rows(series) => pieces.push(series),
@@ -194,6 +216,12 @@ impl MemorySource {
             }
         }
     }
+}
+
+/// A plan with those of the statements in its FROM.
+struct Prepared {
+    plan: Arc<Plan>,
+    inner: Vec<Prepared>,
 }
 
 fn append(to: &mut ResultSeries, from: ResultSeries) {
