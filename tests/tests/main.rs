@@ -8,5 +8,6 @@ mod crash;
 mod judge;
 mod layout;
 mod limits;
+mod memory;
 mod simulation;
 mod surface;
