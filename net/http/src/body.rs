@@ -43,6 +43,10 @@ pub(crate) enum BodyError {
 /// A declared length is believed up to here; beyond, the buffer grows with what really comes.
 const DECLARED_BYTES_BELIEVED_MAX: u64 = 4 << 20;
 
+/// How long a body waits for room, together: shorter than the 100 ms within which a refusal should come.
+const ROOM_TRIES: u32 = 10;
+const ROOM_PAUSE: Duration = Duration::from_millis(5);
+
 /// Where the bytes of a body go.
 enum Sink {
     Plain(Vec<u8>),
@@ -67,7 +71,7 @@ pub(crate) async fn read_body(
         true => Sink::Gzip(Box::new(Gunzip::new(bytes_max))),
         false => {
             let believed = declared.min(DECLARED_BYTES_BELIEVED_MAX) as usize;
-            charge.raise_to(believed)?;
+            raise(&mut charge, believed).await?;
             Sink::Plain(Vec::with_capacity(believed))
         }
     };
@@ -83,14 +87,14 @@ pub(crate) async fn read_body(
                     // To the declared length, or by doubling, but not beyond what is allowed.
                     let wanted = if declared > 0 { declared as usize } else { 2 * body.capacity() };
                     let capacity = wanted.clamp(len, bytes_max.max(len));
-                    charge.raise_to(capacity)?;
+                    raise(&mut charge, capacity).await?;
                     body.reserve_exact(capacity - body.len());
                 }
                 body.extend_from_slice(&data);
             }
             Sink::Gzip(gunzip) => {
                 gunzip.push(&data).map_err(from_gunzip)?;
-                charge.raise_to(gunzip.held_bytes())?;
+                raise(&mut charge, gunzip.held_bytes()).await?;
             }
         }
     }
@@ -99,6 +103,17 @@ pub(crate) async fn read_body(
         Sink::Gzip(gunzip) => gunzip.finish().map_err(from_gunzip)?,
     };
     Ok(charge.hold(bytes))
+}
+
+/// Waits a moment for other bodies to end before it gives up: a little too much load is slowed, far too much is refused.
+async fn raise(charge: &mut Charge, bytes: usize) -> Result<(), NoRoom> {
+    for _ in 0..ROOM_TRIES {
+        if charge.try_raise_to(bytes).is_ok() {
+            return Ok(());
+        }
+        Timer::new(ROOM_PAUSE).await;
+    }
+    charge.raise_to(bytes)
 }
 
 impl From<NoRoom> for BodyError {

@@ -33,13 +33,16 @@ impl Charge {
     /// Raises the share to `bytes`. Something larger than the limit alone never fits, however idle the core is: limits of
     /// single bodies belong below it.
     pub(crate) fn raise_to(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        let more = (bytes as u64).saturating_sub(self.bytes);
-        if more == 0 {
-            return Ok(());
-        }
-        let held = &self.metrics.body_bytes_held;
-        if self.bytes_max > 0 && held.get() + more > self.bytes_max {
+        self.try_raise_to(bytes).inspect_err(|NoRoom| {
             self.metrics.bodies_without_room.set(self.metrics.bodies_without_room.get() + 1);
+        })
+    }
+
+    /// As [`Charge::raise_to`], by somebody who tries again: a failure is not counted.
+    pub(crate) fn try_raise_to(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        let more = (bytes as u64).saturating_sub(self.bytes);
+        let held = &self.metrics.body_bytes_held;
+        if more > 0 && self.bytes_max > 0 && held.get() + more > self.bytes_max {
             return Err(NoRoom);
         }
         held.set(held.get() + more);

@@ -24,6 +24,9 @@ use tidemill_meta::{Command as MetaCommand, DatabaseId, PolicyId, RetentionPolic
 /// Parsers that a core keeps between requests, and their part of the budget of parsing.
 const PARSERS_KEPT_MAX: usize = 16;
 const PARSERS_KEPT_PART: usize = 4;
+/// How long a request waits for room to parse.
+const PARSING_TRIES: u32 = 6;
+const PARSING_PAUSE: Duration = Duration::from_millis(5);
 /// Times that a request leaves out new series and tries again. Once is enough but for deletes in between.
 const SERIES_TRIES_MAX: usize = 4;
 /// What a refused client waits, in seconds.
@@ -76,7 +79,7 @@ impl DataCore {
                 return self.overloaded("the memory budget of rows that are in no file yet is used up");
             }
         }
-        let _charge = match self.charge_parsing(&request.body) {
+        let _charge = match self.charge_parsing(&request.body).await {
             Ok(charge) => charge,
             Err(outcome) => return outcome,
         };
@@ -101,7 +104,7 @@ impl DataCore {
     }
 
     /// The body's part of the budget of parsing, until its request ends.
-    fn charge_parsing(&self, body: &[u8]) -> Result<ParsingCharge, WriteOutcome> {
+    async fn charge_parsing(&self, body: &[u8]) -> Result<ParsingCharge, WriteOutcome> {
         let (bytes, bytes_max) = (parsing_bytes(body), self.budget.parsing_bytes_max);
         if bytes > bytes_max {
             let why = format!(
@@ -112,16 +115,20 @@ impl DataCore {
             return Err(WriteOutcome::Rejected(Refusal::new(413, why)));
         }
         let held = &self.held;
-        let room = bytes_max.saturating_sub(held.parsing_bytes.get());
-        if bytes + held.parsers_bytes.get() > room {
-            self.parsers.borrow_mut().clear();
-            held.parsers_bytes.set(0);
+        // A little too much load waits for others to end, far too much is refused.
+        for _ in 0..=PARSING_TRIES {
+            let room = bytes_max.saturating_sub(held.parsing_bytes.get());
+            if bytes + held.parsers_bytes.get() > room {
+                self.parsers.borrow_mut().clear();
+                held.parsers_bytes.set(0);
+            }
+            if bytes <= room {
+                held.parsing_bytes.set(held.parsing_bytes.get() + bytes);
+                return Ok(ParsingCharge { held: held.clone(), bytes });
+            }
+            self.context.sleep(PARSING_PAUSE).await;
         }
-        if bytes > room {
-            return Err(self.overloaded("the memory budget of parsing is used up"));
-        }
-        held.parsing_bytes.set(held.parsing_bytes.get() + bytes);
-        Ok(ParsingCharge { held: held.clone(), bytes })
+        Err(self.overloaded("the memory budget of parsing is used up"))
     }
 
     fn take_parser(&self) -> (Batch, Splitter) {
