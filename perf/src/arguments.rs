@@ -32,6 +32,12 @@ pub enum Command {
     Crash(CrashArgs),
     /// Load, far too many series and queries for everything at once: does the server hold its memory limit?
     Memory(MemoryArgs),
+    /// The transport between nodes beside quinn on tokio: `perf peer --help` (runs `perf-peer`, from beside this binary).
+    #[command(disable_help_flag = true)]
+    Peer {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
 }
 
 /// Which data set.

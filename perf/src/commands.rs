@@ -338,6 +338,14 @@ pub fn memory_storm(args: &MemoryArgs) -> Result<()> {
     Ok(())
 }
 
+/// Hands over to `perf-peer`: a binary of its own, so that this one is built without a second QUIC stack.
+pub fn peer(arguments: &[std::ffi::OsString]) -> Result<()> {
+    use std::os::unix::process::CommandExt;
+    let binary = std::env::current_exe()?.with_file_name("perf-peer");
+    let error = std::process::Command::new(&binary).args(arguments).exec();
+    Err(error).with_context(|| format!("{} (build it: cargo build --release --bin perf-peer)", binary.display()))
+}
+
 /// The oracle that `perf gen` left in a folder.
 pub fn saved_oracle(directory: &Path) -> Result<SavedOracle> {
     let path = directory.join("oracle.json");

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => commands::compare_all(&args),
         Command::Crash(args) => commands::crash_cycles(&args),
         Command::Memory(args) => commands::memory_storm(&args),
+        Command::Peer { arguments } => commands::peer(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

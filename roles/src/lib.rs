@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! main ── options, identity ─┬─ inspect   tools for folders of stopped servers
+//!                            ├─ ctl       certificates of a cluster
 //!                            └─ standalone
 //!                                 └── data ── start (recover, serve, stop), core (what lives on one core)
 //!                                       ├── service   HTTP requests
@@ -12,6 +13,7 @@
 //! ```
 
 pub mod access;
+pub mod ctl;
 pub mod data;
 pub mod data_lock;
 pub mod identity;

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use tidemill::{
+    ctl::Ctl,
     inspect::Inspect,
     options::{CommandLine, Options},
 };
@@ -25,6 +26,9 @@ enum Role {
     /// Looks into data folders and files of a server that does not run
     #[command(subcommand)]
     Inspect(Inspect),
+    /// Prepares and steers a cluster
+    #[command(subcommand)]
+    Ctl(Ctl),
 }
 
 #[derive(Args)]
@@ -58,6 +62,10 @@ fn main() -> ExitCode {
         Some(Role::Inspect(inspect)) => {
             start_logging("warn");
             return inspect.run();
+        }
+        Some(Role::Ctl(ctl)) => {
+            start_logging("warn");
+            return ctl.run();
         }
         None => server,
     };

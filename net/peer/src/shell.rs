@@ -24,10 +24,13 @@ use std::time::{Duration, Instant};
 
 /// A turn gives way to other tasks after this.
 const TURN_TIME_MAX: Duration = Duration::from_micros(500);
-/// Receives in a row before what they brought is acted on. More would save little and make answers wait.
-const RECEIVES_MAX: usize = 4;
-/// Bytes among these after which no more is received before they are acted on: one full batch of the kernel.
-const RECEIVED_BYTES_MAX: usize = 64 << 10;
+/// Bytes that are received before what they brought is acted on: one full batch of the kernel, so that small messages are
+/// answered soon. While the socket is never found empty it doubles up to the second figure, about half a millisecond of
+/// work: then few large acknowledgements let the sender send in few large batches.
+const RECEIVED_BYTES_FIRST: usize = 64 << 10;
+const RECEIVED_BYTES_MAX: usize = 512 << 10;
+/// A receive counts as this many bytes at least: short datagrams cost time too.
+const RECEIVE_BYTES_MIN: usize = 16 << 10;
 /// After closing, connections are kept for so long that the peers hear of it.
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(500);
 /// A pause after an error of the socket: it must not become a busy loop.
@@ -159,8 +162,10 @@ impl Shell {
                 break;
             }
             let mut since = self.now();
+            let mut received_bytes_max = RECEIVED_BYTES_FIRST;
             loop {
-                let outcome = self.receive();
+                let outcome = self.receive(received_bytes_max);
+                received_bytes_max = (received_bytes_max * 2).min(RECEIVED_BYTES_MAX);
                 self.turn_and_rearm(since);
                 match outcome {
                     Ok(true) => {}
@@ -223,29 +228,28 @@ impl Shell {
     }
 
     /// Receives once or a few times; answers whether there may be more.
-    fn receive(&self) -> io::Result<bool> {
+    fn receive(&self, received_bytes_max: usize) -> io::Result<bool> {
         let mut socket = self.socket.borrow_mut();
         let Some(socket) = socket.as_mut() else { return Ok(false) };
         let mut driver = self.driver.borrow_mut();
         let mut received_bytes = 0;
-        for _ in 0..RECEIVES_MAX {
+        while received_bytes < received_bytes_max {
             let mut received = match socket.receive() {
                 Ok(received) => received,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 // An ICMP answer to something that was sent: QUIC's timers deal with it.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::Interrupted) => {
+                    received_bytes += RECEIVE_BYTES_MIN;
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             driver.metrics_mut().receives += 1;
-            received_bytes += received.bytes.len();
+            received_bytes += received.bytes.len().max(RECEIVE_BYTES_MIN);
             let now = self.now();
             while !received.bytes.is_empty() {
                 let datagram = received.bytes.split_to(received.stride.min(received.bytes.len()));
                 driver.handle_datagram(now, received.from, received.to, received.ecn, datagram);
-            }
-            if received_bytes >= RECEIVED_BYTES_MAX {
-                break;
             }
         }
         Ok(true)

@@ -5,8 +5,6 @@
 //! metadata goes through the same changes in the same order; a write is answered after its entries are durable.
 
 mod budget;
-mod copy_policy;
-mod copying;
 mod core;
 pub mod figures;
 mod maintain;

@@ -175,7 +175,6 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     context.spawn(latency, "mail", core.clone().read_mail()).detach();
     let maintenance = context.spawn(context.queues.background, "maintenance", core.clone().maintain());
     let scrub = context.spawn(context.queues.background, "scrub", core.clone().scrub());
-    let copying = context.spawn(context.queues.background, "copies", core.clone().copy_files());
     if let Some(machine) = &meta_machine {
         context.spawn(latency, "metadata", core.clone().lead_meta(machine.clone())).detach();
     }
@@ -189,9 +188,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     // Stop: no more requests come in; what was taken is committed; rows go to files, so that the next start replays
     // nothing. The log has them if that fails.
     core.stopping.set(true);
-    core.halt_copies();
     core.held.changed.notify();
-    copying.await;
     maintenance.await;
     scrub.await;
     core.flush_all().await;
