@@ -303,6 +303,19 @@ fn unpack(bytes: &[u8], width: u32, count: usize, mut sink: impl FnMut(u64)) {
     }
     let mask = u64::MAX >> (64 - width);
     let mut at = 0usize;
+    // A word of at most 57 bits lies in the eight bytes from the one that it begins in.
+    if width <= 57 {
+        for _ in 0..count {
+            let rest = bytes.get(at / 8..).unwrap_or_default();
+            let word = match rest.first_chunk::<8>() {
+                Some(chunk) => u64::from_le_bytes(*chunk),
+                None => padded(rest) as u64,
+            };
+            sink(word >> (at % 8) & mask);
+            at += width as usize;
+        }
+        return;
+    }
     for _ in 0..count {
         let rest = bytes.get(at / 8..).unwrap_or_default();
         let word = match rest.first_chunk::<16>() {
