@@ -327,7 +327,7 @@ fn ask(storm: &Storm<'_>, first: u64) -> Told {
         if storm.stop.load(Ordering::Acquire) {
             break;
         }
-        let chunked = if first % 2 == 0 { "&chunked=true" } else { "" };
+        let chunked = if first.is_multiple_of(2) { "&chunked=true" } else { "" };
         let what = format!("{statement}{chunked}");
         let mut answer = match client.open_query(statement, &format!("db={DATABASE}{chunked}")) {
             Ok(answer) => answer,

@@ -84,7 +84,7 @@ fn bodies_together_have_a_limit_and_room_comes_back() {
     let mut second = server.connect();
     let refused = loop {
         second.send("POST /write?db=d HTTP/1.1\r\nHost: x\r\nContent-Length: 300\r\n\r\n");
-        second.send(&"m v=1 1\n".repeat(37));
+        second.send("m v=1 1\n".repeat(37));
         second.send("    ");
         let answer = second.answer().unwrap();
         if answer.status != 204 {
@@ -95,7 +95,7 @@ fn bodies_together_have_a_limit_and_room_comes_back() {
     };
     assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
     assert!(refused.text().contains("budget of request bodies"), "{}", refused.text());
-    first.send(&"m v=1 1\n".repeat(99));
+    first.send("m v=1 1\n".repeat(99));
     assert_eq!(first.answer().unwrap().status, 204);
     let mut third = server.connect();
     third.send("POST /write?db=d HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nm v=1 1\n");
