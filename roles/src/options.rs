@@ -35,6 +35,8 @@ pub struct Options {
     pub http: tidemill_http::Options,
     pub access: AccessOptions,
     pub query: QueryLimits,
+    /// How often shard groups are looked at that may be too old; `None`: never.
+    pub retention_check_interval: Option<Duration>,
 }
 
 /// What the command line said.
@@ -58,6 +60,14 @@ struct File {
     http: HttpSection,
     meta: MetaSection,
     coordinator: CoordinatorSection,
+    retention: RetentionSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct RetentionSection {
+    enabled: Option<bool>,
+    check_interval: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -198,6 +208,7 @@ impl Options {
             http: http_options(&file.http)?,
             access: access_options(&file.http)?,
             query: query_limits(&file.coordinator, &file.meta, memory_limit_bytes)?,
+            retention_check_interval: retention_check_interval(&file.retention)?,
         })
     }
 }
@@ -274,6 +285,27 @@ fn access_options(section: &HttpSection) -> anyhow::Result<AccessOptions> {
     Ok(AccessOptions { is_enabled, shared_secret: section.shared_secret.clone().unwrap_or_default() })
 }
 
+/// As upstream's.
+const RETENTION_CHECK_INTERVAL_DEFAULT: Duration = Duration::from_secs(30 * 60);
+
+fn retention_check_interval(section: &RetentionSection) -> anyhow::Result<Option<Duration>> {
+    let interval = match &section.check_interval {
+        None => RETENTION_CHECK_INTERVAL_DEFAULT,
+        Some(text) => duration(text, "retention.check-interval")?,
+    };
+    if interval.is_zero() {
+        bail!("retention.check-interval must be positive; retention.enabled = false turns the check off");
+    }
+    Ok(section.enabled.unwrap_or(true).then_some(interval))
+}
+
+/// A duration as InfluxQL writes it.
+fn duration(text: &str, key: &str) -> anyhow::Result<Duration> {
+    let parsed = tidemill_influxql::parse_duration(text);
+    let ns = parsed.map_err(|error| anyhow::anyhow!("{key} \"{text}\": {error}"))?;
+    Ok(Duration::from_nanos(u64::try_from(ns).with_context(|| key.to_string())?))
+}
+
 fn query_limits(
     section: &CoordinatorSection,
     meta: &MetaSection,
@@ -288,9 +320,7 @@ fn query_limits(
     limits.max_concurrent_queries = section.max_concurrent_queries.unwrap_or(0);
     limits.autocreate_policy = meta.retention_autocreate.unwrap_or(limits.autocreate_policy);
     if let Some(text) = &section.query_timeout {
-        let parsed = tidemill_influxql::parse_duration(text);
-        let ns = parsed.map_err(|error| anyhow::anyhow!("coordinator.query-timeout \"{text}\": {error}"))?;
-        limits.query_timeout_ns = u64::try_from(ns).context("coordinator.query-timeout")?;
+        limits.query_timeout_ns = u64::try_from(duration(text, "coordinator.query-timeout")?.as_nanos())?;
     }
     if let Some(size) = &section.query_memory_limit {
         limits.query_memory_bytes_max = size.bytes("coordinator.query-memory-limit")?;
@@ -355,6 +385,8 @@ mod tests {
             ("[log]\ndurability = \"maybe\"", "maybe"),
             ("[data]\nfloat-encoding = \"xor\"", "xor"),
             ("[http]\nping-auth-enabled = true", "auth-enabled"),
+            ("[retention]\ncheck-interval = \"soon\"", "check-interval"),
+            ("[retention]\ncheck-interval = \"0s\"", "check-interval"),
         ] {
             let error = format!("{:#}", with_file(text).unwrap_err());
             assert!(error.contains(named), "{text}: {error}");
@@ -370,7 +402,7 @@ mod tests {
              auth-enabled = true\nshared-secret = \"s\"\nping-auth-enabled = true\npprof-auth-enabled = true\n\
              [http.headers]\nX-A = \"b\"\n[coordinator]\nmax-select-point = 5\nmax-select-series = 6\nmax-select-buckets = 7\n\
              query-memory-limit = \"2k\"\nmax-concurrent-queries = 8\nquery-timeout = \"9s\"\n[meta]\n\
-             retention-autocreate = false",
+             retention-autocreate = false\n[retention]\ncheck-interval = \"10m\"",
         )
         .unwrap();
         assert_eq!((options.memory_limit_bytes, options.partitions, options.cores), (1 << 30, Some(4), 1));
@@ -392,6 +424,9 @@ mod tests {
         let query = &options.query;
         assert_eq!((query.query_memory_bytes_max, query.max_concurrent_queries), (2048, 8));
         assert_eq!((query.query_timeout_ns, query.autocreate_policy), (9_000_000_000, false));
+        assert_eq!(options.retention_check_interval, Some(Duration::from_secs(600)));
+        assert_eq!(with_file("[retention]\nenabled = false").unwrap().retention_check_interval, None);
+        assert_eq!(with_file("").unwrap().retention_check_interval, Some(Duration::from_secs(1800)));
         let line = CommandLine {
             http_addr: Some("127.0.0.1:9".parse().unwrap()),
             data_dir: Some("e".into()),

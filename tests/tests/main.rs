@@ -5,6 +5,7 @@ mod access;
 mod clients;
 mod conformance;
 mod crash;
+mod deletes;
 mod judge;
 mod layout;
 mod limits;

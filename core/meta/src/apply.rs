@@ -67,7 +67,31 @@ impl Meta {
             Command::SetAdmin { user, is_admin } => self.set_admin(&user, is_admin),
             Command::Grant { user, database, privilege } => self.grant(&user, database, privilege),
             Command::Revoke { user, database, privilege } => self.revoke(&user, database, privilege),
+            Command::ForgetField { database, measurement, field } => {
+                if let Some(database) = self.databases.iter().find(|known| known.id == database) {
+                    let groups = database.policies.iter().flat_map(|policy| &policy.groups).map(|group| group.id);
+                    self.field_types.forget_field(groups, &measurement, &field);
+                }
+                Ok(Applied::default())
+            }
+            Command::RetireShardGroups { now_ns } => Ok(self.retire_shard_groups(now_ns)),
         }
+    }
+
+    fn retire_shard_groups(&mut self, now_ns: i64) -> Applied {
+        let mut dropped_groups = Vec::new();
+        for policy in self.databases.iter_mut().flat_map(|database| &mut database.policies) {
+            let duration_ns = policy.duration_ns;
+            policy.groups.retain(|group| {
+                let is_kept = !group.is_expired(duration_ns, now_ns);
+                if !is_kept {
+                    dropped_groups.push(group.id);
+                }
+                is_kept
+            });
+        }
+        dropped_groups.iter().for_each(|group| self.field_types.forget_group(*group));
+        Applied { dropped_groups, ..Applied::default() }
     }
 
     fn create_database(
@@ -333,6 +357,49 @@ mod tests {
         meta.apply(Command::ForgetMeasurement { database, measurement: b"m".to_vec() }).unwrap();
         meta.apply(define(FieldType::Integer)).unwrap();
         assert_eq!(meta.field_types().field_type(group, b"m", b"f"), Some(FieldType::Integer));
+    }
+
+    #[test]
+    fn a_dropped_field_may_get_another_type_and_its_neighbours_keep_theirs() {
+        let mut meta = with_database("d");
+        let group = groups(&mut meta, &[0])[0].id;
+        let define = |field_type| {
+            let fields = [b"f", b"g"].map(|name| FieldDefinition::new(name, field_type)).to_vec();
+            Command::DefineFields { group, measurement: b"m".to_vec(), fields }
+        };
+        meta.apply(define(FieldType::Float)).unwrap();
+        let (database, measurement) = (meta.databases[0].id, b"m".to_vec());
+        meta.apply(Command::ForgetField { database, measurement, field: b"f".to_vec() }).unwrap();
+        assert_eq!(meta.field_types().field_type(group, b"m", b"f"), None);
+        meta.apply(define(FieldType::String)).unwrap();
+        let field_type = |field: &[u8]| meta.field_types().field_type(group, b"m", field);
+        assert_eq!((field_type(b"f"), field_type(b"g")), (Some(FieldType::String), Some(FieldType::Float)));
+    }
+
+    #[test]
+    fn a_group_is_retired_when_no_time_of_it_is_kept() {
+        let mut meta = with_database("d");
+        let forever = groups(&mut meta, &[0])[0].id;
+        meta.apply(Command::CreatePolicy { database: "d".into(), policy: spec("short", 2, 1), default: false })
+            .unwrap();
+        let (database, policy) = (meta.databases[0].id, meta.databases[0].policies[1].id);
+        let times_ns = vec![TIME_MIN, 0, HOUR_NS, TIME_MAX];
+        meta.apply(Command::CreateShardGroups { database, policy, times_ns }).unwrap();
+        let ids: Vec<ShardGroupId> = meta.databases[0].policies[1].groups.iter().map(|group| group.id).collect();
+        let retire = |meta: &mut Meta, now_ns| {
+            let applied = meta.apply(Command::RetireShardGroups { now_ns }).unwrap();
+            applied.dropped_groups
+        };
+        assert_eq!(retire(&mut meta, TIME_MIN), []);
+        // The last instant of the second group is kept for two hours.
+        assert_eq!(retire(&mut meta, 3 * HOUR_NS - 1), ids[..1]);
+        assert_eq!(retire(&mut meta, 3 * HOUR_NS), ids[1..2]);
+        // A policy that keeps less retires more.
+        let change = PolicyChange { duration_ns: Some(HOUR_NS), ..PolicyChange::default() };
+        meta.apply(Command::AlterPolicy { database: "d".into(), name: "short".into(), change }).unwrap();
+        assert_eq!(retire(&mut meta, 3 * HOUR_NS), ids[2..3]);
+        assert_eq!(retire(&mut meta, i64::MAX), []);
+        assert_eq!(meta.databases[0].policies[0].groups[0].id, forever);
     }
 
     #[test]

@@ -76,6 +76,16 @@ pub enum Command {
         database: String,
         privilege: DatabasePrivilege,
     },
+    /// The field's points are gone or about to go: it may get another type.
+    ForgetField {
+        database: DatabaseId,
+        measurement: Vec<u8>,
+        field: Vec<u8>,
+    },
+    /// Drops the groups of which no time is kept any more at `now_ns`.
+    RetireShardGroups {
+        now_ns: i64,
+    },
 }
 
 /// A retention policy as it is asked for. Zero durations: for ever, and the default shard group duration.

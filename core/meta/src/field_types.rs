@@ -43,6 +43,19 @@ impl FieldTypes {
         self.groups.remove(&group);
     }
 
+    pub(crate) fn forget_field(
+        &mut self,
+        groups: impl Iterator<Item = ShardGroupId>,
+        measurement: &[u8],
+        field: &[u8],
+    ) {
+        for group in groups {
+            if let Some(fields) = self.groups.get_mut(&group).and_then(|known| known.get_mut(measurement)) {
+                fields.remove(field);
+            }
+        }
+    }
+
     pub(crate) fn forget_measurement(&mut self, groups: impl Iterator<Item = ShardGroupId>, measurement: &[u8]) {
         for group in groups {
             if let Some(measurements) = self.groups.get_mut(&group) {

@@ -91,6 +91,14 @@ impl Database {
     }
 }
 
+impl ShardGroup {
+    /// Whether a policy that keeps points for `duration_ns` (0: for ever) keeps no time of the group at `now_ns`.
+    pub fn is_expired(&self, duration_ns: i64, now_ns: i64) -> bool {
+        // The end is exclusive: the last time of the group is kept until one instant before.
+        duration_ns > 0 && i128::from(self.end_ns) + i128::from(duration_ns) <= i128::from(now_ns)
+    }
+}
+
 impl RetentionPolicy {
     /// The group that holds `time_ns`.
     pub fn group_at(&self, time_ns: i64) -> Option<&ShardGroup> {

@@ -104,8 +104,9 @@ impl DataCore {
         }
     }
 
-    /// Drops what the metadata do not know any more: a stop between the two steps of a DROP left it. Before requests are
-    /// served; nothing can come to be here that the core's copy of the metadata does not show yet.
+    /// Drops what the metadata do not know any more: a stop between the two steps of a DROP left it, or a write that was
+    /// on its way. Nothing can come to be here that the core's copy of the metadata does not show yet: a change of them
+    /// counts as done when all cores follow.
     pub(crate) fn drop_orphans(&self) {
         let meta = self.meta();
         let groups: BTreeSet<u64> = meta

@@ -6,6 +6,7 @@
 
 mod budget;
 mod core;
+mod drops;
 pub mod figures;
 mod maintain;
 mod memory_gauge;

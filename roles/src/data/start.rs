@@ -179,14 +179,20 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         context.spawn(latency, "metadata", core.clone().lead_meta(machine.clone())).detach();
     }
     meet(&core, meta_machine.as_deref()).await?;
+    let mut retention = None;
     if core.met.get() {
         core.drop_orphans();
+        let enforce = |every| context.spawn(latency, "retention", core.clone().enforce_retention(every));
+        retention = core.options.retention_check_interval.map(enforce);
     }
 
     let served = serve(&core, &founding).await;
 
     // Stop: no more requests come in; what was taken is committed; rows go to files, so that the next start replays
     // nothing. The log has them if that fails.
+    if let Some(retention) = retention {
+        retention.await;
+    }
     core.stopping.set(true);
     core.held.changed.notify();
     maintenance.await;
