@@ -4,7 +4,7 @@
 //! heard of a leader within the election timeout, unless that leader asked for the election.
 
 use crate::{
-    Content, EntryId, HardState, LogIndex, NodeId, Payload, Raft, Term,
+    Content, EntryId, HardState, LogIndex, Moment, NodeId, Payload, Raft, Term,
     message::Body,
     progress::Followers,
     raft::{Leader, State},
@@ -14,7 +14,8 @@ use alloc::{boxed::Box, collections::VecDeque, vec, vec::Vec};
 impl<P: Payload> Raft<P> {
     /// Stands for election without waiting for the timeout, unless a leader was heard of lately. The only voter leads at
     /// once: what it appends is written behind its vote, so nothing of it is told before the vote is durable.
-    pub fn campaign(&mut self) -> crate::Output<P> {
+    pub fn campaign(&mut self, now: Moment) -> crate::Output<P> {
+        self.advance(now);
         let alone = self.members().is_single(self.options.node);
         if self.may_stand() && (alone || !self.trusts_leader()) {
             self.pre_stand();

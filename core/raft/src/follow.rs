@@ -44,7 +44,9 @@ impl<P: Payload> Raft<P> {
         self.matched = self.matched.max(index);
         self.acknowledge = true;
         // Entries of this very call are not durable yet, whatever was before them in their places.
-        self.acknowledge_stable();
+        if self.matched <= self.log.stable() {
+            self.acknowledge_stable();
+        }
     }
 
     /// Tells the leader what is durable of what it sent.

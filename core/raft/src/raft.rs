@@ -320,7 +320,7 @@ impl<P: Payload> Raft<P> {
         }
     }
 
-    fn advance(&mut self, now: Moment) {
+    pub(crate) fn advance(&mut self, now: Moment) {
         self.now = self.now.max(now);
     }
 

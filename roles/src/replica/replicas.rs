@@ -86,7 +86,7 @@ impl<D: Disk> Replicas<D> {
         let restored = Restored::single(NODE, HardState { term, vote: NODE }, last);
         // Alone there is nothing to time.
         let mut raft = Raft::new(Options::new(id, NODE, 0), restored, Moment(0));
-        let output = raft.campaign();
+        let output = raft.campaign(Moment(0));
         if let Some(state) = output.hard_state {
             let vote = Some(state.vote.0);
             self.append_when_ready(|log| log.append(Record::HardState { group: id, term: state.term, vote })).await?;

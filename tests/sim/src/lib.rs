@@ -11,6 +11,7 @@ pub mod clients;
 pub mod counters;
 pub mod disk;
 pub mod judge;
+pub mod lab;
 pub mod network;
 pub mod planted;
 pub mod prng;

@@ -1,1 +1,4 @@
+//! What every run of the tests plays.
+
+mod scripts;
 mod smoke;

@@ -39,7 +39,7 @@ fn a_learner_catches_up_becomes_a_voter_and_the_old_leader_goes() {
 #[test]
 fn a_learner_that_needs_forgotten_entries_gets_the_state_as_files() {
     let mut network = Network::new(&[1]);
-    let output = network.of(1).raft.campaign();
+    let output = network.of(1).raft.campaign(tidemill_raft::Moment(0));
     network.take(1, output);
     for value in 0..50 {
         network.propose(1, value);

@@ -14,7 +14,7 @@ fn nothing_commits_before_it_is_stable() {
     let mut raft = restored(0, 0);
     assert_eq!(raft.group(), GROUP);
     assert_eq!(raft.propose(7), Err(Rejected::NotLeader { leader: NodeId(0) }));
-    let opened = raft.campaign();
+    let opened = raft.campaign(Moment(0));
     assert_eq!(opened.append[0].index, LogIndex(1));
     assert_eq!(opened.hard_state.unwrap().term, Term(1));
     let (id, first) = raft.propose(7).unwrap();
@@ -29,7 +29,7 @@ fn nothing_commits_before_it_is_stable() {
 #[test]
 fn a_retracted_entry_leaves_no_gap() {
     let mut raft = restored(9, 4);
-    raft.campaign();
+    raft.campaign(Moment(0));
     let (refused, _) = raft.propose(1).unwrap();
     raft.retract(refused.index);
     let (taken, output) = raft.propose(2).unwrap();
