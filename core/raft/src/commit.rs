@@ -3,10 +3,7 @@
 //! Invariants: the commit index never falls (R4); a leader commits by counting only entries of its own term (thesis,
 //! section 3.6.2), itself only as far as its own log is durable (R7); each proposal ends once.
 
-use crate::{
-    Ended, Ending, LogIndex, Payload, Raft,
-    raft::{Own, State},
-};
+use crate::{Ended, Ending, LogIndex, Payload, Raft, raft::State};
 
 impl<P: Payload> Raft<P> {
     pub(crate) fn maybe_commit(&mut self) {
@@ -40,46 +37,42 @@ impl<P: Payload> Raft<P> {
         }
     }
 
-    /// Entries keep their term, so those of a term that are still there come before those that are not.
+    /// Ranges of an older term may lie behind those of a newer one: their entries were replaced here, and may still come
+    /// back from another member.
     fn end_proposals(&mut self) {
         let commit = self.commit;
-        while let Some(own) = self.own.front().copied() {
+        for at in 0..self.own.len() {
+            let own = self.own[at];
             if own.first > commit {
-                return;
+                continue;
             }
             let last = own.last.min(commit);
-            let mut kept = own.first;
-            while kept <= last && self.log.term_at(kept) == Some(own.term) {
-                // All but the newest are of the term if the newest is.
-                kept = if self.log.term_at(last) == Some(own.term) { last.next() } else { kept.next() };
-            }
-            if kept > last {
-                self.end_own(own, last);
+            if self.log.term_at(last) == Some(own.term) {
+                // What came before it in its term is there as well.
+                self.own[at].first = last.next();
                 continue;
+            }
+            let mut kept = own.first;
+            while self.log.term_at(kept) == Some(own.term) {
+                kept = kept.next();
             }
             // Another entry stands where one of them was, so by log matching none behind it can follow.
             self.end(Ended { term: own.term, first: kept, last: own.last, how: Ending::Dropped });
-            self.own.pop_front();
+            self.own[at].first = own.last.next();
         }
-    }
-
-    fn end_own(&mut self, own: Own, last: LogIndex) {
-        if own.last <= last {
-            self.own.pop_front();
-        } else if let Some(front) = self.own.front_mut() {
-            front.first = last.next();
-        }
+        self.own.retain(|own| own.first <= own.last);
     }
 
     /// The log up to `base` is replaced by files that do not tell whose entries they came from.
     pub(crate) fn lose_track_of_proposals(&mut self, base: LogIndex) {
-        while let Some(own) = self.own.front().copied() {
-            if own.first > base {
-                return;
-            }
+        for at in 0..self.own.len() {
+            let own = self.own[at];
             let last = own.last.min(base);
-            self.end(Ended { term: own.term, first: own.first, last, how: Ending::Unknown });
-            self.end_own(own, last);
+            if own.first <= last {
+                self.end(Ended { term: own.term, first: own.first, last, how: Ending::Unknown });
+                self.own[at].first = last.next();
+            }
         }
+        self.own.retain(|own| own.first <= own.last);
     }
 }

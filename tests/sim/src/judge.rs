@@ -45,6 +45,8 @@ pub struct Judge {
     entries: HashMap<(u64, u64), (u64, Term), BuildHasherDefault<Spread>>,
     /// What was committed first at each index, from 1.
     committed: Vec<(Term, u64)>,
+    /// The term of the leader that did.
+    committed_in: Vec<Term>,
     /// Votes as they became durable.
     votes: BTreeMap<(Term, NodeId), NodeId>,
     /// Newest index that a client was told of.
@@ -66,8 +68,8 @@ impl Judge {
     pub fn leads(&mut self, node: NodeId, term: Term, holds: impl Fn(EntryId) -> bool) {
         let known = *self.leaders.entry(term).or_insert(node);
         assert!(known == node, "R1: nodes {known} and {node} lead in term {term}");
-        // A leader of an old term may come late; what a newer term committed is not its to have.
-        let newest = LogIndex(self.committed.partition_point(|(of, _)| *of < term) as u64);
+        // A leader of an old term may come late; what was committed in a newer term is not its to have.
+        let newest = LogIndex(self.committed_in.partition_point(|of| *of < term) as u64);
         if let Some(term_there) = self.committed_term(newest) {
             let id = EntryId { term: term_there, index: newest };
             assert!(holds(id), "R3: leader {node} of term {term} lacks the committed entry {id}");
@@ -82,11 +84,12 @@ impl Judge {
     }
 
     /// R4 and R8.
-    pub fn commits(&mut self, node: NodeId, entry: &Entry<u64>) {
+    pub fn commits(&mut self, node: NodeId, term: Term, entry: &Entry<u64>) {
         let at = entry.index.0 as usize - 1;
         let fact = (entry.term, fingerprint(entry));
         if at == self.committed.len() {
             self.committed.push(fact);
+            self.committed_in.push(term);
         }
         let known = self.committed.get(at);
         assert!(known == Some(&fact), "R4: node {node} commits {} where {known:?} was committed", entry.id());

@@ -246,7 +246,7 @@ impl Lab {
         let mut said = Vec::new();
         let member = self.member(node)?;
         if let Some(first) = output.append.first() {
-            if member.memory.split_off(&first.index.0).len() > 0 {
+            if !member.memory.split_off(&first.index.0).is_empty() {
                 said.push(format!("{node} cuts its log at {}", first.index));
             }
             member.memory.extend(output.append.iter().map(|entry| (entry.index.0, entry.clone())));

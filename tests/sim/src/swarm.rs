@@ -80,8 +80,8 @@ impl Swarm {
             rate_spread: sometimes(random, spread),
             clock_jump: if lease { 0 } else { sometimes(random, 3_000) },
             lease,
-            propose: random.within(20_000, 700_000) as u32,
-            read: sometimes(random, 400_000),
+            propose: random.within(10_000, 250_000) as u32,
+            read: sometimes(random, 200_000),
             change_members: sometimes(random, 20_000),
             transfer: sometimes(random, 10_000),
             snapshot: sometimes(random, 60_000),
@@ -91,7 +91,7 @@ impl Swarm {
             message_bytes_max: random.pick(&[1, 120, 1 << 16]),
             tail_bytes_max: random.pick(&[0, 200, 4000]),
             uncommitted_bytes_max: random.pick(&[200, 1 << 20]),
-            heartbeat_ticks: random.pick(&[2, 4, 8]),
+            heartbeat_ticks: random.pick(&[2, 4, 8, 8]),
         }
     }
 }

@@ -390,7 +390,7 @@ impl World {
         }
         for index in node.committed.0 + 1..=committed.0 {
             let entry = node.entry(LogIndex(index)).unwrap_or_else(|| panic!("{id} commits {index}, which it lacks"));
-            self.judge.commits(id, entry);
+            self.judge.commits(id, raft.term(), entry);
             self.counters.entries_committed += 1;
         }
         self.nodes[at].committed = committed;
