@@ -9,6 +9,7 @@ use crate::{
     },
     groups::Group,
     log::{Shared, State},
+    range::FramePlace,
     segment::{FIRST_COMMIT, Segment},
 };
 use std::collections::VecDeque;
@@ -165,9 +166,9 @@ impl<D: Disk> Shared<D> {
     fn put(&self, state: &mut State<D>, record: &Record<'_>, head: FrameHead, parts: &[&[u8]], bytes: usize) {
         let batch = state.pending.batches.back_mut().expect("a batch with room is open");
         batch.push(head, parts, bytes);
-        let sequence = batch.sequence;
+        let at = FramePlace { sequence: batch.sequence, offset: batch.offset, frame: batch.frames - 1 };
         state.pending.bytes += bytes;
-        let replaces = state.groups.entry(record.group()).or_default().note(record, sequence);
+        let replaces = state.groups.entry(record.group()).or_default().note(record, at);
         if let Record::Entry { group, index, .. } = *record {
             if replaces {
                 // The commit with the newer entry is behind those with the replaced ones: when it is durable, they are

@@ -83,6 +83,7 @@ impl<D: Disk> Shared<D> {
         state.pending.bytes -= place.frames_bytes;
         state.unsettled = place.frames > 0;
         state.durable_sequence = place.sequence;
+        state.durable_end = place.offset + place.commit_bytes as u64;
         while state.live.front().is_some_and(|segment| segment.sequence < place.oldest) {
             state.retired.extend(state.live.pop_front());
         }

@@ -1,6 +1,10 @@
 //! What the log knows of each group: the rules of its index, its hard state, what is in files.
 
-use crate::{Record, decision::Finding};
+use crate::{
+    Record,
+    decision::Finding,
+    range::{FramePlace, Places},
+};
 use std::collections::BTreeMap;
 use tidemill_raft::{GroupId, LogIndex, Term};
 
@@ -11,6 +15,8 @@ pub(crate) struct Group {
     /// Entries up to here are in files.
     pub released: LogIndex,
     pub hard_state: Option<HardStateAt>,
+    /// Where its entries stand.
+    pub places: Places,
 }
 
 /// The newest hard state, and the segment that holds it.
@@ -65,16 +71,17 @@ impl Group {
         self.last.map_or(self.released, |(last, _)| last.max(self.released))
     }
 
-    /// Takes note of a record in this segment. `true`: the entry replaces others.
-    pub fn note(&mut self, record: &Record<'_>, sequence: u64) -> bool {
+    /// Takes note of a record at this place. `true`: the entry replaces others.
+    pub fn note(&mut self, record: &Record<'_>, at: FramePlace) -> bool {
         match *record {
             Record::Entry { term, index, .. } => {
                 let replaces = self.last.is_some_and(|(last, _)| index <= last);
                 self.last = Some((index, term));
+                self.places.note(index, replaces, at);
                 replaces
             }
             Record::HardState { term, vote, .. } => {
-                self.hard_state = Some(HardStateAt { term, vote, sequence });
+                self.hard_state = Some(HardStateAt { term, vote, sequence: at.sequence });
                 false
             }
         }
@@ -126,13 +133,13 @@ mod tests {
         assert!(group.check(&entry(6, 1)).is_ok() && group.check(&entry(2, 1)).is_ok());
         assert_eq!(group.check(&entry(7, 1)).unwrap_err().finding, Finding::IndexGap);
         assert_eq!(group.check(&entry(0, 1)).unwrap_err().finding, Finding::IndexGap);
-        assert!(!group.note(&entry(6, 3), 1));
+        assert!(!group.note(&entry(6, 3), FramePlace { sequence: 1, ..FramePlace::default() }));
         assert_eq!(group.check(&entry(7, 2)).unwrap_err().finding, Finding::TermWentBack);
         assert_eq!(group.check(&entry(8, 3)).unwrap_err().finding, Finding::IndexGap);
         assert!(group.check(&entry(6, 3)).is_ok(), "the same term again replaces");
-        assert!(group.note(&entry(6, 4), 1));
+        assert!(group.note(&entry(6, 4), FramePlace { sequence: 1, ..FramePlace::default() }));
         let state = |term| Record::HardState { group: GroupId(1), term: Term(term), vote: None };
-        group.note(&state(4), 9);
+        group.note(&state(4), FramePlace { sequence: 9, ..FramePlace::default() });
         assert!(group.check(&state(4)).is_ok());
         assert_eq!(group.check(&state(3)).unwrap_err().finding, Finding::TermWentBack);
     }

@@ -64,6 +64,8 @@ pub(crate) struct State<D: Disk> {
     pub oldest: u64,
     /// Segment of the newest durable commit.
     pub durable_sequence: u64,
+    /// Where that commit ends.
+    pub durable_end: u64,
     pub previous_crc: u32,
     /// The newest commit has frames and nothing valid behind it.
     pub unsettled: bool,
@@ -193,8 +195,9 @@ impl<D: Disk> Log<D> {
     /// Nothing is written about it but which segments are needed.
     pub fn release(&self, group: GroupId, through: LogIndex) {
         let mut state = self.shared.state.borrow_mut();
-        let released = &mut state.groups.entry(group).or_default().released;
-        *released = (*released).max(through);
+        let known = state.groups.entry(group).or_default();
+        known.released = known.released.max(through);
+        known.places.release(known.released);
         self.shared.try_trim(&mut state);
     }
 

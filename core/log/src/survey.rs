@@ -13,6 +13,7 @@ use crate::{
     },
     groups::{Discontinuity, Group, Groups, Held},
     log::State,
+    range::FramePlace,
     recovery::{Cut, ReadRange, Replaced, Surviving, each_record},
     segment::{FIRST_COMMIT, Look, Named, Segment, SegmentReader, make, parse_name, path_in, segment_name, spare_name},
 };
@@ -145,6 +146,7 @@ pub(crate) async fn survey<D: Disk>(
         groups: walk.groups,
         oldest,
         durable_sequence: 0,
+        durable_end: walk.end,
         previous_crc: walk.tail.map_or(0, |tail| tail.crc),
         unsettled: walk.tail.is_some_and(|tail| tail.header.frames > 0),
         settle_wanted: false,
@@ -322,7 +324,9 @@ impl<F: DiskFile> Walk<'_, F> {
                 return Err(refuse(Finding::BrokenChain, folder, sequence, offset, detail));
             }
             let bytes = reader.bytes(offset, header.commit_bytes()).await.map_err(io)?;
-            each_record(&header, bytes, |record| self.record(record, sequence, at, offset))
+            let begun = self.ordinal;
+            let place = |ordinal: u64| FramePlace { sequence, offset, frame: (ordinal - begun) as u32 };
+            each_record(&header, bytes, |record| self.record(record, place(self.ordinal), at))
                 .map_err(|wrong| refuse(wrong.finding, folder, sequence, offset, wrong.detail))?;
             self.tail = Some(Tail { header, crc, at, offset });
             sealed = header.sealed;
@@ -333,7 +337,8 @@ impl<F: DiskFile> Walk<'_, F> {
         Ok(sealed)
     }
 
-    fn record(&mut self, record: Record<'_>, sequence: u64, at: usize, offset: u64) -> Result<(), Discontinuity> {
+    fn record(&mut self, record: Record<'_>, place: FramePlace, at: usize) -> Result<(), Discontinuity> {
+        let FramePlace { sequence, offset, .. } = place;
         let from = self.from;
         let id = record.group();
         let group = self.groups.entry(id).or_insert_with(|| Group { released: from(id), ..Group::default() });
@@ -355,7 +360,7 @@ impl<F: DiskFile> Walk<'_, F> {
                 Err(wrong) => return Err(wrong),
             }
         }
-        let replaces = group.note(&record, sequence);
+        let replaces = group.note(&record, place);
         if let Record::Entry { group, index, .. } = record {
             if replaces {
                 self.replaced.note(group, self.ordinal, index);
