@@ -23,6 +23,9 @@
 //! on an idle log: from then on every acknowledged commit has a valid one behind it. What remains: rot in the one newest
 //! commit between its sync and the next commit or settling.
 //!
+//! What is durable can be read back ([`Log::read_entries`]) for a member that lags: no entry that a later one replaced, no
+//! gap; damage is an error with its place.
+//!
 //! Knows nothing of what payloads mean, of elections, of files of the store and of which executor runs it.
 
 mod append;

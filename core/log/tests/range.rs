@@ -45,7 +45,8 @@ fn lives(seed: u64, replace_one_in: u64, release_lag: Option<u64>) -> u64 {
         let executor = Executor::new(seed + life);
         let context = format!("seed {seed}, life {life}");
         read += executor.block_on(async {
-            let (log, ..) = recover(&disk, &options, &truth.borrow()).await.unwrap();
+            let before = truth.borrow().clone();
+            let (log, ..) = recover(&disk, &options, &before).await.unwrap();
             let runner = {
                 let log = log.clone();
                 executor.spawn(async move { log.run().await })
@@ -85,7 +86,7 @@ fn rot_in_a_range_is_an_error_and_never_an_entry() {
     let truth = Rc::new(RefCell::new(Truth::default()));
     let executor = Executor::new(5);
     executor.block_on(async {
-        let (log, ..) = recover(&disk, &options, &truth.borrow()).await.unwrap();
+        let (log, ..) = recover(&disk, &options, &Truth::default()).await.unwrap();
         let runner = {
             let log = log.clone();
             executor.spawn(async move { log.run().await })

@@ -67,8 +67,8 @@ pub struct Fetch {
 }
 
 /// In this order: (1) all files and the manifest are durable, (2) the log of the group is durably empty behind
-/// `snapshot.base`, (3) [`crate::Raft::handle_installed`]. A crash before (2) leaves a log that does not belong to the
-/// state; a log that can be opened then drops it.
+/// `snapshot.base`, (3) [`crate::Raft::handle_installed`]. A crash between (1) and (2) leaves a log that does not belong to
+/// the state: the manifest has to say so until (2) is done, and a start that finds it drops what the log holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Install {
     pub from: NodeId,
