@@ -81,6 +81,7 @@ impl MemoryGauge {
     pub fn watch(self: &Arc<MemoryGauge>) -> io::Result<()> {
         let gauge = Arc::downgrade(self);
         let watch = move || {
+            block_signals();
             let mut trimmed = Instant::now();
             while let Some(gauge) = gauge.upgrade() {
                 gauge.measure();
@@ -148,6 +149,17 @@ impl MemoryGauge {
 /// The second field of `/proc/self/statm` (proc_pid_statm(5)).
 fn resident_pages(text: &str) -> Option<u64> {
     text.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// Keeps signals off this thread. It is older than the cores, which block those that stop the server and read them: one
+/// that this thread took would end the process at once.
+fn block_signals() {
+    // SAFETY: the set is initialised and lives for the calls.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &all, std::ptr::null_mut());
+    }
 }
 
 #[cfg(test)]
