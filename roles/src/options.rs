@@ -28,6 +28,10 @@ pub struct Options {
     pub partitions: Option<u32>,
     pub allow_buffered: bool,
     pub spin_before_park: Duration,
+    /// Ordered L1 files of a shard group that become L2 files together.
+    pub l1_files_per_l2: usize,
+    /// Size at which a copy begins another L2 file.
+    pub l2_file_bytes_max: u64,
     /// How float blocks of new files are encoded.
     pub floats: Floats,
     pub scrub: ScrubOptions,
@@ -80,6 +84,8 @@ struct DataSection {
     float_encoding: Option<FloatEncodingName>,
     scrub_rate: Option<Size>,
     scrub_interval: Option<String>,
+    l1_files_per_l2: Option<usize>,
+    l2_file_size: Option<Size>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -158,6 +164,13 @@ impl Size {
 const DATA_DIR_DEFAULT: &str = "./tidemill-data";
 /// Upstream listens on all addresses; without users a server should be reachable from its own machine only.
 const HTTP_ADDR_DEFAULT: &str = "127.0.0.1:8086";
+/// Each point is then copied about once for each power of eight of its shard group's size, and a query of recent rows
+/// looks into few files.
+const L1_FILES_PER_L2: usize = 8;
+/// Half of what upstream writes at most: a file is what is shipped, repaired and backed up as a whole.
+const L2_FILE_BYTES_MAX: u64 = 1 << 30;
+/// Smaller files cost more in their indexes than they hold.
+const L2_FILE_BYTES_MIN: u64 = 1 << 20;
 /// Below this a server has no room for one full request a core and its files.
 const MEMORY_LIMIT_BYTES_MIN: u64 = 64 << 20;
 /// Part of the machine's memory that a server takes without an option: its neighbours and the page cache have the rest.
@@ -199,6 +212,19 @@ impl Options {
             partitions: file.data.partitions,
             allow_buffered: file.data.allow_buffered_io.unwrap_or(false),
             spin_before_park: Duration::from_micros(file.data.spin_before_park_us.unwrap_or(0)),
+            l1_files_per_l2: match file.data.l1_files_per_l2 {
+                Some(0) => bail!("data.l1-files-per-l2 must be at least 1"),
+                files => files.unwrap_or(L1_FILES_PER_L2),
+            },
+            l2_file_bytes_max: match &file.data.l2_file_size {
+                Some(size) => match size.bytes("data.l2-file-size")? {
+                    bytes if bytes < L2_FILE_BYTES_MIN => {
+                        bail!("data.l2-file-size must be at least {L2_FILE_BYTES_MIN} bytes, got {bytes}")
+                    }
+                    bytes => bytes,
+                },
+                None => L2_FILE_BYTES_MAX,
+            },
             floats: match file.data.float_encoding {
                 Some(FloatEncodingName::Alp) => Floats::Alp,
                 Some(FloatEncodingName::Gorilla) | None => Floats::Gorilla,
@@ -382,6 +408,8 @@ mod tests {
             ("[http]\nbind-address = \"x\"", "bind-address"),
             ("memory-limit = \"1q\"", "memory-limit"),
             ("[data]\npartitions = 3", "partitions"),
+            ("[data]\nl1-files-per-l2 = 0", "l1-files-per-l2"),
+            ("[data]\nl2-file-size = \"1k\"", "l2-file-size"),
             ("[log]\ndurability = \"maybe\"", "maybe"),
             ("[data]\nfloat-encoding = \"xor\"", "xor"),
             ("[http]\nping-auth-enabled = true", "auth-enabled"),
@@ -397,7 +425,7 @@ mod tests {
     fn every_key_has_its_effect_and_the_command_line_wins() {
         let options = with_file(
             "memory-limit = \"1g\"\n[data]\ndir = \"/d\"\npartitions = 4\nallow-buffered-io = true\n\
-             spin-before-park-us = 50\nfloat-encoding = \"alp\"\nscrub-rate = \"3k\"\nscrub-interval = \"5m\"\n[log]\ndurability = \"dsync\"\nsegment-size = \"8m\"\nsegments-max = 9\n[http]\n\
+             spin-before-park-us = 50\nfloat-encoding = \"alp\"\nscrub-rate = \"3k\"\nscrub-interval = \"5m\"\nl1-files-per-l2 = 3\nl2-file-size = \"2m\"\n[log]\ndurability = \"dsync\"\nsegment-size = \"8m\"\nsegments-max = 9\n[http]\n\
              bind-address = \":1\"\nmax-body-size = \"1k\"\nmax-connection-limit = 3\nmax-row-limit = 4\nrealm = \"r\"\n\
              auth-enabled = true\nshared-secret = \"s\"\nping-auth-enabled = true\npprof-auth-enabled = true\n\
              [http.headers]\nX-A = \"b\"\n[coordinator]\nmax-select-point = 5\nmax-select-series = 6\nmax-select-buckets = 7\n\
@@ -411,6 +439,7 @@ mod tests {
         let scrub = ScrubOptions { rate_bytes: 3072, interval: Duration::from_secs(300) };
         assert_eq!(options.scrub, scrub);
         assert_eq!((options.log.durability, options.floats), (Durability::Dsync, Floats::Alp));
+        assert_eq!((options.l1_files_per_l2, options.l2_file_bytes_max), (3, 2 << 20));
         assert_eq!((options.log.segment_bytes, options.log.segments_max), (8 << 20, 9));
         assert_eq!(options.http_addr.to_string(), "0.0.0.0:1");
         let http = &options.http;

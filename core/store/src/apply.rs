@@ -2,17 +2,18 @@
 
 use crate::{
     cells::StringHeap,
-    entry::{EntryError, Floats, Measurements, TagCondition},
+    copy::PendingCopy,
+    entry::{CopyOrder, EntryError, Floats, Measurements, TagCondition},
     id::{DatabaseId, FieldId, ShardGroupId},
     index::{SeriesIndex, TagPredicate},
-    maintenance::{Job, Publication},
-    manifest::{Tombstone, TombstoneScope},
+    maintenance::{FlushPoint, Job, Publication},
+    manifest::{GroupRecord, PolicyRecord, Tombstone, TombstoneScope},
     memtable::IncomingRows,
     partition::State,
     shard_group::ShardGroup,
 };
 use roaring::RoaringBitmap;
-use std::rc::Rc;
+use std::{collections::BTreeMap, rc::Rc};
 use tidemill_column::FieldType;
 use tidemill_disk::Disk;
 use tidemill_line::{FieldDefinition, FormatError, PartitionBatch, RowGroup};
@@ -29,6 +30,8 @@ pub enum Applied {
     },
     /// Memtables were frozen; [`crate::Partition::maintain`] writes them.
     Flush,
+    /// Files are to move to the next level; [`crate::Partition::copy`] does it.
+    Copy,
     /// These series lost points; [`crate::Partition::settle`] takes the empty ones out of the index.
     Deleted {
         database: DatabaseId,
@@ -78,6 +81,7 @@ impl<D: Disk> State<D> {
                 schema.fields().map(define).collect()
             })
             .collect();
+        let floor = self.floors.get(&(database, group.policy)).copied();
         let mut memtable = group.active.borrow_mut();
         let mut rows = 0;
         for series in batch.series() {
@@ -100,7 +104,7 @@ impl<D: Disk> State<D> {
                     rows: row_group.row_count,
                     cells: &self.scratch,
                 };
-                memtable.append(&incoming, index.watermarks_mut(group.policy));
+                memtable.append(&incoming, index.watermarks_mut(group.policy), floor);
                 rows += row_group.row_count as u64;
             }
         }
@@ -111,20 +115,67 @@ impl<D: Disk> State<D> {
         for group in self.groups.values_mut() {
             group.freeze(index.0, floats);
         }
-        let sessions = self.sessions.clone();
+        let record = |(id, group): (&ShardGroupId, &ShardGroup<D::File>)| GroupRecord {
+            shard_group: id.0,
+            database: group.database.0,
+            policy: group.policy,
+            newest: group.newest_frozen,
+        };
+        let groups = self.groups.iter().map(record).collect();
+        let policy = |((database, policy), floor): (&(DatabaseId, u32), &i64)| PolicyRecord {
+            database: database.0,
+            policy: *policy,
+            floor: *floor,
+        };
+        let policies = self.floors.iter().map(policy).collect();
         let marks = Rc::new(self.databases.iter_mut().map(|(id, index)| (*id, index.mark())).collect());
-        self.jobs.push_back(Job::Flush { index, term, sessions, marks, publication: Publication::None });
+        let point = Rc::new(FlushPoint { index, term, sessions: self.sessions.clone(), groups, policies });
+        self.jobs.push_back(Job::Flush { point, marks, publication: Publication::None });
         Applied::Flush
+    }
+
+    /// Only notes what is to be done. An entry that the manifest knows already is being replayed.
+    pub(crate) fn apply_copy(&mut self, index: LogIndex, order: CopyOrder) -> Applied {
+        if index.0 <= self.copies_index {
+            return Applied::Nothing;
+        }
+        self.copies_index = index.0;
+        if !self.groups.contains_key(&ShardGroupId(order.shard_group)) {
+            return Applied::Nothing;
+        }
+        self.copies.insert(index.0, PendingCopy { order, publication: Publication::None });
+        Applied::Copy
+    }
+
+    /// Deleted rows may leave the files, and with them the newest time that their series had there. What takes their place
+    /// must not be ordered on a node that was started since and late on another: up to the deleted time it is late
+    /// everywhere. Depends on the log alone, and so not on which series have points.
+    fn raise_floors(&mut self, database: DatabaseId, (min_time, max_time): (i64, i64)) {
+        let mut newest: BTreeMap<(DatabaseId, u32), i64> = BTreeMap::new();
+        for group in self.groups.values().filter(|group| group.database == database) {
+            let known = newest.entry((database, group.policy)).or_insert(i64::MIN);
+            *known = group.newest().max(*known);
+        }
+        for (policy, newest) in newest.into_iter().filter(|(_, newest)| min_time <= *newest) {
+            self.raise_floor(policy, max_time.min(newest));
+        }
+    }
+
+    pub(crate) fn raise_floor(&mut self, policy: (DatabaseId, u32), time: i64) {
+        let floor = self.floors.entry(policy).or_insert(time);
+        *floor = time.max(*floor);
     }
 
     pub(crate) fn apply_delete(
         &mut self,
+        entry: LogIndex,
         database: DatabaseId,
         measurements: &Measurements,
         condition: &TagCondition,
         range: (i64, i64),
     ) -> Result<Applied, ApplyError> {
         let predicate = condition.compile()?;
+        self.raise_floors(database, range);
         let nothing = Applied::Deleted { database, series: Rc::default() };
         let Some(index) = self.databases.get(&database) else { return Ok(nothing) };
         let mut all = RoaringBitmap::new();
@@ -142,7 +193,7 @@ impl<D: Disk> State<D> {
                     TombstoneScope::Series(keys)
                 }
             };
-            let tombstone = Tombstone { scope, min_time: range.0, max_time: range.1 };
+            let tombstone = Tombstone { index: entry.0, scope, min_time: range.0, max_time: range.1 };
             for group in self.groups.values_mut().filter(|group| group.database == database) {
                 group.delete(&series, &tombstone);
             }

@@ -39,6 +39,31 @@ pub enum Command {
     DropShardGroups { groups: Vec<u64> },
     /// The database is gone, with its series and these shard groups.
     DropDatabase { database: u32, groups: Vec<u64> },
+    /// Files of a shard group move to the next level.
+    Copy(CopyOrder),
+}
+
+/// Which files of a shard group an inter-level copy takes. What comes out follows from this, the files and the deletes
+/// before the entry alone.
+///
+/// Besides the files that are named, L2 files are written anew that have a block which a block of a named L1 file
+/// overlaps.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct CopyOrder {
+    pub shard_group: u64,
+    /// Ordered L1 files up to this generation.
+    pub ordered_through: u64,
+    /// Late L1 files up to this generation; at most `ordered_through`, because a late run lies above all ordered files
+    /// that were there before it.
+    pub late_through: u64,
+    /// L2 files of these generations.
+    pub sealed: Vec<u64>,
+    /// Also L2 files with a block that a delete covers, in part or as a whole.
+    pub with_deleted: bool,
+    /// How float blocks are written that cannot go along as they are.
+    pub floats: Floats,
+    /// Size at which the copy begins another file, at the next series.
+    pub file_bytes_max: u64,
 }
 
 /// How the float blocks of new files are encoded: the proposer's choice, so that all replicas write the same bytes.

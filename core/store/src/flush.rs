@@ -4,45 +4,23 @@
 //! the order of their names, blocks of a fixed number of points (I7).
 
 use crate::{
+    file_run::{FileRun, FileTarget, FlushError},
     id::{FieldId, SeriesId},
     index::SeriesIndex,
     manifest::FileRecord,
     memtable::{Memtable, RunKind},
     pace::breathe,
-    tsm_file::tail_crc,
 };
-use std::{cell::RefCell, cmp::Ordering, io};
+use std::{cell::RefCell, cmp::Ordering};
 use tidemill_column::{Column, Values};
-use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
-use tidemill_tsm::{BLOCK_POINTS_DEFAULT, FloatEncoding, block, file::FileWriter, key, statistics::BlockStatistics};
+use tidemill_disk::{Disk, DiskFile};
+use tidemill_tsm::{BLOCK_POINTS_DEFAULT, block, key};
 
-/// Bytes that are written with one call: large enough for the device, small enough for a pooled buffer.
-const WRITE_BYTES: usize = 512 * 1024;
 /// Points and series that are encoded before other tasks of the core get a turn; either is about 300 us of work.
 const POINTS_PER_TURN: u64 = 16 * 1024;
 const SERIES_PER_TURN: usize = 256;
 /// Keys that are sorted in one go.
 const SORT_RUN: usize = 2048;
-
-/// What a flush is of: the parts of [`FileRecord`] that the memtable does not know.
-#[derive(Clone, Copy, Debug)]
-pub struct FlushTarget {
-    pub database: u32,
-    pub policy: u32,
-    pub shard_group: u64,
-    /// Index of the flush entry.
-    pub generation: u64,
-    pub floats: FloatEncoding,
-}
-
-/// Why a flush did not produce its files. The memtable is as it was; the flush can be tried again.
-#[derive(Debug, thiserror::Error)]
-pub enum FlushError {
-    #[error("{path}: {error}")]
-    Io { path: String, error: io::Error },
-    #[error("{path}: {what}")]
-    Format { path: String, what: String },
-}
 
 /// Gives the dictionary for the time of one call; `false` when there is none any more, because the rows were dropped.
 pub type LendIndex<'a> = dyn Fn(&mut dyn FnMut(&SeriesIndex)) -> bool + 'a;
@@ -52,7 +30,8 @@ pub type LendIndex<'a> = dyn Fn(&mut dyn FnMut(&SeriesIndex)) -> bool + 'a;
 pub async fn write_files<D: Disk>(
     disk: &D,
     folder: &str,
-    target: FlushTarget,
+    target: FileTarget,
+    generation: u64,
     memtable: &RefCell<Memtable>,
     lend_index: &LendIndex<'_>,
 ) -> Result<Option<Vec<FileRecord>>, FlushError> {
@@ -68,11 +47,10 @@ pub async fn write_files<D: Disk>(
         let mut round = 0;
         loop {
             let sequence = records.len() as u32 + 1;
-            let late = kind == RunKind::Late;
-            let mut run = FileRun::create(disk, folder, target, sequence, late).await?;
-            let Some(more) = run.write(memtable, kind, round, &series, lend_index).await? else {
-                let io_error = |error| FlushError::Io { path: run.temporary, error };
-                run.file.close().await.map_err(io_error)?;
+            let record = FileRecord::begin(target, generation, sequence, kind == RunKind::Late);
+            let mut run = FileRun::create(disk, folder, record, target.floats).await?;
+            let Some(more) = write_series(&mut run, memtable, kind, round, &series, lend_index).await? else {
+                run.abandon().await?;
                 return Ok(None);
             };
             if let Some(record) = run.finish(disk, folder).await? {
@@ -87,192 +65,84 @@ pub async fn write_files<D: Disk>(
     Ok(Some(records))
 }
 
-/// One file being written.
-struct FileRun<F: DiskFile> {
-    record: FileRecord,
-    floats: FloatEncoding,
-    temporary: String,
-    file: F,
-    writer: FileWriter,
-    pending: Vec<u8>,
-    written: u64,
-}
-
-impl<F: DiskFile> FileRun<F> {
-    async fn create<D: Disk<File = F>>(
-        disk: &D,
-        folder: &str,
-        target: FlushTarget,
-        sequence: u32,
-        late: bool,
-    ) -> Result<FileRun<F>, FlushError> {
-        let record = FileRecord {
-            database: target.database,
-            policy: target.policy,
-            shard_group: target.shard_group,
-            generation: target.generation,
-            sequence,
-            late,
-            size: 0,
-            blocks_end: 0,
-            directory_offset: 0,
-            index_offset: 0,
-            tail_crc: 0,
-            min_time: i64::MAX,
-            max_time: i64::MIN,
-            points: 0,
-            tombstones: Vec::new(),
-        };
-        let temporary = format!("{folder}/{}.tmp", record.name());
-        let io_error = |error| FlushError::Io { path: temporary.clone(), error };
-        let name = format!("{}.tmp", record.name());
-        if disk.list(folder).await.map_err(io_error)?.contains(&name) {
-            // Left by a try that failed or by a crash.
-            disk.remove(&temporary).await.map_err(io_error)?;
-        }
-        let file = disk.create(&temporary, Purpose::Data).await.map_err(io_error)?;
-        let mut pending = Vec::with_capacity(WRITE_BYTES * 2);
-        let writer = FileWriter::begin(&mut pending);
-        Ok(FileRun { record, floats: target.floats, temporary, file, writer, pending, written: 0 })
-    }
-
-    /// Encodes all series; `round` counts the types of a field name that went into files before. Returns whether
-    /// another round is needed; `None` if the rows were dropped.
-    async fn write(
-        &mut self,
-        memtable: &RefCell<Memtable>,
-        kind: RunKind,
-        round: usize,
-        series: &[SeriesId],
-        lend_index: &LendIndex<'_>,
-    ) -> Result<Option<bool>, FlushError> {
-        let mut more = false;
-        let mut next = 0;
-        while next < series.len() {
-            let mut result = Ok(());
-            let lent = lend_index(&mut |index| {
-                let memtable = memtable.borrow();
-                let points_before = self.record.points;
-                for id in series[next..].iter().take(SERIES_PER_TURN) {
-                    next += 1;
-                    match self.encode_series(&memtable, kind, round, *id, index) {
-                        Ok(another) => more |= another,
-                        Err(error) => result = Err(error),
-                    }
-                    if result.is_err() || self.record.points - points_before > POINTS_PER_TURN {
-                        break;
-                    }
+/// Encodes all series; `round` counts the types of a field name that went into files before. Returns whether another
+/// round is needed; `None` if the rows were dropped.
+async fn write_series<F: DiskFile>(
+    run: &mut FileRun<F>,
+    memtable: &RefCell<Memtable>,
+    kind: RunKind,
+    round: usize,
+    series: &[SeriesId],
+    lend_index: &LendIndex<'_>,
+) -> Result<Option<bool>, FlushError> {
+    let mut more = false;
+    let mut next = 0;
+    while next < series.len() {
+        let mut result = Ok(());
+        let lent = lend_index(&mut |index| {
+            let memtable = memtable.borrow();
+            let points_before = run.record.points;
+            for id in series[next..].iter().take(SERIES_PER_TURN) {
+                next += 1;
+                match encode_series(run, &memtable, kind, round, *id, index) {
+                    Ok(another) => more |= another,
+                    Err(error) => result = Err(error),
                 }
-            });
-            result?;
-            if !lent {
-                return Ok(None);
+                if result.is_err() || run.record.points - points_before > POINTS_PER_TURN {
+                    break;
+                }
             }
-            self.write_out(false).await?;
-            breathe().await;
-        }
-        Ok(Some(more))
-    }
-
-    fn encode_series(
-        &mut self,
-        memtable: &Memtable,
-        kind: RunKind,
-        round: usize,
-        series: SeriesId,
-        index: &SeriesIndex,
-    ) -> Result<bool, FlushError> {
-        let Some(rows) = memtable.sorted(kind, series, i64::MIN, i64::MAX) else { return Ok(false) };
-        let format_error =
-            |what: &dyn std::fmt::Display| FlushError::Format { path: self.temporary.clone(), what: what.to_string() };
-        let mut fields: Vec<FieldId> = rows.fields().to_vec();
-        fields.sort_by(|a, b| index.field(*a).name.cmp(&index.field(*b).name));
-        let mut more = false;
-        let mut shared = SharedTimes::default();
-        let mut key_bytes = Vec::new();
-        for same_name in fields.chunk_by(|a, b| index.field(*a).name == index.field(*b).name) {
-            // A field whose values were all deleted takes no turn.
-            let mut types = same_name.iter().filter_map(|id| {
-                let field = index.field(*id);
-                rows.column(*id, field.field_type).map(|column| (field, column))
-            });
-            let Some((field, column)) = types.nth(round) else { continue };
-            more |= same_name.len() > 1 && types.next().is_some();
-            key_bytes.clear();
-            key::join(index.key(series), &field.name, &mut key_bytes).map_err(|error| format_error(&error))?;
-            let (times, values) = dense(rows.times(), column);
-            let is_shared = times.is_none();
-            let times = times.as_deref().unwrap_or(rows.times());
-            for (number, start) in (0..times.len()).step_by(BLOCK_POINTS_DEFAULT).enumerate() {
-                let end = (start + BLOCK_POINTS_DEFAULT).min(times.len());
-                let mut own = Vec::new();
-                let encoded = if is_shared {
-                    shared.block(number, &times[start..end])
-                } else {
-                    block::encode_times(&times[start..end], &mut own);
-                    &own
-                };
-                let mut bytes = Vec::with_capacity(encoded.len() + (end - start) * 4);
-                block::encode_with_times(encoded, &values, start..end, self.floats, &mut bytes)
-                    .map_err(|error| format_error(&error))?;
-                let statistics = BlockStatistics::of(times, &values, start..end);
-                self.writer
-                    .push_block(
-                        &key_bytes,
-                        field.field_type,
-                        times[start],
-                        times[end - 1],
-                        &bytes,
-                        Some(&statistics),
-                        &mut self.pending,
-                    )
-                    .map_err(|error| format_error(&error))?;
-                self.record.points += (end - start) as u64;
-            }
-        }
-        Ok(more)
-    }
-
-    /// Writes whole blocks of the device; with `all` also the rest, padded.
-    async fn write_out(&mut self, all: bool) -> Result<(), FlushError> {
-        while self.pending.len() >= WRITE_BYTES || (all && !self.pending.is_empty()) {
-            let len = self.pending.len().min(WRITE_BYTES);
-            let mut buf = self.file.alloc(len.next_multiple_of(BLOCK_BYTES));
-            buf.as_mut()[..len].copy_from_slice(&self.pending[..len]);
-            buf.as_mut()[len..].fill(0);
-            let written = self.file.write_at(buf, self.written).await;
-            written.map_err(|error| FlushError::Io { path: self.temporary.clone(), error })?;
-            self.written += len as u64;
-            self.pending.drain(..len);
-        }
-        Ok(())
-    }
-
-    /// Completes the file and makes it visible; a file without blocks is not kept.
-    async fn finish<D: Disk<File = F>>(mut self, disk: &D, folder: &str) -> Result<Option<FileRecord>, FlushError> {
-        let path = self.temporary.clone();
-        let io_error = |error| FlushError::Io { path: path.clone(), error };
-        if self.writer.is_empty() {
-            self.file.close().await.map_err(io_error)?;
-            disk.remove(&path).await.map_err(io_error)?;
+        });
+        result?;
+        if !lent {
             return Ok(None);
         }
-        let blocks_end = self.written + self.pending.len() as u64;
-        let tail_start = self.pending.len();
-        let writer = std::mem::replace(&mut self.writer, FileWriter::begin(&mut Vec::new()));
-        let summary = writer.finish(&mut self.pending);
-        self.record.tail_crc = tail_crc(&self.pending[tail_start..], blocks_end, &summary);
-        self.record.blocks_end = blocks_end;
-        self.record.directory_offset = summary.directory_offset;
-        self.record.index_offset = summary.index_offset;
-        self.record.size = summary.byte_count;
-        (self.record.min_time, self.record.max_time) = (summary.min_time, summary.max_time);
-        assert_eq!(self.written + self.pending.len() as u64, summary.byte_count, "{path}: bytes written");
-        self.write_out(true).await?;
-        self.file.set_len(summary.byte_count).await.map_err(io_error)?;
-        disk.publish(self.file, &path, &format!("{folder}/{}", self.record.name())).await.map_err(io_error)?;
-        Ok(Some(self.record))
+        run.write_out().await?;
+        breathe().await;
     }
+    Ok(Some(more))
+}
+
+fn encode_series<F: DiskFile>(
+    run: &mut FileRun<F>,
+    memtable: &Memtable,
+    kind: RunKind,
+    round: usize,
+    series: SeriesId,
+    index: &SeriesIndex,
+) -> Result<bool, FlushError> {
+    let Some(rows) = memtable.sorted(kind, series, i64::MIN, i64::MAX) else { return Ok(false) };
+    let mut fields: Vec<FieldId> = rows.fields().to_vec();
+    fields.sort_by(|a, b| index.field(*a).name.cmp(&index.field(*b).name));
+    let mut more = false;
+    let mut shared = SharedTimes::default();
+    let mut key_bytes = Vec::new();
+    for same_name in fields.chunk_by(|a, b| index.field(*a).name == index.field(*b).name) {
+        // A field whose values were all deleted takes no turn.
+        let mut types = same_name.iter().filter_map(|id| {
+            let field = index.field(*id);
+            rows.column(*id, field.field_type).map(|column| (field, column))
+        });
+        let Some((field, column)) = types.nth(round) else { continue };
+        more |= same_name.len() > 1 && types.next().is_some();
+        key_bytes.clear();
+        key::join(index.key(series), &field.name, &mut key_bytes).map_err(|error| run.format_error(&error))?;
+        let (times, values) = dense(rows.times(), column);
+        let is_shared = times.is_none();
+        let times = times.as_deref().unwrap_or(rows.times());
+        for (number, start) in (0..times.len()).step_by(BLOCK_POINTS_DEFAULT).enumerate() {
+            let end = (start + BLOCK_POINTS_DEFAULT).min(times.len());
+            let mut own = Vec::new();
+            let encoded = if is_shared {
+                shared.block(number, &times[start..end])
+            } else {
+                block::encode_times(&times[start..end], &mut own);
+                &own
+            };
+            run.push_points(&key_bytes, encoded, (times, &values), start..end)?;
+        }
+    }
+    Ok(more)
 }
 
 /// Encoded times of blocks that several fields of a series share.

@@ -72,6 +72,11 @@ impl KeyPage {
         self.index.iter()
     }
 
+    /// The key at a position of the page.
+    pub fn key(&self, position: usize) -> Option<Key<'_>> {
+        self.index.key(position)
+    }
+
     /// What is known of the blocks of the key at a position of the page; nothing unless statistics were asked for.
     pub fn statistics_of(&self, position: usize) -> impl Iterator<Item = Option<BlockStatistics>> {
         self.statistics.iter().flat_map(move |statistics| statistics.of_key(&self.index, position))

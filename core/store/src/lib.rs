@@ -10,9 +10,16 @@ mod block_lane;
 mod block_reader;
 mod cache;
 mod cells;
+mod copy;
+mod copy_merge;
+mod copy_output;
+mod copy_plan;
+mod copy_source;
 mod cursor;
 mod entry;
+mod file_run;
 mod flush;
+mod group_files;
 mod id;
 mod index_file;
 mod key_scan;
@@ -29,17 +36,22 @@ mod shard_group;
 mod slots;
 mod sorted;
 mod tsm_file;
+mod turn;
 
 use tidemill_index as index;
 
 pub use apply::{Applied, ApplyError};
 pub use cache::{CacheFigures, ReadCache};
+pub use copy::CopyFigures;
 pub use cursor::{Batch, ScanField, SeriesCursor};
-pub use entry::{Command, Entry, EntryError, Floats, Measurements, TagCondition, write_prefix};
-pub use flush::FlushError;
+pub use entry::{Command, CopyOrder, Entry, EntryError, Floats, Measurements, TagCondition, write_prefix};
+pub use file_run::FlushError;
+pub use group_files::{GroupFiles, RunFiles};
 pub use id::{DatabaseId, ShardGroupId};
 pub use maintenance::MaintainError;
-pub use manifest::{FileRecord, IndexRecord, Manifest, ManifestError, Tombstone, TombstoneScope};
+pub use manifest::{
+    CopyRecord, FileRecord, GroupRecord, IndexRecord, Manifest, ManifestError, PolicyRecord, Tombstone, TombstoneScope,
+};
 pub use pace::breathe;
 pub use partition::{OpenError, Partition, PartitionFigures, PartitionView};
 pub use read_error::ReadError;

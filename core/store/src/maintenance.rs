@@ -7,11 +7,13 @@
 //! Knows nothing of why an entry was proposed.
 
 use crate::{
+    copy::PendingCopy,
     cursor::ScanField,
-    flush::{FlushError, FlushTarget, write_files},
+    file_run::{FileTarget, FlushError},
+    flush::write_files,
     id::{DatabaseId, SeriesId, ShardGroupId},
     index::SeriesIndex,
-    manifest::{FileRecord, Manifest, ManifestError},
+    manifest::{CopyRecord, FileRecord, GroupRecord, Manifest, ManifestError, PolicyRecord},
     pace::breathe,
     partition::{Partition, PartitionView},
     publication::Marks,
@@ -29,9 +31,19 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Work that an applied entry left.
 pub(crate) enum Job<F: DiskFile> {
     /// Write the memtables that were frozen by this entry.
-    Flush { index: LogIndex, term: Term, sessions: BTreeMap<u64, u64>, marks: Rc<Marks>, publication: Publication },
-    /// Remove files that the manifest must not name any more.
-    Remove { paths: Vec<String>, files: Vec<(DatabaseId, Rc<TsmFile<F>>)> },
+    Flush { point: Rc<FlushPoint>, marks: Rc<Marks>, publication: Publication },
+    /// Remove files, and those whose names begin so. If `is_named`, the manifest may name some of them and is replaced
+    /// first.
+    Remove { paths: Vec<String>, files: Vec<(DatabaseId, Rc<TsmFile<F>>)>, is_named: bool },
+}
+
+/// A flush entry, with the state that the manifest holds as of it.
+pub(crate) struct FlushPoint {
+    pub index: LogIndex,
+    pub term: Term,
+    pub sessions: BTreeMap<u64, u64>,
+    pub groups: Vec<GroupRecord>,
+    pub policies: Vec<PolicyRecord>,
 }
 
 /// Whether a manifest on disk may name the files of a flush.
@@ -107,38 +119,31 @@ impl<D: Disk> Partition<D> {
             let removal = self.state.borrow().jobs.iter().position(|job| matches!(job, Job::Remove { .. }));
             if let Some(position) = removal {
                 // Later entries queue up behind; nothing else takes jobs away.
-                let (paths, files) = match &self.state.borrow().jobs[position] {
-                    Job::Remove { paths, files } => (paths.clone(), files.clone()),
-                    Job::Flush { .. } => (Vec::new(), Vec::new()),
+                let (paths, files, is_named) = match &self.state.borrow().jobs[position] {
+                    Job::Remove { paths, files, is_named } => (paths.clone(), files.clone(), *is_named),
+                    Job::Flush { .. } => (Vec::new(), Vec::new(), false),
                 };
                 for (database, file) in &files {
                     self.unsettle(*database, file).await;
                 }
-                self.remove(&paths).await?;
+                self.remove(&paths, is_named).await?;
                 files.iter().for_each(|(_, file)| self.cache.forget(file.cache_key()));
                 self.state.borrow_mut().jobs.remove(position);
                 continue;
             }
-            let (index, term, sessions, marks) = match self.state.borrow().jobs.front() {
-                Some(Job::Flush { index, term, sessions, marks, .. }) => {
-                    (*index, *term, sessions.clone(), marks.clone())
-                }
+            let (point, marks) = match self.state.borrow().jobs.front() {
+                Some(Job::Flush { point, marks, .. }) => (point.clone(), marks.clone()),
                 _ => return Ok(()),
             };
-            self.flush(index, term, sessions, &marks).await?;
+            self.flush(point, &marks).await?;
             let mut state = self.state.borrow_mut();
             // A removal may have come in behind it, never before it.
             state.jobs.pop_front();
         }
     }
 
-    async fn flush(
-        &self,
-        index: LogIndex,
-        term: Term,
-        sessions: BTreeMap<u64, u64>,
-        marks: &Marks,
-    ) -> Result<(), MaintainError> {
+    async fn flush(&self, point: Rc<FlushPoint>, marks: &Marks) -> Result<(), MaintainError> {
+        let index = point.index;
         let held: Vec<(ShardGroupId, Rc<Frozen>)> = {
             let state = self.state.borrow();
             let of_entry =
@@ -157,12 +162,14 @@ impl<D: Disk> Partition<D> {
                 }
             }
         }
+        // From here to the end the turn is held: a copy that published in between would take the flush back.
+        let turn = self.publishing.take().await;
         let build = || {
-            let mut manifest = self.manifest(index, term, sessions.clone());
+            let mut manifest = self.manifest(&point);
             for made in made.iter().filter(|made| self.is_held(made.group, &made.frozen)) {
                 manifest.files.extend(made.records.iter().cloned());
             }
-            manifest.files.sort_by_key(|file| (file.shard_group, file.generation, file.sequence));
+            manifest.sort_files();
             manifest
         };
         if let Err(error) = self.publish(Some(marks), build).await {
@@ -188,8 +195,8 @@ impl<D: Disk> Partition<D> {
                 }
             }
         }
-        let mut state = self.state.borrow_mut();
-        (state.flushed, state.flushed_sessions) = ((index, term), sessions);
+        self.state.borrow_mut().flushed = point;
+        drop(turn);
         Ok(())
     }
 
@@ -207,13 +214,8 @@ impl<D: Disk> Partition<D> {
         let folder = self.group_folder(id);
         let io_error = |error| MaintainError::Io { path: folder.clone(), error };
         self.disk.create_dir(&folder).await.map_err(io_error)?;
-        let target = FlushTarget {
-            database: database.0,
-            policy,
-            shard_group: id.0,
-            generation: index.0,
-            floats: frozen.floats.into(),
-        };
+        let floats = frozen.floats.into();
+        let target = FileTarget { database: database.0, policy, shard_group: id.0, level: 1, floats };
         let lend = |see: &mut dyn FnMut(&SeriesIndex)| {
             if !self.is_held(id, frozen) {
                 return false;
@@ -222,7 +224,7 @@ impl<D: Disk> Partition<D> {
             let dictionary = state.databases.get(&database);
             dictionary.map(see).is_some()
         };
-        Ok(write_files(&self.disk, &folder, target, &frozen.memtable, &lend).await?)
+        Ok(write_files(&self.disk, &folder, target, index.0, &frozen.memtable, &lend).await?)
     }
 
     /// Whether the rows are still the partition's: neither dropped nor in files yet.
@@ -245,15 +247,17 @@ impl<D: Disk> Partition<D> {
         }
     }
 
-    async fn remove(&self, paths: &[String]) -> Result<(), MaintainError> {
-        let (index, term) = self.flushed();
-        let sessions = self.state.borrow().flushed_sessions.clone();
-        let published = self.publish(None, || self.manifest(index, term, sessions.clone())).await;
-        if published.as_ref().is_err_and(MaintainError::is_disk_full) {
-            // The removal is what makes room.
-            self.publish_without_indexes(self.manifest(index, term, sessions)).await?;
-        } else {
-            published?;
+    async fn remove(&self, paths: &[String], is_named: bool) -> Result<(), MaintainError> {
+        if is_named {
+            let _turn = self.publishing.take().await;
+            let point = self.state.borrow().flushed.clone();
+            let published = self.publish(None, || self.manifest(&point)).await;
+            if published.as_ref().is_err_and(MaintainError::is_disk_full) {
+                // The removal is what makes room.
+                self.publish_without_indexes(self.manifest(&point)).await?;
+            } else {
+                published?;
+            }
         }
         for path in paths {
             let (folder, prefix) = path.rsplit_once('/').unwrap_or(("", path));
@@ -293,7 +297,7 @@ impl<D: Disk> Partition<D> {
     }
 
     /// Removes the files whose names begin so.
-    async fn remove_matching(&self, folder: &str, prefix: &str) -> Result<(), MaintainError> {
+    pub(crate) async fn remove_matching(&self, folder: &str, prefix: &str) -> Result<(), MaintainError> {
         let io_error = |error| MaintainError::Io { path: format!("{folder}/{prefix}"), error };
         let names = self.disk.list(folder).await.map_err(io_error)?;
         for name in names.iter().filter(|name| name.starts_with(prefix)) {
@@ -302,11 +306,24 @@ impl<D: Disk> Partition<D> {
         Ok(())
     }
 
-    /// The manifest as of a flushed index, with the files and tombstones as they are now.
-    fn manifest(&self, index: LogIndex, term: Term, sessions: BTreeMap<u64, u64>) -> Manifest {
+    /// The manifest as of a flush, with the files, tombstones and pending copies as they are now.
+    pub(crate) fn manifest(&self, point: &FlushPoint) -> Manifest {
         let state = self.state.borrow();
         let files = state.groups.values().flat_map(|group| group.files.iter().map(|file| file.record())).collect();
-        Manifest { flushed_index: index.0, flushed_term: term.0, files, sessions, index: None }
+        let copy = |(index, copy): (&u64, &PendingCopy)| CopyRecord { index: *index, order: copy.order.clone() };
+        let mut manifest = Manifest {
+            flushed_index: point.index.0,
+            flushed_term: point.term.0,
+            files,
+            sessions: point.sessions.clone(),
+            groups: point.groups.clone(),
+            policies: point.policies.clone(),
+            copies_index: state.copies_index,
+            copies: state.copies.iter().map(copy).collect(),
+            index: None,
+        };
+        manifest.sort_files();
+        manifest
     }
 
     fn first_unsettled(&self) -> Option<(DatabaseId, RoaringBitmap)> {

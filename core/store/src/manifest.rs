@@ -1,17 +1,19 @@
 //! The manifest of a partition: which files hold which points, as of one index of its log.
 //!
-//! Owns: the record of each file, its tombstones, and the identities of batches that retries are recognised by.
+//! Owns: the record of each file, its tombstones, the copies that are decided and not done, and the identities of batches
+//! that retries are recognised by.
 //! Invariants: the manifest names only complete files (S5), because it is published after they are; it is replaced as a
 //! whole by write, fsync, rename, fsync of the folder, so that a crash leaves the old or the new one; its bytes are
 //! covered by a checksum.
 //! Knows nothing of memtables and of how files are read.
 
+use crate::entry::CopyOrder;
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
 use std::{collections::BTreeMap, io};
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 
 const MAGIC: [u8; 8] = *b"TMILLMAN";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Magic, version, crc32c of the body, length of the body.
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8;
 /// A manifest of a million files is below this; a length above it is damage.
@@ -24,12 +26,48 @@ pub struct Manifest {
     pub flushed_index: u64,
     /// Term of that entry.
     pub flushed_term: u64,
-    /// By shard group, then in the order in which they were made: of equal times the later file wins.
+    /// By shard group, then by [`FileRecord::rank`]: of equal times the later file wins.
     pub files: Vec<FileRecord>,
     /// Newest sequence applied, by session (I6).
     pub sessions: BTreeMap<u64, u64>,
+    /// The shard groups as of `flushed_index`, ascending.
+    pub groups: Vec<GroupRecord>,
+    /// The retention policies as of `flushed_index`, ascending.
+    pub policies: Vec<PolicyRecord>,
+    /// Newest copy entry whose fate is known here: it is done, void, or among `copies`.
+    pub copies_index: u64,
+    /// Copies that are decided and not done, by index. The log may have been released behind them.
+    pub copies: Vec<CopyRecord>,
     /// The series indexes as of that entry; without it they are made from the files.
     pub index: Option<IndexRecord>,
+}
+
+/// What must be known of a shard group besides its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct GroupRecord {
+    pub shard_group: u64,
+    pub database: u32,
+    pub policy: u32,
+    /// Newest time of its rows that was ever frozen.
+    pub newest: i64,
+}
+
+/// What must be known of a retention policy besides the files of its shard groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct PolicyRecord {
+    pub database: u32,
+    pub policy: u32,
+    /// Rows up to this time are late, whatever their series has in files. It follows from the log alone, as what is in
+    /// files does not once copies have taken deleted points out.
+    pub floor: i64,
+}
+
+/// A copy that is decided and not done.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct CopyRecord {
+    /// Index of its entry.
+    pub index: u64,
+    pub order: CopyOrder,
 }
 
 /// The file of the series indexes, up to where it is there for good.
@@ -52,8 +90,12 @@ pub struct FileRecord {
     pub generation: u64,
     /// Counts the files of one generation from 1.
     pub sequence: u32,
+    /// 1: written by a flush. 2: by a copy.
+    pub level: u8,
     /// Holds late points, which may lie inside the time ranges of other files.
     pub late: bool,
+    /// BLAKE3 of the whole file.
+    pub hash: [u8; 32],
     pub size: u64,
     /// Where the blocks end; statistics, the directory of pages, index and footer follow.
     pub blocks_end: u64,
@@ -73,6 +115,8 @@ pub struct FileRecord {
 /// Points of a file that are gone.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct Tombstone {
+    /// Index of its entry: it covers what entries before it wrote.
+    pub index: u64,
     pub scope: TombstoneScope,
     /// Inclusive.
     pub min_time: i64,
@@ -102,6 +146,12 @@ impl FileRecord {
     /// Name inside the partition's folder of its shard group, as upstream names TSM files.
     pub fn name(&self) -> String {
         format!("{:09}-{:09}.tsm", self.generation, self.sequence)
+    }
+
+    /// Place among the files of the shard group: of equal times the higher wins. Files that hold no late run do not
+    /// overlap each other, and a row that is not late has a time of its own, so only late runs have to be in order.
+    pub fn rank(&self) -> (bool, u64, u32) {
+        (self.late, self.generation, self.sequence)
     }
 }
 
@@ -148,6 +198,11 @@ impl Manifest {
         disk.publish(file, &from, &to).await.map_err(io_error)
     }
 
+    /// Brings the files into their order.
+    pub(crate) fn sort_files(&mut self) {
+        self.files.sort_by_key(|file| (file.shard_group, file.rank()));
+    }
+
     fn encode(&self) -> Vec<u8> {
         let body = rkyv::to_bytes::<Error>(self).expect("a manifest has no part that can fail to serialize");
         let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
@@ -191,6 +246,7 @@ const CALL_BYTES_MAX: usize = 512 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::Floats;
 
     fn manifest() -> Manifest {
         let file = FileRecord {
@@ -199,7 +255,9 @@ mod tests {
             shard_group: 7,
             generation: 12,
             sequence: 1,
+            level: 2,
             late: false,
+            hash: [7; 32],
             size: 4096,
             blocks_end: 70,
             directory_offset: 75,
@@ -209,17 +267,31 @@ mod tests {
             max_time: 9,
             points: 3,
             tombstones: vec![Tombstone {
+                index: 13,
                 scope: TombstoneScope::Series(vec![b"cpu,host=a".to_vec()]),
                 min_time: 0,
                 max_time: 1,
             }],
         };
         let index = Some(IndexRecord { generation: 3, size: 8192, crc: 77 });
+        let order = CopyOrder {
+            shard_group: 7,
+            ordered_through: 12,
+            late_through: 3,
+            sealed: vec![4, 9],
+            with_deleted: true,
+            floats: Floats::Alp,
+            file_bytes_max: 1 << 20,
+        };
         Manifest {
             flushed_index: 12,
             flushed_term: 2,
             files: vec![file],
             sessions: [(9, 4)].into_iter().collect(),
+            groups: vec![GroupRecord { shard_group: 7, database: 1, policy: 1, newest: 9 }],
+            policies: vec![PolicyRecord { database: 1, policy: 1, floor: -3 }],
+            copies_index: 14,
+            copies: vec![CopyRecord { index: 14, order }],
             index,
         }
     }

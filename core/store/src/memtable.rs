@@ -66,8 +66,14 @@ impl Memtable {
         &mut self.strings
     }
 
-    /// Appends rows in arrival order. `watermarks` are those of the shard group's retention policy.
-    pub fn append(&mut self, incoming: &IncomingRows<'_>, watermarks: &mut WatermarkColumn) {
+    /// Newest time of all rows that were appended.
+    pub fn newest(&self) -> Option<i64> {
+        self.min_time.map(|_| self.max_time)
+    }
+
+    /// Appends rows in arrival order. `watermarks` are those of the shard group's retention policy; up to the time
+    /// `floor` rows of every series are late.
+    pub fn append(&mut self, incoming: &IncomingRows<'_>, watermarks: &mut WatermarkColumn, floor: Option<i64>) {
         let times = &incoming.cells[..incoming.rows];
         let (mut min, mut max) = (i64::MAX, i64::MIN);
         for time in times {
@@ -83,6 +89,7 @@ impl Memtable {
             Some(slot) => Some(ordered.tables[slot].watermark).filter(|time| *time != NO_WATERMARK),
             None => watermarks.watermark(incoming.series),
         };
+        let watermark = watermark.max(floor);
         match watermark {
             Some(watermark) if min <= watermark => self.append_split(incoming, watermark),
             _ => self.append_run(RunKind::Ordered, incoming, 0..incoming.rows, watermark),
@@ -215,7 +222,7 @@ mod tests {
     fn put(memtable: &mut Memtable, watermarks: &mut WatermarkColumn, series: u32, rows: &[(i64, u64)]) {
         let cells: Vec<u64> = rows.iter().map(|row| row.0 as u64).chain(rows.iter().map(|row| row.1)).collect();
         let series = SeriesId(series);
-        memtable.append(&IncomingRows { series, fields: &[FIELD], rows: rows.len(), cells: &cells }, watermarks);
+        memtable.append(&IncomingRows { series, fields: &[FIELD], rows: rows.len(), cells: &cells }, watermarks, None);
     }
 
     fn values(memtable: &Memtable, kind: RunKind, series: u32) -> Vec<(i64, i64)> {

@@ -9,16 +9,18 @@
 use crate::{
     apply::{Applied, ApplyError},
     cache::{FileKey, ReadCache},
+    copy::{CopyCounts, CopyFigures, PendingCopy},
     cursor::{Scan, ScanField, SeriesCursor},
     entry::{Command, Entry},
     id::{DatabaseId, SeriesId, ShardGroupId},
     index::SeriesIndex,
     index_file::{self, IndexFile},
-    maintenance::{Job, generation_prefix},
-    manifest::{FileRecord, Manifest, ManifestError},
+    maintenance::{FlushPoint, Job, Publication, generation_prefix},
+    manifest::{CopyRecord, FileRecord, GroupRecord, Manifest, ManifestError, PolicyRecord},
     read_error::ReadError,
     shard_group::{ShardGroup, ShardGroupView},
     tsm_file::TsmFile,
+    turn::Turn,
 };
 use roaring::RoaringBitmap;
 use std::{
@@ -40,18 +42,29 @@ pub struct Partition<D: Disk> {
     pub(crate) maintaining: Cell<bool>,
     pub(crate) index_file: RefCell<IndexFile>,
     index_was_rebuilt: Cell<bool>,
+    /// Copies are one at a time, beside maintenance.
+    pub(crate) copying: Cell<bool>,
+    pub(crate) halting: Cell<bool>,
+    /// Whoever has the turn may replace the manifest, and move the state to what it says.
+    pub(crate) publishing: Turn,
+    pub(crate) copy_counts: CopyCounts,
 }
 
 /// What the log has made.
 pub(crate) struct State<D: Disk> {
     pub databases: BTreeMap<DatabaseId, SeriesIndex>,
     pub groups: BTreeMap<ShardGroupId, ShardGroup<D::File>>,
+    /// By database and retention policy, the time up to which rows are late in every series.
+    pub floors: BTreeMap<(DatabaseId, u32), i64>,
     pub applied: LogIndex,
-    pub flushed: (LogIndex, Term),
+    /// The newest flush entry whose rows are in files.
+    pub flushed: Rc<FlushPoint>,
     pub sessions: BTreeMap<u64, u64>,
-    /// The sessions as of `flushed`: what the manifest holds.
-    pub flushed_sessions: BTreeMap<u64, u64>,
     pub jobs: VecDeque<Job<D::File>>,
+    /// Copies that are decided and not done, by the index of their entry.
+    pub copies: BTreeMap<u64, PendingCopy>,
+    /// Newest copy entry that was seen.
+    pub copies_index: u64,
     /// Series that lost points, by database, until [`Partition::settle`] has looked at them.
     pub unsettled: BTreeMap<DatabaseId, RoaringBitmap>,
     /// Words of the row group that is being applied; kept for its memory.
@@ -80,6 +93,11 @@ pub struct PartitionFigures {
     pub series: u64,
     /// Bytes of the files on disk.
     pub disk_bytes: u64,
+    /// Of the files those that a copy made, and those that hold late rows.
+    pub copied_files: usize,
+    pub late_files: usize,
+    /// What copies did since the start.
+    pub copies: CopyFigures,
 }
 
 /// Some shard groups at one moment.
@@ -102,6 +120,22 @@ impl<D: Disk> Partition<D> {
         };
         disk.create_dir(&folder).await.map_err(io_error(&folder))?;
         let manifest = Manifest::load(&disk, &folder).await?;
+        let copies_of = |record: &CopyRecord| {
+            (record.index, PendingCopy { order: record.order.clone(), publication: Publication::None })
+        };
+        let flushed = FlushPoint {
+            index: LogIndex(manifest.flushed_index),
+            term: Term(manifest.flushed_term),
+            sessions: manifest.sessions.clone(),
+            groups: manifest.groups.clone(),
+            policies: manifest.policies.clone(),
+        };
+        let floor_of = |record: &PolicyRecord| ((DatabaseId(record.database), record.policy), record.floor);
+        let group_of = |record: &GroupRecord| {
+            let mut group = ShardGroup::new(DatabaseId(record.database), record.policy);
+            group.newest_frozen = record.newest;
+            (ShardGroupId(record.shard_group), group)
+        };
         let partition = Partition {
             disk,
             folder,
@@ -109,18 +143,24 @@ impl<D: Disk> Partition<D> {
             file_keys,
             state: RefCell::new(State {
                 databases: BTreeMap::new(),
-                groups: BTreeMap::new(),
-                applied: LogIndex(manifest.flushed_index),
-                flushed: (LogIndex(manifest.flushed_index), Term(manifest.flushed_term)),
-                flushed_sessions: manifest.sessions.clone(),
+                groups: flushed.groups.iter().map(group_of).collect(),
+                floors: flushed.policies.iter().map(floor_of).collect(),
+                applied: flushed.index,
+                flushed: Rc::new(flushed),
                 sessions: manifest.sessions.clone(),
                 jobs: VecDeque::new(),
+                copies: manifest.copies.iter().map(copies_of).collect(),
+                copies_index: manifest.copies_index,
                 unsettled: BTreeMap::new(),
                 scratch: Vec::new(),
             }),
             maintaining: Cell::new(false),
             index_file: RefCell::default(),
             index_was_rebuilt: Cell::new(false),
+            copying: Cell::new(false),
+            halting: Cell::new(false),
+            publishing: Turn::default(),
+            copy_counts: CopyCounts::default(),
         };
         partition.remove_strangers(&manifest).await?;
         let is_restored = partition.restore_indexes(manifest.index).await;
@@ -148,7 +188,8 @@ impl<D: Disk> Partition<D> {
 
     /// Everything up to here is in files.
     pub fn flushed(&self) -> (LogIndex, Term) {
-        self.state.borrow().flushed
+        let state = self.state.borrow();
+        (state.flushed.index, state.flushed.term)
     }
 
     /// Whether the series indexes were made from the files at the start, because their own file was missing or damaged.
@@ -173,25 +214,36 @@ impl<D: Disk> Partition<D> {
             Some(Entry::Write(batch)) => state.apply_write(batch)?,
             Some(Entry::Command(Command::Flush { floats })) => state.apply_flush(term, index, floats),
             Some(Entry::Command(Command::Delete { database, measurements, condition, min_time, max_time })) => {
-                state.apply_delete(DatabaseId(database), &measurements, &condition, (min_time, max_time))?
+                state.apply_delete(index, DatabaseId(database), &measurements, &condition, (min_time, max_time))?
             }
-            Some(Entry::Command(Command::DropShardGroups { groups })) => self.apply_drop(state, None, &groups),
+            Some(Entry::Command(Command::DropShardGroups { groups })) => self.apply_drop(state, index, None, &groups),
             Some(Entry::Command(Command::DropDatabase { database, groups })) => {
-                self.apply_drop(state, Some(DatabaseId(database)), &groups)
+                self.apply_drop(state, index, Some(DatabaseId(database)), &groups)
             }
+            Some(Entry::Command(Command::Copy(order))) => state.apply_copy(index, order),
         };
         state.applied = index;
         Ok(applied)
     }
 
-    fn apply_drop(&self, state: &mut State<D>, database: Option<DatabaseId>, groups: &[u64]) -> Applied {
+    fn apply_drop(
+        &self,
+        state: &mut State<D>,
+        entry: LogIndex,
+        database: Option<DatabaseId>,
+        groups: &[u64],
+    ) -> Applied {
         let named = groups.iter().copied().map(ShardGroupId);
         // None of the database's shard groups outlives its dictionary.
         let of_database = state.groups.iter().filter(|(_, group)| Some(group.database) == database).map(|(id, _)| *id);
         let dropped: BTreeSet<ShardGroupId> = named.chain(of_database).collect();
         let (mut paths, mut files) = (Vec::new(), Vec::new());
+        // Of a copy that is under way the one who makes it clears away. A copy of a later entry, which a replay finds in
+        // the manifest, is of what will be written after the drop.
+        state.copies.retain(|index, copy| *index > entry.0 || !dropped.contains(&ShardGroupId(copy.order.shard_group)));
         for id in dropped {
             let Some(group) = state.groups.remove(&id) else { continue };
+            state.raise_floor((group.database, group.policy), group.newest());
             // Some of the series may have had no other points. Those of the files are found when the files are removed.
             let series = group.series_in_memory();
             if !series.is_empty() {
@@ -208,9 +260,10 @@ impl<D: Disk> Partition<D> {
         }
         if let Some(database) = database {
             state.databases.remove(&database);
+            state.floors.retain(|(of, _), _| *of != database);
             state.unsettled.remove(&database);
         }
-        state.jobs.push_back(Job::Remove { paths, files });
+        state.jobs.push_back(Job::Remove { paths, files, is_named: true });
         Applied::Dropped
     }
 
@@ -219,6 +272,11 @@ impl<D: Disk> Partition<D> {
         let path = format!("{}/{}", self.group_folder(ShardGroupId(record.shard_group)), record.name());
         let key = FileKey(self.file_keys.replace(self.file_keys.get() + 1));
         TsmFile::open(&self.disk, path, record, key, self.cache.clone()).await
+    }
+
+    /// Gives back what the cache holds of a file.
+    pub(crate) fn forget_file(&self, file: &TsmFile<D::File>) {
+        self.cache.forget(file.cache_key());
     }
 
     async fn remove_strangers(&self, manifest: &Manifest) -> Result<(), OpenError> {
@@ -288,7 +346,7 @@ impl<D: Disk> Partition<D> {
     /// Bytes in memory and on disk.
     pub fn figures(&self) -> PartitionFigures {
         let state = self.state.borrow();
-        let mut figures = PartitionFigures::default();
+        let mut figures = PartitionFigures { copies: self.copy_counts.figures(), ..PartitionFigures::default() };
         for group in state.groups.values() {
             let (active, frozen) = group.memtable_bytes();
             figures.active_bytes += active;
@@ -297,6 +355,8 @@ impl<D: Disk> Partition<D> {
             for file in group.files.iter() {
                 figures.file_bytes += file.byte_size();
                 figures.disk_bytes += file.size();
+                figures.copied_files += usize::from(file.level() == 2);
+                figures.late_files += usize::from(file.rank().0);
             }
         }
         for index in state.databases.values() {

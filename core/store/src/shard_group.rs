@@ -24,8 +24,10 @@ pub struct ShardGroup<F: DiskFile> {
     pub active: Rc<RefCell<Memtable>>,
     /// On their way to files, oldest first.
     pub frozen: Vec<Rc<Frozen>>,
-    /// In the order in which they were made.
+    /// By [`crate::FileRecord::rank`].
     pub files: Rc<Vec<Rc<TsmFile<F>>>>,
+    /// Newest time that was ever frozen; the smallest time if none was.
+    pub newest_frozen: i64,
 }
 
 /// A memtable that takes no more rows.
@@ -51,7 +53,13 @@ pub struct ShardGroupView<F: DiskFile> {
 
 impl<F: DiskFile> ShardGroup<F> {
     pub fn new(database: DatabaseId, policy: u32) -> ShardGroup<F> {
-        ShardGroup { database, policy, active: Rc::default(), frozen: Vec::new(), files: Rc::default() }
+        let (active, frozen, files) = (Rc::default(), Vec::new(), Rc::default());
+        ShardGroup { database, policy, active, frozen, files, newest_frozen: i64::MIN }
+    }
+
+    /// Newest time that was ever written, whether the row is still there or not.
+    pub fn newest(&self) -> i64 {
+        self.active.borrow().newest().map_or(self.newest_frozen, |time| time.max(self.newest_frozen))
     }
 
     /// Freezes the active memtable, if it has rows.
@@ -59,6 +67,7 @@ impl<F: DiskFile> ShardGroup<F> {
         if self.active.borrow().is_untouched() {
             return false;
         }
+        self.newest_frozen = self.newest();
         let memtable = std::mem::take(&mut self.active);
         if memtable.borrow().row_count() == 0 {
             // All of its rows were deleted. Its tables must not stay either: after a restart there are none, and the
@@ -81,7 +90,26 @@ impl<F: DiskFile> ShardGroup<F> {
             }
             all.push(Rc::new(file));
         }
-        self.files = Rc::new(all);
+        self.set_files(all);
+    }
+
+    /// The files of a copy take over from its sources; tombstones that the copy did not apply go along.
+    pub fn replace(&mut self, copy: u64, sources: &[Rc<TsmFile<F>>], made: Vec<TsmFile<F>>) {
+        let mut all = self.files.as_ref().clone();
+        all.retain(|file| !sources.iter().any(|source| Rc::ptr_eq(source, file)));
+        let left = tombstones_behind(copy, sources);
+        for file in made {
+            for tombstone in left.iter().filter(|tombstone| file.touches(tombstone.min_time, tombstone.max_time)) {
+                file.add_tombstone(tombstone.clone());
+            }
+            all.push(Rc::new(file));
+        }
+        self.set_files(all);
+    }
+
+    fn set_files(&mut self, mut files: Vec<Rc<TsmFile<F>>>) {
+        files.sort_by_key(|file| file.rank());
+        self.files = Rc::new(files);
     }
 
     /// Points of these series in the range are gone: at once from the active memtable, by tombstone elsewhere.
@@ -91,7 +119,9 @@ impl<F: DiskFile> ShardGroup<F> {
         for frozen in &self.frozen {
             frozen.tombstones.borrow_mut().push((Covered(series.clone()), tombstone.clone()));
         }
-        for file in self.files.iter().filter(|file| file.touches(min, max)) {
+        // A file of a later entry was made without these points: this entry is being replayed.
+        let before = |file: &&Rc<TsmFile<F>>| file.rank().1 < tombstone.index;
+        for file in self.files.iter().filter(before).filter(|file| file.touches(min, max)) {
             let concerned = match &tombstone.scope {
                 TombstoneScope::Measurement(_) => true,
                 TombstoneScope::Series(keys) => keys.iter().any(|key| file.may_hold(key)),
@@ -123,6 +153,20 @@ impl<F: DiskFile> ShardGroup<F> {
         let frozen = self.frozen.iter().map(|frozen| frozen.memtable.borrow().byte_size()).sum();
         (self.active.borrow().byte_size(), frozen)
     }
+}
+
+/// Tombstones of the files whose entries came after the copy's, by the index of their entries.
+pub fn tombstones_behind<F: DiskFile>(copy: u64, files: &[Rc<TsmFile<F>>]) -> Vec<Tombstone> {
+    let mut left: Vec<Tombstone> = Vec::new();
+    for file in files {
+        for tombstone in file.record().tombstones {
+            if tombstone.index > copy && !left.contains(&tombstone) {
+                left.push(tombstone);
+            }
+        }
+    }
+    left.sort_by_key(|tombstone| tombstone.index);
+    left
 }
 
 impl Frozen {

@@ -131,6 +131,15 @@ impl<F: DiskFile> TsmFile<F> {
         self.record.borrow().clone()
     }
 
+    /// Place among the files of the shard group.
+    pub fn rank(&self) -> (bool, u64, u32) {
+        self.record.borrow().rank()
+    }
+
+    pub fn level(&self) -> u8 {
+        self.record.borrow().level
+    }
+
     /// Bytes on disk.
     pub fn size(&self) -> u64 {
         self.record.borrow().size

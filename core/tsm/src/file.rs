@@ -77,8 +77,7 @@ impl FileWriter {
         }
     }
 
-    /// Appends CRC and bytes of a block of `key` with points from `min_time` to `max_time`. The bytes may be copied
-    /// from another file; `statistics` is `None` when they are not known.
+    /// Appends CRC and bytes of a block of `key` with points from `min_time` to `max_time`; `statistics` is `None` when they are not known.
     ///
     /// # Errors
     /// If the format has no room for the block in this file; nothing is appended then and the file can be finished.
@@ -96,6 +95,47 @@ impl FileWriter {
         block: &[u8],
         statistics: Option<&BlockStatistics>,
         out: &mut Vec<u8>,
+    ) -> Result<(), WriteError> {
+        self.push_entry(key, field_type, min_time, max_time, block, statistics)?;
+        out.extend_from_slice(&crc32fast::hash(block).to_be_bytes());
+        out.extend_from_slice(block);
+        Ok(())
+    }
+
+    /// As [`FileWriter::push_block`], for a block of another file as it is stored there, its CRC before it.
+    /// [`verify_block`] has checked it.
+    ///
+    /// # Errors
+    /// As [`FileWriter::push_block`].
+    ///
+    /// # Panics
+    /// As [`FileWriter::push_block`], and if there is no CRC.
+    #[expect(clippy::too_many_arguments, reason = "an index entry, its block and where they go")]
+    #[allow(clippy::expect_used, reason = "a block without its CRC is the caller's mistake and documented to panic")]
+    pub fn push_stored_block(
+        &mut self,
+        key: &[u8],
+        field_type: FieldType,
+        min_time: i64,
+        max_time: i64,
+        stored: &[u8],
+        statistics: Option<&BlockStatistics>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), WriteError> {
+        let block = stored.get(CRC_BYTES as usize..).expect("a stored block begins with its CRC");
+        self.push_entry(key, field_type, min_time, max_time, block, statistics)?;
+        out.extend_from_slice(stored);
+        Ok(())
+    }
+
+    fn push_entry(
+        &mut self,
+        key: &[u8],
+        field_type: FieldType,
+        min_time: i64,
+        max_time: i64,
+        block: &[u8],
+        statistics: Option<&BlockStatistics>,
     ) -> Result<(), WriteError> {
         assert_eq!(block.first(), Some(&field_type.code()), "a block begins with its type");
         if let Some(statistics) = statistics {
@@ -120,16 +160,18 @@ impl FileWriter {
             self.directory.begin_key(key, self.index.bytes(), at, self.statistics.records());
         }
         self.statistics.push(statistics);
-        out.extend_from_slice(&crc32fast::hash(block).to_be_bytes());
-        out.extend_from_slice(block);
         self.position += u64::from(size);
         Ok(())
     }
 
+    /// Bytes of statistics, directory and index, which stay in memory until the file is finished.
+    pub fn tail_byte_count(&self) -> usize {
+        self.statistics.byte_count() + self.directory.byte_count() + self.index.bytes().len() + FOOTER_BYTES
+    }
+
     /// Bytes that the file would have if it were finished now.
     pub fn byte_count(&self) -> u64 {
-        let rest = self.statistics.byte_count() + self.directory.byte_count() + self.index.bytes().len() + FOOTER_BYTES;
-        self.position + rest as u64
+        self.position + self.tail_byte_count() as u64
     }
 
     /// Whether no block was pushed: such a file is not kept.

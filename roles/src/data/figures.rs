@@ -53,6 +53,8 @@ pub struct WriteFigures {
     pub flush: Latency,
     pub flushes: Cell<u64>,
     pub flush_failures: Cell<u64>,
+    pub copy: Latency,
+    pub copy_failures: Cell<u64>,
 }
 
 /// A copy that can travel to the core that shows it.
@@ -91,6 +93,9 @@ impl CoreFigures {
             store.files += part.files;
             store.series += part.series;
             store.disk_bytes += part.disk_bytes;
+            store.copied_files += part.copied_files;
+            store.late_files += part.late_files;
+            store.copies.add(&part.copies);
         }
         CoreFigures {
             write: core.figures.clone(),
@@ -245,6 +250,23 @@ fn counters() -> Vec<Figure> {
         ("tidemill_log_appends_full_total", "Appends refused for lack of disk.", |c| c.log.appends_full),
         ("tidemill_flushes_total", "Partitions written to files.", |c| c.write.flushes.get()),
         ("tidemill_flush_failures_total", "Tries to write files that failed.", |c| c.write.flush_failures.get()),
+        ("tidemill_copies_total", "Copies of files to the next level.", |c| c.store.copies.copies),
+        ("tidemill_copy_failures_total", "Tries to copy files that failed.", |c| c.write.copy_failures.get()),
+        ("tidemill_copy_files_read_total", "Files that copies took.", |c| c.store.copies.files_read),
+        ("tidemill_copy_files_written_total", "Files that copies made.", |c| c.store.copies.files_written),
+        ("tidemill_copy_read_bytes_total", "Bytes of files that copies took.", |c| c.store.copies.bytes_read),
+        ("tidemill_copy_written_bytes_total", "Bytes of files that copies made.", |c| c.store.copies.bytes_written),
+        ("tidemill_copy_block_bytes_total", "Bytes of blocks copied as they are.", |c| c.store.copies.bytes_copied),
+        ("tidemill_copy_blocks_total", "Blocks copied as they are.", |c| c.store.copies.blocks_copied),
+        ("tidemill_copy_blocks_merged_total", "Blocks decoded for late points or deletes.", |c| {
+            c.store.copies.blocks_merged
+        }),
+        ("tidemill_copy_blocks_joined_total", "Small blocks decoded to become larger ones.", |c| {
+            c.store.copies.blocks_joined
+        }),
+        ("tidemill_copy_blocks_vanished_total", "Blocks whose points were all deleted.", |c| {
+            c.store.copies.blocks_vanished
+        }),
         ("tidemill_cache_hits_total", "Parts of files found in memory.", |c| c.cache.hits),
         ("tidemill_cache_misses_total", "Parts of files read from disk.", |c| c.cache.misses),
         ("tidemill_cache_waits_total", "Parts of files that another task was reading.", |c| c.cache.waits),
@@ -269,6 +291,8 @@ fn gauges() -> Vec<Figure> {
             c.store.file_bytes as u64
         }),
         ("tidemill_files", "TSM files.", |c| c.store.files as u64),
+        ("tidemill_files_l2", "TSM files made by copies.", |c| c.store.copied_files as u64),
+        ("tidemill_files_late", "TSM files of late rows.", |c| c.store.late_files as u64),
         ("tidemill_files_disk_bytes", "TSM files on disk.", |c| c.store.disk_bytes),
         ("tidemill_series", "Series with points.", |c| c.store.series),
         ("tidemill_cache_bytes", "Parts of files in memory.", |c| c.cache.bytes as u64),
@@ -278,12 +302,13 @@ fn gauges() -> Vec<Figure> {
 
 type Stage = (&'static str, fn(&CoreFigures) -> &Latency);
 
-fn stages() -> [Stage; 5] {
+fn stages() -> [Stage; 6] {
     [
         ("parse", |c| &c.write.parse),
         ("split", |c| &c.write.split),
         ("commit", |c| &c.write.commit),
         ("request", |c| &c.write.request),
         ("flush", |c| &c.write.flush),
+        ("copy", |c| &c.write.copy),
     ]
 }

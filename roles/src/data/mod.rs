@@ -5,6 +5,8 @@
 //! metadata goes through the same changes in the same order; a write is answered after its entries are durable.
 
 mod budget;
+mod copy_policy;
+mod copying;
 mod core;
 mod drops;
 pub mod figures;

@@ -175,6 +175,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     context.spawn(latency, "mail", core.clone().read_mail()).detach();
     let maintenance = context.spawn(context.queues.background, "maintenance", core.clone().maintain());
     let scrub = context.spawn(context.queues.background, "scrub", core.clone().scrub());
+    let copying = context.spawn(context.queues.background, "copies", core.clone().copy_files());
     if let Some(machine) = &meta_machine {
         context.spawn(latency, "metadata", core.clone().lead_meta(machine.clone())).detach();
     }
@@ -194,7 +195,9 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         retention.await;
     }
     core.stopping.set(true);
+    core.halt_copies();
     core.held.changed.notify();
+    copying.await;
     maintenance.await;
     scrub.await;
     core.flush_all().await;

@@ -10,7 +10,8 @@ use rkyv::rancor::Error;
 use tidemill_column::FieldType;
 use tidemill_meta::{DatabaseId, FieldDefinition, Meta, PolicyChange, PolicyId, PolicySpec, ShardGroupId};
 use tidemill_store::{
-    Command, Entry, FileRecord, Floats, Manifest, Measurements, TagCondition, Tombstone, TombstoneScope,
+    Command, CopyOrder, CopyRecord, Entry, FileRecord, Floats, GroupRecord, IndexRecord, Manifest, Measurements,
+    PolicyRecord, TagCondition, Tombstone, TombstoneScope,
 };
 
 fuzz_target!(|data: &[u8]| {
@@ -72,7 +73,7 @@ fn read(kind: Kind, bytes: &[u8]) {
 
 /// The body of a manifest behind the header that it wants.
 fn sealed(body: &[u8]) -> Vec<u8> {
-    let mut bytes = b"TMILLMAN\x03\0\0\0".to_vec();
+    let mut bytes = b"TMILLMAN\x04\0\0\0".to_vec();
     bytes.extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
     bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
     bytes.extend_from_slice(body);
@@ -127,6 +128,7 @@ fn commands() -> Vec<Command> {
     vec![
         Command::PLAIN_FLUSH,
         Command::Flush { floats: Floats::Alp },
+        Command::Copy(order()),
         Command::DropDatabase { database: 1, groups: vec![1, 2, 3] },
         delete(Measurements::Matching("^cpu".into()), TagCondition::All),
         delete(
@@ -136,15 +138,29 @@ fn commands() -> Vec<Command> {
     ]
 }
 
+fn order() -> CopyOrder {
+    CopyOrder {
+        shard_group: 7,
+        ordered_through: 12,
+        late_through: 3,
+        sealed: vec![4, 9],
+        with_deleted: true,
+        floats: Floats::Alp,
+        file_bytes_max: 1 << 20,
+    }
+}
+
 fn manifest() -> Manifest {
-    let tombstone = |scope| Tombstone { scope, min_time: 0, max_time: 1 };
+    let tombstone = |scope| Tombstone { index: 13, scope, min_time: 0, max_time: 1 };
     let file = |sequence| FileRecord {
         database: 1,
         policy: 1,
         shard_group: 7,
         generation: 12,
         sequence,
+        level: 2,
         late: sequence == 2,
+        hash: [7; 32],
         size: 4096,
         blocks_end: 70,
         index_offset: 77,
@@ -158,6 +174,15 @@ fn manifest() -> Manifest {
         ],
     };
     let sessions = (0..12).map(|session| (session, session * 2)).collect();
-    let index = Some(IndexRecord { generation: 1, size: 4096, crc: 9 });
-    Manifest { flushed_index: 12, flushed_term: 2, files: vec![file(1), file(2)], sessions, index }
+    Manifest {
+        flushed_index: 12,
+        flushed_term: 2,
+        files: vec![file(1), file(2)],
+        sessions,
+        groups: vec![GroupRecord { shard_group: 7, database: 1, policy: 1, newest: 9 }],
+        policies: vec![PolicyRecord { database: 1, policy: 1, floor: -3 }],
+        copies_index: 14,
+        copies: vec![CopyRecord { index: 14, order: order() }],
+        index: Some(IndexRecord { generation: 1, size: 4096, crc: 9 }),
+    }
 }

@@ -11,8 +11,8 @@ use tidemill_disk::sim::{Crash, Prng, SimDisk};
 use tidemill_line::{Batch, ParseOptions, Precision, ShardGroupRange, SplitPlan, Splitter};
 use tidemill_raft::{LogIndex, Term};
 use tidemill_store::{
-    Applied, Batch as CursorBatch, Command, DatabaseId, Entry, Partition, ReadCache, ReadError, ScanField, SeriesId,
-    ShardGroupId, TagPredicate, write_prefix,
+    Applied, Batch as CursorBatch, Command, DatabaseId, Entry, Manifest, Partition, ReadCache, ReadError, ScanField,
+    SeriesId, ShardGroupId, TagPredicate, write_prefix,
 };
 use tidemill_tsm::statistics::BlockStatistics;
 
@@ -97,6 +97,12 @@ impl Store {
     pub async fn crash(&mut self, crash: Crash, seed: u64) {
         let disk = self.disk.crash(crash, seed);
         self.reopen(disk).await;
+    }
+
+    /// The manifest on disk.
+    pub fn manifest(&self) -> Manifest {
+        let path = format!("{FOLDER}/manifest");
+        Manifest::decode(&self.disk.content(&path).unwrap(), &path).unwrap()
     }
 
     /// TSM files by path.

@@ -1,5 +1,6 @@
 //! The store against a naive model, under faults, damage and power loss.
 
+mod copies;
 mod damage;
 mod faults;
 mod harness;

@@ -1,4 +1,4 @@
-//! Random runs: writes of all shapes, deletes, drops, flushes and crashes at any moment, against the model.
+//! Random runs: writes of all shapes, deletes, drops, flushes, copies and crashes at any moment, against the model.
 
 use crate::{
     harness::*,
@@ -7,7 +7,7 @@ use crate::{
 use std::collections::BTreeMap;
 use tidemill_column::{FieldType, Value};
 use tidemill_disk::sim::{Crash, Executor, Fault, Prng, SimDisk, Task};
-use tidemill_store::{Applied, Command, DatabaseId, Floats, Measurements, TagCondition};
+use tidemill_store::{Applied, Command, CopyFigures, CopyOrder, DatabaseId, Floats, Measurements, TagCondition};
 
 const DATABASES: [u32; 2] = [7, 9];
 const MEASUREMENTS: [&str; 3] = ["cpu", "m e,m", "net"];
@@ -22,6 +22,7 @@ struct Swarm {
     flush_one_in: u64,
     delete_one_in: u64,
     drop_one_in: u64,
+    copy_one_in: u64,
     crash_one_in: u64,
     fault_one_in: u64,
     late_one_in: u64,
@@ -38,6 +39,7 @@ impl Swarm {
             flush_one_in: one_of(&[3, 8, 20]),
             delete_one_in: one_of(&[5, 12, 1000]),
             drop_one_in: one_of(&[20, 60, 1000]),
+            copy_one_in: one_of(&[2, 6, 1000]),
             crash_one_in: one_of(&[15, 40, 1000]),
             fault_one_in: one_of(&[3, 10, 1000]),
             late_one_in: one_of(&[2, 5, 1000]),
@@ -68,6 +70,7 @@ struct Totals {
     flushes: u64,
     deletes: u64,
     drops: u64,
+    copies: CopyFigures,
     crashes: u64,
     failures: u64,
     summaries: u64,
@@ -254,9 +257,45 @@ impl Run {
         }
     }
 
+    fn floats(&mut self) -> Floats {
+        if self.prng.one_in(2) { Floats::Alp } else { Floats::Gorilla }
+    }
+
     fn flush_some(&mut self) {
-        let floats = if self.prng.one_in(2) { Floats::Alp } else { Floats::Gorilla };
+        let floats = self.floats();
         self.store.command(&Command::Flush { floats });
+    }
+
+    /// Decides a copy of any kind, and begins it.
+    fn copy(&mut self) {
+        let database = DATABASES[self.prng.below(2) as usize];
+        let group = GROUPS[self.prng.below(4) as usize];
+        let newest = self.store.log.len() as u64 + 1;
+        let ordered_through = newest - self.prng.below(newest.min(30));
+        let sealed_one_in = [1, 2, 1000][self.prng.below(3) as usize];
+        let sealed = (0..newest).filter(|_| self.prng.one_in(sealed_one_in)).collect();
+        let order = CopyOrder {
+            shard_group: group_id(database, group),
+            ordered_through,
+            late_through: if self.prng.one_in(3) {
+                0
+            } else {
+                ordered_through - self.prng.below(ordered_through.min(9))
+            },
+            floats: self.floats(),
+            sealed,
+            with_deleted: self.prng.one_in(2),
+            file_bytes_max: [1, 5_000, 1 << 30][self.prng.below(3) as usize],
+        };
+        self.store.command(&Command::Copy(order));
+        let partition = self.store.partition.clone();
+        self.background.push(self.executor.spawn(async move {
+            partition.copy().await.unwrap();
+        }));
+    }
+
+    fn count_copies(&self, totals: &mut Totals) {
+        totals.copies.add(&self.store.partition.figures().copies);
     }
 
     /// Lets everything in the background end, and whatever a fault left undone be done.
@@ -266,11 +305,12 @@ impl Run {
         }
         for _ in 0..100 {
             match self.store.partition.maintain().await {
-                Ok(_) => break,
+                Ok(_) if !self.store.partition.has_copies() => break,
+                Ok(_) => totals.failures += u64::from(self.store.partition.copy().await.is_err()),
                 Err(_) => totals.failures += 1,
             }
         }
-        assert!(!self.store.partition.has_work());
+        assert!(!self.store.partition.has_work() && !self.store.partition.has_copies());
     }
 
     async fn go(&mut self, seed: u64, totals: &mut Totals) {
@@ -286,6 +326,9 @@ impl Run {
                 self.drop_some();
                 totals.drops += 1;
             }
+            if self.prng.one_in(self.swarm.copy_one_in) {
+                self.copy();
+            }
             if self.prng.one_in(self.swarm.flush_one_in) {
                 self.flush_some();
                 totals.flushes += 1;
@@ -293,9 +336,14 @@ impl Run {
                 let faulty = self.prng.one_in(self.swarm.fault_one_in);
                 if faulty {
                     self.quiesce(totals).await;
+                    if self.prng.one_in(2) {
+                        self.copy();
+                        self.background.clear();
+                    }
                     self.flush_some();
                     let fault = [Fault::Eio, Fault::StorageFull, Fault::ShortWrite][self.prng.below(3) as usize];
                     self.store.disk.fail_at(None, 1 + self.prng.below(60), fault);
+                    let _ = partition.copy().await;
                     let _ = partition.maintain().await;
                     for _ in 0..60 {
                         // What is left of the plan hits harmless calls.
@@ -319,6 +367,7 @@ impl Run {
                 totals.crashes += 1;
                 let crash = Crash::ALL[self.prng.below(5) as usize];
                 self.background.clear();
+                self.count_copies(totals);
                 self.store.crash(crash, self.prng.next_u64()).await;
                 self.settle_all().await;
                 let context = format!("{context} after {crash:?}");
@@ -337,6 +386,31 @@ impl Run {
         check_index(&self.store.partition, &self.model, &DATABASES, &context);
         assert_eq!(self.store.tsm_files().keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>(), "{context}");
         self.check_no_strangers(&context);
+        self.count_copies(totals);
+        // All of it to the last level: what was deleted is gone, and everything is in one file a group.
+        for database in DATABASES {
+            for group in GROUPS {
+                let through = self.store.log.len() as u64 + 1;
+                let order = CopyOrder {
+                    shard_group: group_id(database, group),
+                    ordered_through: through,
+                    late_through: through,
+                    floats: Floats::Gorilla,
+                    sealed: (0..through).collect(),
+                    with_deleted: false,
+                    file_bytes_max: 1 << 30,
+                };
+                self.store.command(&Command::Copy(order));
+            }
+        }
+        self.quiesce(totals).await;
+        totals.summaries += check_points(&self.store.partition, &self.model, &mut self.prng, 1, &context).await;
+        self.store.crash(Crash::Drop, seed).await;
+        totals.summaries += check_points(&self.store.partition, &self.model, &mut self.prng, 1, &context).await;
+        check_index(&self.store.partition, &self.model, &DATABASES, &context);
+        self.check_no_strangers(&context);
+        let values: usize = self.model.points.values().map(BTreeMap::len).sum();
+        assert_eq!(self.store.manifest().files.iter().map(|file| file.points).sum::<u64>(), values as u64, "{context}");
     }
 
     /// What replayed deletes left is the caller's to settle.
@@ -401,4 +475,8 @@ fn random_runs_agree_with_the_model() {
     }
     println!("{totals:?}");
     assert!(totals.summaries > 0);
+    let CopyFigures { copies, blocks_copied, blocks_merged, blocks_joined, blocks_vanished, .. } = totals.copies;
+    for counter in [copies, blocks_copied, blocks_merged, blocks_joined, blocks_vanished] {
+        assert!(counter > 0, "{totals:?}");
+    }
 }
