@@ -18,6 +18,7 @@ pub mod data;
 pub mod data_lock;
 pub mod identity;
 pub mod inspect;
+pub mod line_text;
 pub mod options;
 pub mod query;
 pub mod replica;

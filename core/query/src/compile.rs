@@ -106,9 +106,6 @@ fn compile_within(
     options: &CompileOptions,
     outer: Option<&Outer<'_>>,
 ) -> Result<Compiled, QueryError> {
-    if select.target.is_some() {
-        return Err(QueryError::not_supported("INTO"));
-    }
     if select.time_zone.is_some() {
         return Err(QueryError::not_supported("tz()"));
     }

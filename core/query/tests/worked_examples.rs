@@ -270,7 +270,6 @@ fn errors() {
         ("SELECT *+1 FROM n", "unable to use wildcard in a binary expression"),
         ("SELECT mean(*::tag) FROM n", "unable to use tag wildcard in mean()"),
         ("SELECT * FROM _series", "unable to use system source '_series': use SHOW SERIES instead"),
-        ("SELECT v INTO m FROM n", "INTO is not supported yet"),
         ("SELECT v FROM n TZ('UTC')", "tz() is not supported yet"),
     ];
     let source = worked_example_source();

@@ -4,13 +4,10 @@
 //! verified. What is behind the last commit of a segment (spares' old content, a torn write) is passed over: whether it
 //! is damage, `inspect verify` decides, by the rules of a start.
 
-use super::{
-    Output,
-    line_text::{push_field, push_time},
-    table::time_text,
-};
+use super::{Output, table::time_text};
 use crate::data::{LOG_FOLDER, META_GROUP};
 use crate::data_lock::DataLock;
+use crate::line_text::{push_field, push_time};
 use anyhow::Context;
 use serde_json::json;
 use std::{

@@ -5,10 +5,10 @@
 
 use super::{
     Damaged, Output, export_upstream,
-    line_text::{push_field, push_time},
     stopped::{SeriesReader, Stopped},
     table::time_text,
 };
+use crate::line_text::{push_field, push_time};
 use anyhow::Context;
 use flate2::{Compression, write::GzEncoder};
 use std::{

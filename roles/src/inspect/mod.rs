@@ -12,7 +12,7 @@ mod export;
 mod export_upstream;
 mod folder;
 mod import;
-mod line_text;
+
 mod report;
 mod scratch_disk;
 mod stopped;

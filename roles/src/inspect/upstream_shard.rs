@@ -5,10 +5,8 @@
 //! read is named with file and range and counted, and everything else is read all the same.
 //! Memory: the index of one file and a block for each field of one series; one segment of the log.
 
-use super::{
-    line_text::{push_field, push_time},
-    tsm_source::{Damage, TsmSource},
-};
+use super::tsm_source::{Damage, TsmSource};
+use crate::line_text::{push_field, push_time};
 use anyhow::Context;
 use std::{
     collections::{BTreeMap, HashMap},

@@ -12,6 +12,7 @@ mod cardinality;
 mod definitions;
 mod deletion;
 mod error;
+mod into;
 mod limits;
 mod measurement_filter;
 mod pieces;

@@ -12,6 +12,7 @@ use crate::{
         account::Charge,
         cardinality, definitions, deletion,
         error::Stopped,
+        into::Into,
         running::{RunningGuard, RunningQueries},
         select::Select,
         show,
@@ -45,6 +46,7 @@ struct Request {
 /// What a statement answers.
 pub(super) enum Answer {
     Select(Box<Select>),
+    Into(Box<Into>),
     /// All of it is there already.
     Series(SeriesList),
 }
@@ -157,6 +159,7 @@ impl Answer {
     async fn next(&mut self) -> Result<Option<ResultSeries>, StatementError> {
         match self {
             Answer::Select(select) => select.next().await,
+            Answer::Into(into) => into.next().await,
             Answer::Series(list) => Ok(list.series.pop_front()),
         }
     }
@@ -165,7 +168,10 @@ impl Answer {
 /// Executes a statement; of a SELECT only the plan.
 async fn execute(session: &Rc<Session>, statement: Statement) -> Result<Answer, StatementError> {
     match statement {
-        Statement::Select(select) => Ok(Answer::Select(Box::new(Select::start(session.clone(), &select).await?))),
+        Statement::Select(select) => match &select.target {
+            Some(target) => Ok(Answer::Into(Box::new(Into::start(session.clone(), &select, target).await?))),
+            None => Ok(Answer::Select(Box::new(Select::start(session.clone(), &select).await?))),
+        },
         Statement::ShowDatabases => show::databases(session),
         Statement::ShowRetentionPolicies { database } => show::retention_policies(session, database.as_deref()),
         Statement::ShowShards => show::shards(session),
