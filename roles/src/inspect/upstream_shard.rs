@@ -139,6 +139,10 @@ impl Shard {
 
 type Place = (usize, usize);
 type Deletions = HashMap<Vec<u8>, Vec<(Place, i64, i64)>>;
+/// Deleted times of a file by key: first and last, inclusive.
+type DeletedTimes = HashMap<Vec<u8>, Vec<(i64, i64)>>;
+/// Values of a segment's entry by series and time, then by field.
+type Rows<'a> = BTreeMap<(&'a [u8], i64), BTreeMap<&'a [u8], Value>>;
 
 /// Reads one file.
 struct FileRead {
@@ -198,14 +202,14 @@ impl FileRead {
         self.hand_over(sink).await
     }
 
-    fn tombstones(&mut self, path: &Path, sink: &mut impl Sink) -> anyhow::Result<HashMap<Vec<u8>, Vec<(i64, i64)>>> {
+    fn tombstones(&mut self, path: &Path, sink: &mut impl Sink) -> anyhow::Result<DeletedTimes> {
         let path = path.with_extension("tombstone");
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(HashMap::new()),
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
-        let mut deleted: HashMap<Vec<u8>, Vec<(i64, i64)>> = HashMap::new();
+        let mut deleted: DeletedTimes = HashMap::new();
         match tombstone::read(&bytes) {
             Ok(tombstones) => {
                 for Tombstone { key, min_time, max_time } in tombstones {
@@ -293,7 +297,7 @@ impl FileRead {
             let Ok(Some(entry)) = reader.next_entry() else { break };
             self.bytes += (reader.offset() - place.1) as u64;
             let WalEntry::Write(written) = entry else { continue };
-            let mut rows: BTreeMap<(&[u8], i64), BTreeMap<&[u8], Value>> = BTreeMap::new();
+            let mut rows: Rows = BTreeMap::new();
             for points in &written {
                 let Some((series, field)) = key::split(&points.key) else { continue };
                 let later = deletions.get(&points.key);
