@@ -167,7 +167,7 @@ impl<D: Disk> Partition<D> {
         let build = || {
             let mut manifest = self.manifest(&point);
             for made in made.iter().filter(|made| self.is_held(made.group, &made.frozen)) {
-                manifest.files.extend(made.records.iter().cloned());
+                manifest.files.extend(made.records.iter().map(|record| made.frozen.marked(record)));
             }
             manifest.sort_files();
             manifest

@@ -5,7 +5,7 @@ use crate::{
     cursor::Scan,
     entry::Floats,
     id::{DatabaseId, SeriesId},
-    manifest::{Tombstone, TombstoneScope},
+    manifest::{FileRecord, Tombstone, TombstoneScope},
     memtable::{Memtable, RunKind},
     read_error::ReadError,
     tsm_file::TsmFile,
@@ -170,6 +170,15 @@ pub fn tombstones_behind<F: DiskFile>(copy: u64, files: &[Rc<TsmFile<F>>]) -> Ve
 }
 
 impl Frozen {
+    /// A file of these rows as the manifest names it: with the deletes that came since. The series that they emptied are
+    /// out of the index that is published with it, so that a delete that is replayed does not find them any more.
+    pub fn marked(&self, record: &FileRecord) -> FileRecord {
+        let known = self.tombstones.borrow();
+        let tombstones = known.iter().map(|(_, tombstone)| tombstone);
+        let touching = tombstones.filter(|of| record.min_time <= of.max_time && record.max_time >= of.min_time);
+        FileRecord { tombstones: touching.cloned().collect(), ..record.clone() }
+    }
+
     /// Inclusive ranges in which points of the series are gone.
     fn deleted(&self, series: SeriesId) -> Vec<(i64, i64)> {
         let tombstones = self.tombstones.borrow();

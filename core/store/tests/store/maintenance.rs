@@ -106,6 +106,29 @@ fn points_are_deleted_during_a_flush() {
 }
 
 #[test]
+fn points_that_were_deleted_before_their_flush_was_done_do_not_come_back_when_the_series_does() {
+    Executor::new(1).block_on(async {
+        let mut store = Store::new(SimDisk::new(1), 1 << 16).await;
+        let written = |host: &str, at: i64| point("cpu", &[("host", host)], &[("v", Value::Float(0.5))], at);
+        store.write(DATABASE, &[written("h0", 1), written("h1", 1)]);
+        store.command(&Command::PLAIN_FLUSH);
+        let condition = TagCondition::Equal { key: b"host".to_vec(), value: b"h0".to_vec() };
+        let applied = store.command(&delete(condition, i64::MIN, i64::MAX));
+        let Applied::Deleted { database, series } = applied else { panic!("{applied:?}") };
+        // The series leaves the index before the index is published with the flush.
+        store.partition.settle(database, &series).await.unwrap();
+        store.partition.maintain().await.unwrap();
+        store.crash(Crash::Drop, 1).await;
+        store.write(DATABASE, &[written("h0", 2)]);
+        for (host, expected) in [("h0", 2), ("h1", 1)] {
+            let (series, all) = (written(host, 1).series(), (i64::MIN, i64::MAX));
+            let rows = read(&store.partition, DATABASE, &[1], &series, &["v".into()], all, false).await.unwrap();
+            assert_eq!(rows, [(expected, vec![Some(Value::Float(0.5))])], "{host}");
+        }
+    });
+}
+
+#[test]
 fn a_series_that_is_written_while_it_is_settled_stays() {
     for moment in 0..60u64 {
         let executor = Executor::new(moment);
