@@ -13,6 +13,7 @@
 //! ```
 
 pub mod access;
+pub mod backup;
 pub mod ctl;
 pub mod data;
 pub mod data_lock;

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use tidemill::{
+    backup::{self, RestoreOptions, TakeOptions},
     ctl::Ctl,
     inspect::Inspect,
     options::{CommandLine, Options},
@@ -29,6 +30,37 @@ enum Role {
     /// Prepares and steers a cluster
     #[command(subcommand)]
     Ctl(Ctl),
+    /// Copy a snapshot of a running server into a folder; what is there already, by hash, is not copied again
+    Backup(BackupArguments),
+    /// Make a data folder of a backup; every file is checked on its way
+    Restore(RestoreArguments),
+}
+
+#[derive(Args)]
+struct BackupArguments {
+    /// Folder of the backup; an earlier or interrupted one in it is brought up to date
+    target: PathBuf,
+    /// The server to back up
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8086")]
+    host: String,
+    /// An admin, where the server asks who calls; the password is read from TIDEMILL_PASSWORD
+    #[arg(long, value_name = "NAME")]
+    username: Option<String>,
+    /// Another backup whose files are linked instead of copied where they are the same
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
+    /// Only check an existing backup: read every file and compare its hash
+    #[arg(long, conflicts_with_all = ["username", "base"])]
+    verify: bool,
+}
+
+#[derive(Args)]
+struct RestoreArguments {
+    /// Folder of the backup
+    source: PathBuf,
+    /// The new data folder; must be empty or missing
+    #[arg(long, value_name = "DIR", default_value = "./tidemill-data")]
+    data: PathBuf,
 }
 
 #[derive(Args)]
@@ -67,6 +99,8 @@ fn main() -> ExitCode {
             start_logging("warn");
             return ctl.run();
         }
+        Some(Role::Backup(arguments)) => return ended(run_backup(arguments)),
+        Some(Role::Restore(arguments)) => return ended(run_restore(arguments)),
         None => server,
     };
     start_logging("info");
@@ -77,11 +111,39 @@ fn main() -> ExitCode {
         memory_limit: server.memory_limit,
         config: server.config,
     };
-    match Options::read(&line).and_then(tidemill::standalone::run) {
+    ended(Options::read(&line).and_then(tidemill::standalone::run))
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tidemill: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_backup(arguments: BackupArguments) -> anyhow::Result<()> {
+    if arguments.verify {
+        let contents = backup::verify(&arguments.target)?;
+        println!("{} files, {} bytes: all are what they should be", contents.entries.len(), contents.byte_count());
+        return Ok(());
+    }
+    let password = std::env::var("TIDEMILL_PASSWORD").unwrap_or_default();
+    let user = arguments.username.map(|name| (name, password));
+    let options = TakeOptions { target: arguments.target, url: arguments.host, user, base: arguments.base };
+    let taken = backup::take(&options)?;
+    println!(
+        "{} files, {} bytes; {} files, {} bytes of these were there already",
+        taken.files, taken.bytes, taken.files_reused, taken.bytes_reused
+    );
+    Ok(())
+}
+
+fn run_restore(arguments: RestoreArguments) -> anyhow::Result<()> {
+    let options = RestoreOptions { source: arguments.source, data_dir: arguments.data };
+    let contents = backup::restore(&options)?;
+    println!("{} files, {} bytes restored", contents.entries.len(), contents.byte_count());
+    Ok(())
 }

@@ -2,11 +2,15 @@
 
 use crate::{
     access::{Gate, Offload, authorize_query, authorize_write},
+    backup::snapshot,
     data::{DataCore, figures},
     query::QueryPieces,
 };
 use std::{net::IpAddr, rc::Rc};
-use tidemill_http::{Caller, Credentials, QueryRequest, Refusal, Service, WriteOutcome, WriteRequest, WriteTarget};
+use tidemill_http::{
+    Caller, Credentials, QueryRequest, Refusal, Service, SnapshotOutcome, SnapshotRequest, WriteOutcome, WriteRequest,
+    WriteTarget,
+};
 
 /// Answers the requests of one core.
 pub struct DataService {
@@ -72,6 +76,10 @@ impl Service for DataService {
         let authorized = authorize_query(&self.core.meta(), &request.caller, &request.query, &request.database);
         authorized.map_err(|text| Refusal::new(403, text))?;
         QueryPieces::start(self.core.clone(), request).map_err(|text| Refusal::new(503, text))
+    }
+
+    async fn snapshot(&self, request: SnapshotRequest) -> Result<SnapshotOutcome, Refusal> {
+        snapshot::answer(&self.core, request).await
     }
 
     async fn metrics_text(&self) -> String {

@@ -1,13 +1,14 @@
 //! The standalone role: one data group of one replica, with the metadata embedded.
 
 use crate::{
+    backup::{is_unfinished, snapshot},
     data::{Budget, Door, Founding, MemoryGauge, StartFailure, Work, bound_allocator, message::Message, run_core},
     data_lock::DataLock,
     identity::Identity,
     options::Options,
     query::QueryMemory,
 };
-use anyhow::Context;
+use anyhow::{Context, bail};
 use std::sync::Arc;
 use tidemill_log::Durability;
 use tidemill_reactor::{CoreContext, CoreError, Listeners, ReactorOptions, Seed};
@@ -28,6 +29,10 @@ fn warn_of_open_door(options: &Options) {
 pub fn run(options: Options) -> anyhow::Result<()> {
     let _lock = DataLock::exclusive(&options.data_dir)?;
     bound_allocator(options.cores);
+    if is_unfinished(&options.data_dir) {
+        bail!("{}: its restore was not finished; run it again", options.data_dir.display());
+    }
+    snapshot::remove_all(&options.data_dir).context("removing snapshots of an earlier run")?;
     let seed = Seed::from_system().context("drawing a seed")?;
     let identity = Identity::establish(&options.data_dir, options.partitions, seed.random_u64())?;
     warn_of_open_door(&options);

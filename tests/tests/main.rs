@@ -2,6 +2,7 @@
 //! `TIDEMILL_SUBJECT=influxdb` runs the chapters on upstream's server.
 
 mod access;
+mod backup;
 mod clients;
 mod conformance;
 mod crash;

@@ -306,6 +306,14 @@ impl<D: Disk> Partition<D> {
         Ok(())
     }
 
+    /// The manifest as of the newest flush, for a copy of the partition's files: without the file of the series index,
+    /// which still grows and which a start makes anew from the others.
+    pub async fn snapshot(&self) -> Manifest {
+        let _turn = self.publishing.take().await;
+        let point = self.state.borrow().flushed.clone();
+        self.manifest(&point)
+    }
+
     /// The manifest as of a flush, with the files, tombstones and pending copies as they are now.
     pub(crate) fn manifest(&self, point: &FlushPoint) -> Manifest {
         let state = self.state.borrow();

@@ -203,7 +203,8 @@ impl Manifest {
         self.files.sort_by_key(|file| (file.shard_group, file.rank()));
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// The bytes of the file.
+    pub fn encode(&self) -> Vec<u8> {
         let body = rkyv::to_bytes::<Error>(self).expect("a manifest has no part that can fail to serialize");
         let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
         bytes.extend_from_slice(&MAGIC);

@@ -9,6 +9,7 @@
 //! server ── socket, connection       one task a connection, one sweep for all deadlines
 //!    └── router                      path and method, headers that all answers share
 //!          ├── write ── body, gunzip
+//!          ├── snapshot
 //!          └── query ── answer ── encode ── (indent, gzip) ── body
 //! ```
 
@@ -29,6 +30,7 @@ mod request_id;
 mod router;
 mod server;
 mod service;
+mod snapshot;
 mod socket;
 mod write;
 
@@ -37,6 +39,6 @@ pub use request_id::RequestIds;
 pub use router::endpoint_paths;
 pub use server::Server;
 pub use service::{
-    Caller, Consistency, Credentials, Piece, Pieces, QueryRequest, Refusal, Service, WriteOutcome, WriteRequest,
-    WriteTarget, Zone,
+    ByteSource, Caller, Consistency, Credentials, Piece, Pieces, QueryRequest, Refusal, Service, SnapshotOutcome,
+    SnapshotRequest, WriteOutcome, WriteRequest, WriteTarget, Zone,
 };

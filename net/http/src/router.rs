@@ -11,6 +11,7 @@ use crate::query::{QueryCall, query};
 use crate::reply::{Reply, Spelling, TEXT_PLAIN, header_text};
 use crate::request_id::RequestIds;
 use crate::service::{Caller, Credentials, Refusal, Service};
+use crate::snapshot::{self, snapshot};
 use crate::write::{Dialect, WriteCall, drain, write};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
@@ -51,10 +52,11 @@ enum Route {
     Health,
     Metrics,
     DebugVars,
+    Snapshots,
 }
 
 /// What is served where.
-const ROUTES: [(&str, Route); 9] = [
+const ROUTES: [(&str, Route); 10] = [
     ("/query", Route::Query),
     ("/write", Route::Write(Dialect::V1)),
     ("/api/v2/write", Route::Write(Dialect::V2)),
@@ -64,6 +66,7 @@ const ROUTES: [(&str, Route); 9] = [
     ("/health", Route::Health),
     ("/metrics", Route::Metrics),
     ("/debug/vars", Route::DebugVars),
+    (snapshot::PATH, Route::Snapshots),
 ];
 
 /// Paths of all endpoints.
@@ -73,6 +76,9 @@ pub fn endpoint_paths() -> impl Iterator<Item = &'static str> {
 
 impl Route {
     fn of(path: &str) -> Option<Route> {
+        if path.starts_with(snapshot::PREFIX) {
+            return Some(Route::Snapshots);
+        }
         ROUTES.iter().find(|(known, _)| *known == path).map(|(_, route)| *route)
     }
 
@@ -82,6 +88,7 @@ impl Route {
             Route::Query => "GET, POST, OPTIONS",
             Route::Write(_) | Route::Flux => "POST, OPTIONS",
             Route::Ping | Route::Status => "GET, HEAD, OPTIONS",
+            Route::Snapshots => "DELETE, GET, POST, OPTIONS",
             Route::Health | Route::Metrics | Route::DebugVars => "GET, OPTIONS",
         }
     }
@@ -98,6 +105,7 @@ impl Route {
             Route::Health => Endpoint::Health,
             Route::Metrics => Endpoint::Metrics,
             Route::DebugVars => Endpoint::DebugVars,
+            Route::Snapshots => Endpoint::Other,
         }
     }
 }
@@ -232,6 +240,7 @@ impl<S: Service> Core<S> {
                 let text = service.metrics_text().await;
                 Reply::of_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
             }
+            Route::Snapshots => snapshot(service, spelling, &caller, &head.method, head.uri.path(), &url).await,
             Route::DebugVars => {
                 Reply::of_type(StatusCode::OK, "application/json; charset=utf-8", service.debug_vars().await)
             }
@@ -246,7 +255,7 @@ impl<S: Service> Core<S> {
         peer: Option<IpAddr>,
     ) -> Result<Caller, Refusal> {
         let is_asked = match route {
-            Route::Query | Route::Write(_) => true,
+            Route::Query | Route::Write(_) | Route::Snapshots => true,
             Route::Ping | Route::Status | Route::Health | Route::Metrics => self.options.ping_auth,
             Route::DebugVars => self.options.debug_auth,
             // It answers that it is off, whoever asks.

@@ -7,6 +7,7 @@
 
 use std::future::{Future, ready};
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use tidemill_influxql::Query;
@@ -57,11 +58,45 @@ pub trait Service: 'static {
     /// Starts a query. An `Err` answers the whole request; errors of single statements come as [`Piece::Error`].
     fn query(&self, request: QueryRequest) -> impl Future<Output = Result<Self::Pieces, Refusal>>;
 
+    /// Makes, reads or lets go a snapshot of the server's files.
+    ///
+    /// # Errors
+    /// The answer to the request instead.
+    fn snapshot(&self, request: SnapshotRequest) -> impl Future<Output = Result<SnapshotOutcome, Refusal>> {
+        let _ = request;
+        ready(Err(Refusal::new(404, "this server makes no snapshots")))
+    }
+
     /// The body of `/metrics`, in the Prometheus text format (see [`crate::metrics::TextWriter`]).
     fn metrics_text(&self) -> impl Future<Output = String>;
 
     /// The body of `/debug/vars`, a JSON object.
     fn debug_vars(&self) -> impl Future<Output = String>;
+}
+
+/// What is asked of snapshots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotRequest {
+    /// Make one of everything that was acknowledged so far.
+    Take,
+    /// The bytes of one of its files from `offset` on. Neither name is checked.
+    Read { name: String, path: String, offset: u64 },
+    /// It is not needed any more.
+    Drop { name: String },
+}
+
+/// What came of it.
+pub enum SnapshotOutcome {
+    /// A JSON object that says the snapshot's name and files.
+    Taken(String),
+    Bytes(Box<dyn ByteSource>),
+    Dropped,
+}
+
+/// A pull stream of bytes.
+pub trait ByteSource: 'static {
+    /// The next bytes, never none of them; `None` behind the last ones, and where they cannot be read.
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Vec<u8>>> + '_>>;
 }
 
 /// A pull stream of pieces: [`Pieces::next`] is called only when the client has taken enough of the last ones.

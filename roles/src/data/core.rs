@@ -2,6 +2,7 @@
 
 use crate::{
     access::AccessOptions,
+    backup::{Entry, snapshot::link_partition},
     data::{
         budget::{Admission, Budget},
         figures::{CoreFigures, WriteFigures},
@@ -19,15 +20,17 @@ use std::{
     cell::{Cell, Ref, RefCell},
     collections::BTreeMap,
     future::Future,
+    path::Path,
     pin::Pin,
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 use tidemill_disk::Notify;
 use tidemill_http::metrics::HttpMetrics;
 use tidemill_line::{Batch, Splitter};
 use tidemill_meta::{Command as MetaCommand, Meta};
-use tidemill_raft::GroupId;
+use tidemill_raft::{GroupId, LogIndex};
 use tidemill_reactor::{CoreContext, CoreId, Pending, RingDisk, SendError};
 use tidemill_store::{Applied, Command as StoreCommand, Partition, ReadCache};
 
@@ -63,6 +66,9 @@ pub struct DataCore {
     pub(crate) met_changed: Notify,
     pub(crate) stopping: Cell<bool>,
 }
+
+/// A snapshot waits so long for the flush of a partition.
+const FLUSH_NS_MAX: u64 = 60_000_000_000;
 
 /// A batch on its way.
 pub type Proposal = Pin<Box<dyn Future<Output = Result<(), CallError>>>>;
@@ -283,6 +289,66 @@ impl DataCore {
         }
     }
 
+    /// Flushes all partitions and links their files into the snapshot of this name; the files of each core.
+    pub async fn snapshot_partitions(self: &Rc<Self>, name: &str) -> Result<Vec<Vec<Entry>>, CallError> {
+        let calls: Vec<_> =
+            self.cores().map(|core| self.call(core, Call::SnapshotPartitions(name.to_owned()))).collect();
+        let mut linked = Vec::new();
+        for call in calls {
+            match call.await? {
+                Reply::Linked(entries) => linked.push(entries?),
+                _ => unreachable!("links are answered as such"),
+            }
+        }
+        Ok(linked)
+    }
+
+    async fn snapshot_here(self: &Rc<Self>, name: &str) -> Result<Vec<Entry>, CallError> {
+        let mut wanted = Vec::new();
+        for (id, partition) in &self.partitions {
+            let applied = partition.applied();
+            if partition.has_unflushed_rows() || partition.has_work() {
+                drop(self.replicas.propose(GroupId(*id), Payload::Command(self.options.flush().encode()))?);
+                wanted.push((*id, applied));
+            }
+        }
+        for (id, applied) in wanted {
+            self.flush_beyond(id, applied).await?;
+        }
+        let mut entries = Vec::new();
+        for (id, partition) in &self.partitions {
+            entries.extend(link_partition(self, name, *id, partition).await?);
+        }
+        Ok(entries)
+    }
+
+    /// Waits until everything up to an index is in files, and helps.
+    async fn flush_beyond(&self, partition: u32, applied: LogIndex) -> Result<(), CallError> {
+        let begun_ns = self.context.clock.monotonic_ns();
+        let machine = &self.partitions[&partition];
+        while machine.flushed().0 <= applied {
+            machine.maintain().await.map_err(|error| CallError::Unknown(error.to_string()))?;
+            if self.context.clock.monotonic_ns() - begun_ns > FLUSH_NS_MAX {
+                return Err(CallError::Unknown(format!("partition {partition} was not flushed in time")));
+            }
+            self.context.sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// The metadata as their snapshot has them.
+    pub async fn snapshot_of_meta(self: &Rc<Self>) -> Result<Vec<u8>, CallError> {
+        match self.call(META_CORE, Call::SnapshotMeta).await? {
+            Reply::Bytes(bytes) => Ok(bytes),
+            _ => unreachable!("the metadata are answered as bytes"),
+        }
+    }
+
+    /// Where all files are.
+    pub fn data_dir(&self) -> &Path {
+        &self.options.data_dir
+    }
+
     /// What a core counts.
     pub async fn figures_of(self: &Rc<Self>, core: CoreId) -> Result<CoreFigures, CallError> {
         match self.call(core, Call::Figures).await? {
@@ -335,6 +401,11 @@ impl DataCore {
                 Reply::Done(Ok(()))
             }
             Call::Figures => Reply::Figures(Box::new(CoreFigures::of(self))),
+            Call::SnapshotPartitions(name) => Reply::Linked(self.snapshot_here(&name).await),
+            Call::SnapshotMeta => {
+                let machine = self.meta_machine.as_ref().expect("the metadata's core has its machine");
+                Reply::Bytes(machine.encoded())
+            }
         }
     }
 

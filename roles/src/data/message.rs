@@ -1,6 +1,7 @@
 //! What cores of one process say to each other.
 
 use crate::{
+    backup::Entry,
     data::{
         figures::CoreFigures,
         question::{Finding, Question},
@@ -52,6 +53,10 @@ pub enum Call {
     Scan(ScanOrder),
     /// What the core counts.
     Figures,
+    /// Flush the core's partitions and link their files into the snapshot of this name.
+    SnapshotPartitions(String),
+    /// The metadata as their snapshot has them; only the core of the metadata's group is asked.
+    SnapshotMeta,
 }
 
 /// What came of a call.
@@ -61,6 +66,8 @@ pub enum Reply {
     Done(Result<(), CallError>),
     Found(Finding),
     Figures(Box<CoreFigures>),
+    Linked(Result<Vec<Entry>, CallError>),
+    Bytes(Vec<u8>),
 }
 
 /// Why a call did not do what it should.

@@ -85,6 +85,11 @@ impl MetaMachine {
         Ok(index)
     }
 
+    /// The bytes of a snapshot as of now.
+    pub fn encoded(&self) -> Vec<u8> {
+        encode(self.applied.get(), self.applied_term.get(), &self.meta.borrow())
+    }
+
     /// A copy of the state.
     pub fn state(&self) -> Meta {
         self.meta.borrow().clone()
