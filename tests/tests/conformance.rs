@@ -57,11 +57,14 @@ fn every_case_file_is_played() {
     let played = [
         "databases.txt",
         "deletes.txt",
+        "functions.txt",
         "http.txt",
+        "into.txt",
         "line_protocol.txt",
         "select.txt",
         "select_errors.txt",
         "show.txt",
+        "subqueries.txt",
     ];
     assert_eq!(names, played);
 }
@@ -77,8 +80,18 @@ fn deletes_and_drops() {
 }
 
 #[test]
+fn functions_over_rows_and_of_single_values() {
+    play_file("functions.txt");
+}
+
+#[test]
 fn http_parameters_and_answers() {
     play_file("http.txt");
+}
+
+#[test]
+fn select_into() {
+    play_file("into.txt");
 }
 
 #[test]
@@ -99,6 +112,11 @@ fn refused_statements() {
 #[test]
 fn show() {
     play_file("show.txt");
+}
+
+#[test]
+fn subqueries() {
+    play_file("subqueries.txt");
 }
 
 /// What was flushed, replayed from the log or read back from files must answer as the memtable did.
