@@ -27,6 +27,8 @@ const READ_AHEAD_SHARE: usize = 16;
 const ENTERING_SHARE: usize = 4;
 /// Names are remembered of this part of the budget.
 const REMEMBERED_SHARE: usize = 2;
+/// Places of parts that were dropped may stay in the queues up to so many.
+const QUEUE_SLACK: usize = 4096;
 /// What it costs to keep a part: its slot in the table, at three quarters of its load, its place in a queue, its
 /// counts and its allocation.
 const SLOT_BYTES: usize = 128;
@@ -278,19 +280,27 @@ impl ReadCache {
         self.state.borrow_mut().figures.held_bytes -= bytes;
     }
 
-    /// Drops the parts of a file that is gone.
-    pub fn forget(&self, key: FileKey) {
+    /// Drops the parts of a file that is gone; it has at most `parts` of a kind.
+    pub fn forget(&self, file: FileKey, parts: u64) {
         let state = &mut *self.state.borrow_mut();
-        for queue in [&mut state.entering, &mut state.kept] {
-            queue.retain(|place| place.file != key);
+        let kinds = [PartKind::Chunk, PartKind::Index, PartKind::Statistics];
+        if (state.slots.len() as u64) < parts.saturating_mul(kinds.len() as u64) {
+            let gone: Vec<Place> = state.slots.keys().filter(|place| place.file == file).copied().collect();
+            gone.into_iter().for_each(|place| state.drop_part(place));
+        } else {
+            for kind in kinds {
+                (0..parts).for_each(|number| state.drop_part(Place::new(file, kind, number)));
+            }
         }
-        let gone = state.slots.extract_if(|place, _| place.file == key);
-        for (_, slot) in gone {
-            state.figures.bytes -= slot.bytes;
-            state.figures.page_bytes -= if slot.part.is_page() { slot.bytes } else { 0 };
-            state.entering_bytes -= if slot.is_kept { 0 } else { slot.bytes };
+        for kind in kinds {
+            state.runs.remove(&Place::new(file, kind, 0));
         }
-        state.runs.retain(|place, _| place.file != key);
+        // Their places in the queues are passed over when their turn comes, unless they are too many.
+        if state.entering.len() + state.kept.len() > 2 * state.slots.len() + QUEUE_SLACK {
+            let slots = &state.slots;
+            state.entering.retain(|place| slots.contains_key(place));
+            state.kept.retain(|place| slots.contains_key(place));
+        }
     }
 
     pub fn figures(&self) -> CacheFigures {
@@ -380,6 +390,13 @@ impl State {
         self.slots.insert(place, Slot { part, bytes, is_kept, used: false });
     }
 
+    fn drop_part(&mut self, place: Place) {
+        let Some(slot) = self.slots.remove(&place) else { return };
+        self.figures.bytes -= slot.bytes;
+        self.figures.page_bytes -= if slot.part.is_page() { slot.bytes } else { 0 };
+        self.entering_bytes -= if slot.is_kept { 0 } else { slot.bytes };
+    }
+
     fn make_room(&mut self, bytes: usize) {
         while self.figures.bytes + self.figures.held_bytes + bytes > self.bytes_max {
             let from_entering = self.entering_bytes > self.bytes_max / ENTERING_SHARE || self.kept.is_empty();
@@ -392,13 +409,13 @@ impl State {
                 self.kept.push_back(place);
                 continue;
             }
-            let Some(slot) = self.slots.remove(&place) else { continue };
-            self.figures.bytes -= slot.bytes;
-            self.figures.page_bytes -= if slot.part.is_page() { slot.bytes } else { 0 };
+            let Some((is_kept, bytes)) = self.slots.get(&place).map(|slot| (slot.is_kept, slot.bytes)) else {
+                continue;
+            };
+            self.drop_part(place);
             self.figures.evictions += 1;
-            if !slot.is_kept {
-                self.entering_bytes -= slot.bytes;
-                self.remember(place, slot.bytes);
+            if !is_kept {
+                self.remember(place, bytes);
             }
         }
     }
@@ -481,9 +498,9 @@ mod tests {
                 assert!(ask(&cache, number * 7).await);
             }
             assert_eq!((cache.figures().misses, cache.figures().bytes), (100, 100_000));
-            cache.forget(FileKey(2));
+            cache.forget(FileKey(2), 1000);
             assert_eq!(cache.figures().bytes, 100_000);
-            cache.forget(FileKey(1));
+            cache.forget(FileKey(1), 10_000);
             assert_eq!(cache.figures().bytes, 0);
         });
     }
@@ -544,7 +561,7 @@ mod tests {
                 let cache = ReadCache::new(budget);
                 for (file, number) in asked {
                     if number == 59 {
-                        cache.forget(FileKey(file));
+                        cache.forget(FileKey(file), if budget % 2 == 0 { 60 } else { 5 << 40 });
                         continue;
                     }
                     let load = async |numbers: Range<u64>| Ok::<_, io::Error>(numbers.map(chunk).collect::<Vec<_>>());
@@ -554,7 +571,9 @@ mod tests {
                     assert!(state.figures.bytes <= budget);
                     assert_eq!(state.figures.bytes, sum(true) + sum(false));
                     assert_eq!(state.entering_bytes, sum(false));
-                    assert_eq!(state.entering.len() + state.kept.len(), state.slots.len());
+                    let places: std::collections::BTreeSet<u64> =
+                        state.entering.iter().chain(&state.kept).map(|place| place.file.0 << 32 | place.part).collect();
+                    assert!(state.slots.keys().all(|place| places.contains(&(place.file.0 << 32 | place.part))));
                     assert!(state.under_way.is_empty() && state.remembered_bytes <= budget / REMEMBERED_SHARE);
                     assert!(state.remembered_set.len() <= state.remembered.len());
                 }

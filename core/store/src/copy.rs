@@ -255,7 +255,6 @@ impl<D: Disk> Partition<D> {
         known.replace(index, &sources, made);
         let paths = sources.iter().map(|file| file.path().to_string()).collect();
         state.jobs.push_back(Job::Remove { paths, files: Vec::new(), is_named: false });
-        sources.iter().for_each(|file| self.forget_file(file));
         self.copy_counts.count(bytes_read, sources.len(), &records, &work);
         Ok(Ending::Done)
     }

@@ -127,7 +127,6 @@ impl<D: Disk> Partition<D> {
                     self.unsettle(*database, file).await;
                 }
                 self.remove(&paths, is_named).await?;
-                files.iter().for_each(|(_, file)| self.cache.forget(file.cache_key()));
                 self.state.borrow_mut().jobs.remove(position);
                 continue;
             }

@@ -35,7 +35,7 @@ use tidemill_raft::{LogIndex, Term};
 pub struct Partition<D: Disk> {
     pub(crate) disk: D,
     pub(crate) folder: String,
-    pub(crate) cache: Rc<ReadCache>,
+    cache: Rc<ReadCache>,
     file_keys: Rc<Cell<u64>>,
     pub(crate) state: RefCell<State<D>>,
     /// Maintenance is one at a time.
@@ -272,11 +272,6 @@ impl<D: Disk> Partition<D> {
         let path = format!("{}/{}", self.group_folder(ShardGroupId(record.shard_group)), record.name());
         let key = FileKey(self.file_keys.replace(self.file_keys.get() + 1));
         TsmFile::open(&self.disk, path, record, key, self.cache.clone()).await
-    }
-
-    /// Gives back what the cache holds of a file.
-    pub(crate) fn forget_file(&self, file: &TsmFile<D::File>) {
-        self.cache.forget(file.cache_key());
     }
 
     async fn remove_strangers(&self, manifest: &Manifest) -> Result<(), OpenError> {

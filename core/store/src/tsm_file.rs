@@ -10,7 +10,7 @@
 
 use crate::{
     block_reader::BlockReader,
-    cache::{FileKey, Part, PartKind, ReadCache},
+    cache::{CHUNK_BYTES, FileKey, Part, PartKind, ReadCache},
     key_scan::KeyScan,
     manifest::{FileRecord, Tombstone, TombstoneScope},
     read_error::ReadError,
@@ -147,10 +147,6 @@ impl<F: DiskFile> TsmFile<F> {
 
     pub fn path(&self) -> &str {
         &self.path
-    }
-
-    pub fn cache_key(&self) -> FileKey {
-        self.cache_key
     }
 
     /// Bytes that the open file holds in memory, whatever the cache holds of it.
@@ -373,6 +369,8 @@ impl<F: DiskFile> TsmFile<F> {
 impl<F: DiskFile> Drop for TsmFile<F> {
     fn drop(&mut self) {
         self.cache.release(self.byte_size());
+        let chunks = self.size().div_ceil(CHUNK_BYTES as u64);
+        self.cache.forget(self.cache_key, chunks.max(self.page_count() as u64));
     }
 }
 
