@@ -170,7 +170,7 @@ pub struct WriteArgs {
     /// Make the rows in memory instead of reading the files of --dir.
     #[arg(long)]
     pub generate: bool,
-    /// A workload of the goal sheet (w1, w2a, w2b, w3, w4) instead of the options above; --rows cuts it.
+    /// A workload of the goal sheet (w1, w2a, w2b, w3, w4), or w5 or w5i (w1 a day late), instead of the options above; --rows cuts it.
     #[arg(long)]
     pub workload: Option<String>,
     /// host:port of the server, or several between commas.
@@ -294,6 +294,12 @@ pub struct CompareArgs {
     pub server: ServerArgs,
     #[arg(long, default_value = "w1")]
     pub workload: String,
+    /// The order in which the other servers are sent the same rows: `w1` is the easiest for them.
+    #[arg(long)]
+    pub peers_workload: Option<String>,
+    /// Compare every figure and every row of Tidemill with the oracle after its restart.
+    #[arg(long)]
+    pub verify: bool,
     /// Rows, instead of the workload's own number.
     #[arg(long)]
     pub rows: Option<u64>,

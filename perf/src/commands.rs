@@ -250,16 +250,23 @@ pub fn compare_all(args: &CompareArgs) -> Result<()> {
     }
     let workload = Workload::named(&args.workload, args.rows, args.seed)?;
     let rows_per_request = args.rows_per_request.unwrap_or(workload.rows_per_request()).max(1);
-    println!("rendering {} rows for {} clients", workload.rows(), args.clients);
-    let plans = workload::render_all(&workload, args.clients.max(1), rows_per_request, false)?;
+    let peers_workload = args.peers_workload.as_ref().map(|name| Workload::named(name, args.rows, args.seed));
+    let peers_workload = peers_workload.transpose()?;
+    if let Some(peers) = &peers_workload
+        && (peers.device_spec() != workload.device_spec() || peers.device_spec().is_none())
+    {
+        bail!("--peers-workload is to bring the same rows: w1, w4, w5 and w5i do");
+    }
     let options = CompareOptions {
-        clients: args.clients,
+        clients: args.clients.max(1),
         rows_per_request,
         rate: args.rate,
         query_files: args.query_files.clone(),
         settle_max: args.settle,
+        peers_workload,
+        verify: args.verify,
     };
-    let result = compare::run(&setups, &workload, &plans, &options);
+    let result = compare::run(&setups, &workload, &options);
     if !args.keep {
         for setup in &setups {
             let _ = std::fs::remove_dir_all(folder.join(setup.kind.name()));

@@ -9,7 +9,8 @@ use crate::process::{self, FolderSize};
 use crate::report::{self, LoadReport};
 use crate::server::{Kind, Server, Setup};
 use crate::statements;
-use crate::workload::{ClientPlan, Workload};
+use crate::verify::{self, Grouping};
+use crate::workload::{self, ClientPlan, Workload};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -25,6 +26,10 @@ pub struct CompareOptions {
     pub query_files: Vec<String>,
     /// Longest wait until the folder stops changing.
     pub settle_max: Duration,
+    /// What the other servers are sent instead of Tidemill's workload; the same rows.
+    pub peers_workload: Option<Workload>,
+    /// After the restart Tidemill's figures in all groupings and all of its rows are compared with the oracle.
+    pub verify: bool,
 }
 
 /// One server's column.
@@ -40,25 +45,33 @@ pub struct Column {
     /// Name, seconds, verdict.
     pub queries: Vec<(String, f64, bool)>,
     pub peak_rss_bytes: u64,
+    /// Figures and rows that were compared after the restart; none differed.
+    pub verified: Option<u64>,
 }
 
 const DATABASE: &str = "perf";
 
 /// Starts each server in a folder of its own below `folder`, runs the load and the queries, stops it.
-pub fn run(
-    setups: &[Setup],
-    workload: &Workload,
-    plans: &[ClientPlan],
-    options: &CompareOptions,
-) -> Result<Vec<Column>> {
+pub fn run(setups: &[Setup], workload: &Workload, options: &CompareOptions) -> Result<Vec<Column>> {
     let oracle = workload.device_spec().map(|spec| Oracle::compute(spec, 2));
-    setups
-        .iter()
-        .map(|setup| {
-            println!("--- {}", setup.kind.name());
-            column(setup, workload, plans, options, oracle.as_ref()).with_context(|| setup.kind.name())
-        })
-        .collect()
+    let mut rendered: Option<(bool, Vec<ClientPlan>)> = None;
+    let mut columns = Vec::new();
+    for setup in setups {
+        let peers = options.peers_workload.as_ref().filter(|_| setup.kind != Kind::Tidemill);
+        println!("--- {}", setup.kind.name());
+        if rendered.as_ref().is_none_or(|(of_peers, _)| *of_peers != peers.is_some()) {
+            // One set of bodies at a time: they are as large as the data.
+            drop(rendered.take());
+            let plans =
+                workload::render_all(peers.unwrap_or(workload), options.clients, options.rows_per_request, false)?;
+            println!("{} rows for {} clients", plans.iter().map(ClientPlan::rows).sum::<u64>(), plans.len());
+            rendered = Some((peers.is_some(), plans));
+        }
+        let plans = rendered.as_ref().map(|(_, plans)| plans.as_slice()).unwrap_or_default();
+        let made = column(setup, peers.unwrap_or(workload), plans, options, oracle.as_ref());
+        columns.push(made.with_context(|| setup.kind.name())?);
+    }
+    Ok(columns)
 }
 
 fn column(
@@ -109,6 +122,10 @@ fn column(
             bail!("the count after the restart is wrong");
         }
     }
+    let verified = match oracle.filter(|_| options.verify && setup.kind == Kind::Tidemill) {
+        Some(oracle) => Some(verify_all(&again, oracle)?),
+        None => None,
+    };
     again.stop(Duration::from_secs(120))?;
     Ok(Column {
         kind: setup.kind,
@@ -119,7 +136,32 @@ fn column(
         restart_time,
         queries,
         peak_rss_bytes,
+        verified,
     })
+}
+
+/// Every figure in every grouping, and every row.
+fn verify_all(server: &Server, oracle: &Oracle) -> Result<u64> {
+    let mut client = server.client();
+    let mut compared = 0;
+    for grouping in Grouping::ALL {
+        let verdict = verify::figures(&mut client, DATABASE, grouping, oracle)?;
+        if !verdict.is_right() {
+            bail!("{grouping:?} after the restart: {} differences: {:?}", verdict.wrong, verdict.findings);
+        }
+        compared += verdict.rows;
+    }
+    let (present, verdict) = verify::present_rows(&mut client, DATABASE, oracle.spec())?;
+    if !verdict.is_right() || present.count() != oracle.spec().rows() {
+        bail!(
+            "rows after the restart: {} of {}, {} differences: {:?}",
+            present.count(),
+            oracle.spec().rows(),
+            verdict.wrong,
+            verdict.findings
+        );
+    }
+    Ok(compared + present.count())
 }
 
 /// Waits until the folder keeps its size and the server its CPU time for eight seconds.
@@ -181,11 +223,14 @@ pub fn print(columns: &[Column], workload: &Workload) {
     let rows = workload.rows() as f64;
     println!();
     line("", &|column| column.kind.name().to_owned());
+    line("rows sent", &|column| column.load.rows_acknowledged.to_string());
     line("rows/s", &|column| format!("{:.0}", column.load.rows_per_wall_second()));
     line("server CPU-s per M rows", &|column| {
         column.load.server_cpu_per_million().map_or_else(|| "-".into(), |value| format!("{value:.3}"))
     });
-    line("  until settled", &|column| format!("{:.3}", column.settled_cpu_seconds / (rows / 1e6)));
+    line("  until settled", &|column| {
+        format!("{:.3}", column.settled_cpu_seconds / (column.load.rows_acknowledged as f64 / 1e6))
+    });
     line("client CPU-s per M rows", &|column| format!("{:.3}", column.load.client_cpu_seconds / (rows / 1e6)));
     for (name, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)] {
         line(&format!("latency {name} ms"), &|column| format!("{:.2}", column.load.latency_ms(quantile)));
@@ -201,6 +246,7 @@ pub fn print(columns: &[Column], workload: &Workload) {
     line("peak RSS MiB, with queries", &|column| format!("{:.1}", column.peak_rss_bytes as f64 / 1048576.0));
     line("bytes a row on disk, settled", &|column| format!("{:.2}", column.folder.allocated_bytes as f64 / rows));
     line("bytes a row in TSM files", &|column| format!("{:.2}", column.folder.tsm_bytes as f64 / rows));
+    line("rows and figures verified", &|column| column.verified.map_or_else(|| "-".into(), |rows| rows.to_string()));
     line("restart to first answer s", &|column| format!("{:.3}", column.restart_time.as_secs_f64()));
     let names: Vec<&str> = columns
         .iter()
@@ -241,6 +287,7 @@ pub fn to_json(columns: &[Column], workload: &Workload) -> Value {
                 "load": column.load.to_json(),
                 "settled_cpu_seconds": column.settled_cpu_seconds,
                 "peak_rss_bytes": column.peak_rss_bytes,
+                "verified": column.verified,
                 "folder": report::folder_json(&column.folder, workload.rows()),
                 "start_seconds": column.start_time.as_secs_f64(),
                 "restart_seconds": column.restart_time.as_secs_f64(),

@@ -23,8 +23,13 @@ pub enum Workload {
     Series(SeriesSpec),
 }
 
+/// The disorder of w5.
+const DAY_LATE: SendOrder = SendOrder { interleave: 1, late_part: 0.2, lag_ms_max: 86_400_000, duplicate_part: 0.05 };
+
 impl Workload {
-    /// A workload by its name in the goal sheet: w1, w2a, w2b, w3, w4. `rows` cuts or grows it.
+    /// A workload by its name in the goal sheet: w1, w2a, w2b, w3, w4. `rows` cuts or grows it. w5 is w1 with a fifth of
+    /// the rows up to a day late and a twentieth sent twice; w5i the same with all devices of a client in turn, so that
+    /// late rows come long after the files that they fall into were written.
     pub fn named(name: &str, rows: Option<u64>, seed: u64) -> Result<Self> {
         let order = SendOrder::default();
         Ok(match name.to_ascii_lowercase().as_str() {
@@ -38,7 +43,15 @@ impl Workload {
                 spec: DeviceSpec::with_rows(rows.unwrap_or(10_000_000), seed),
                 order: SendOrder { interleave: 1, late_part: 0.1, lag_ms_max: 3_600_000, duplicate_part: 0.01 },
             },
-            other => bail!("unknown workload {other:?}: w1, w2a, w2b, w3 and w4 are known"),
+            "w5" => Workload::Devices {
+                spec: DeviceSpec::with_rows(rows.unwrap_or(10_000_000), seed),
+                order: SendOrder { interleave: 1, ..DAY_LATE },
+            },
+            "w5i" => Workload::Devices {
+                spec: DeviceSpec::with_rows(rows.unwrap_or(10_000_000), seed),
+                order: SendOrder { interleave: u64::MAX, ..DAY_LATE },
+            },
+            other => bail!("unknown workload {other:?}: w1, w2a, w2b, w3, w4, w5 and w5i are known"),
         })
     }
 

@@ -33,6 +33,8 @@ pub enum JoinDemand {
     Leg(u32),
     /// A piece of the answer.
     Rows(ResultSeries),
+    /// Nothing but to be asked again: a function has much to compute, and others should get a turn.
+    Turn,
     /// Nothing: the answer is complete.
     Done,
 }
@@ -57,6 +59,8 @@ struct LegState {
     head: Option<ResultSeries>,
     ended: bool,
     states: Vec<Box<dyn StreamState>>,
+    /// While the functions come to their ends: which is at it, and what it gave so far.
+    ending: Option<(usize, Emitted)>,
     /// Has no more rows of the open series.
     done: bool,
     /// Rows that wait to be joined. A row may have no value: a window that fill(null) made.
@@ -106,6 +110,9 @@ impl Join {
                 continue;
             }
             self.take_heads();
+            if self.legs.iter().any(|leg| leg.ending.is_some()) {
+                return JoinDemand::Turn;
+            }
             if let Some(leg) = self.legs.iter().position(|leg| !leg.done && leg.rows.is_empty()) {
                 return JoinDemand::Leg(leg as u32);
             }
@@ -180,7 +187,8 @@ impl Join {
         let Some(series) = &self.series else { return };
         for leg in self.legs.iter_mut().filter(|leg| !leg.done) {
             let is_of_series = |head: &ResultSeries| head.name == series.name && head.tags == series.tags;
-            if leg.head.as_ref().is_some_and(|head| !is_of_series(head)) || leg.head.is_none() && leg.ended {
+            let is_over = leg.head.as_ref().is_some_and(|head| !is_of_series(head)) || leg.head.is_none() && leg.ended;
+            if is_over || leg.ending.is_some() {
                 leg.finish();
                 continue;
             }
@@ -267,19 +275,25 @@ impl LegState {
         self.rows.extend(emitted.into_iter().map(|(time, value)| (time, Some(value))));
     }
 
-    /// The series is over: what the functions still hold comes out, the innermost first.
+    /// The series is over: what the functions still hold comes out, the innermost first. Goes on with that; until it is
+    /// over, `ending` says so.
     fn finish(&mut self) {
-        self.done = true;
-        let mut carried = Emitted::new();
-        for state in &mut self.states {
-            let mut out = Emitted::new();
-            for (time, value) in carried {
-                state.push(time, value, &mut out);
+        let (mut at, mut out) = self.ending.take().unwrap_or_default();
+        while let Some(state) = self.states.get_mut(at) {
+            if !state.prepare_end() {
+                self.ending = Some((at, out));
+                return;
             }
             state.end(&mut out);
-            carried = out;
+            at += 1;
+            if let Some(next) = self.states.get_mut(at) {
+                for (time, value) in std::mem::take(&mut out) {
+                    next.push(time, value, &mut out);
+                }
+            }
         }
-        self.rows.extend(carried.into_iter().map(|(time, value)| (time, Some(value))));
+        self.done = true;
+        self.rows.extend(out.into_iter().map(|(time, value)| (time, Some(value))));
     }
 }
 

@@ -49,6 +49,6 @@ pub use part::{
 pub use plan::{Plan, ScanPlan};
 pub use result::{ResultColumn, ResultSeries};
 pub use schema::{SourceIndex, SourceSchema, winner};
-pub use subquery::{SubqueryPart, SubqueryRows};
+pub use subquery::{SubqueryPart, SubqueryRows, SubqueryStep};
 pub use tag_filter::{TagFilter, TagTest};
 pub use window::Windows;

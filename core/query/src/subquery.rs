@@ -9,8 +9,13 @@ use crate::plan::{Plan, ScanPlan};
 use crate::result::{ResultColumn, ResultSeries};
 use crate::rows;
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 use tidemill_column::{Column, FieldType, Points};
+
+/// Rows that a part takes in between two turns of other tasks: some hundred microseconds of work.
+const BATCH_ROWS: usize = 4096;
 
 /// Tags by key.
 type Tags = Vec<(String, String)>;
@@ -77,13 +82,13 @@ impl SubqueryRows {
     }
 
     /// The one part of a scan over this answer.
-    pub fn part(&self, scan: &Arc<ScanPlan>) -> SubqueryPart {
+    pub fn part(self: &Rc<Self>, scan: &Arc<ScanPlan>) -> SubqueryPart {
         let names: Vec<&str> =
             self.plan.answer_columns().filter(|(_, kind)| kind.is_some()).map(|(name, _)| name).collect();
         let places: Vec<Option<usize>> =
             scan.fields().iter().map(|(field, _)| names.iter().position(|name| name == field)).collect();
         let mut series = Vec::new();
-        let mut batches = Vec::new();
+        let mut readers = Vec::new();
         for (tags, rows) in self.series.get(scan.measurement()).into_iter().flatten() {
             let tag = |name: &str| tags.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
             if !scan.tag_filter().accepts(&tag) {
@@ -93,11 +98,12 @@ impl SubqueryRows {
             for (name, value) in tags.iter().filter(|(_, value)| !value.is_empty()) {
                 key.push_str(&format!(",{name}={value}"));
             }
-            let tags = tags.iter().filter(|(_, value)| !value.is_empty()).cloned().collect();
-            series.push(ScanSeries { key: key.into_bytes().into(), tags });
-            batches.push(Some(rows.points(&places, self.plan.shape.descending)));
+            let shown = tags.iter().filter(|(_, value)| !value.is_empty()).cloned().collect();
+            series.push(ScanSeries { key: key.into_bytes().into(), tags: shown });
+            readers.push(Reader { tags: tags.clone(), order: None, left: 0..rows.times.len() });
         }
-        SubqueryPart { exec: PartExec::new(scan.clone(), series), batches }
+        let exec = PartExec::new(scan.clone(), series);
+        SubqueryPart { exec, rows: self.clone(), scan: scan.clone(), places, readers }
     }
 }
 
@@ -131,49 +137,141 @@ impl SeriesRows {
         self.times.len() * size_of::<i64>() + self.columns.iter().map(Column::byte_size).sum::<usize>()
     }
 
-    /// The rows, ascending, in the columns that a scan reads.
-    fn points(&self, places: &[Option<usize>], descending: bool) -> Points {
-        let column = |place: &Option<usize>| place.and_then(|place| self.columns.get(place));
+    /// How the rows come in ascending time. Rows of equal time keep the order that the answer would have ascending.
+    fn order(&self, descending: bool) -> Order {
         if !descending && self.times.is_sorted() {
-            let columns = places.iter().map(|place| column(place).cloned()).collect();
-            return Points { times: self.times.clone(), columns };
+            return Order::Stored;
+        }
+        if descending && self.times.is_sorted_by(|a, b| a >= b) {
+            return Order::Reversed;
         }
         let mut order: Vec<u32> = (0..self.times.len() as u32).collect();
         if descending {
             order.reverse();
         }
         order.sort_by_key(|row| self.times[*row as usize]);
-        let columns = places.iter().map(|place| column(place).map(|column| rows::take(column, &order))).collect();
-        Points { times: order.iter().map(|row| self.times[*row as usize]).collect(), columns }
+        Order::Sorted(order)
+    }
+}
+
+/// How stored rows come in ascending time.
+enum Order {
+    Stored,
+    Reversed,
+    Sorted(Vec<u32>),
+}
+
+impl Order {
+    fn row(&self, position: usize, count: usize) -> usize {
+        match self {
+            Order::Stored => position,
+            Order::Reversed => count - 1 - position,
+            Order::Sorted(rows) => rows[position] as usize,
+        }
+    }
+}
+
+/// One series on its way into a scan.
+struct Reader {
+    tags: Tags,
+    /// Once it has begun.
+    order: Option<Order>,
+    /// Positions in ascending time.
+    left: Range<usize>,
+}
+
+impl Reader {
+    /// The next rows, ascending, in the columns that a scan reads; the newest come first if `newest_first`. Rows of equal
+    /// time stay together.
+    fn next(
+        &mut self,
+        rows: &SeriesRows,
+        places: &[Option<usize>],
+        descending: bool,
+        newest_first: bool,
+    ) -> Option<Points> {
+        let order = self.order.get_or_insert_with(|| rows.order(descending));
+        if self.left.is_empty() {
+            return None;
+        }
+        let count = rows.times.len();
+        let time = |position: usize| rows.times[order.row(position, count)];
+        let Range { mut start, mut end } = self.left;
+        if newest_first {
+            start = end.saturating_sub(BATCH_ROWS).max(start);
+            while start > self.left.start && time(start - 1) == time(start) {
+                start -= 1;
+            }
+            self.left.end = start;
+        } else {
+            end = (start + BATCH_ROWS).min(end);
+            while end < self.left.end && time(end) == time(end - 1) {
+                end += 1;
+            }
+            self.left.start = end;
+        }
+        let column = |place: &Option<usize>| place.and_then(|place| rows.columns.get(place));
+        let columns = match order {
+            Order::Stored => {
+                let part = |from: &Column| {
+                    let mut part = Column::new(from.values.field_type());
+                    part.extend_from(from, start..end);
+                    part
+                };
+                places.iter().map(|place| column(place).map(part)).collect()
+            }
+            _ => {
+                let chosen: Vec<u32> = (start..end).map(|position| order.row(position, count) as u32).collect();
+                places.iter().map(|place| column(place).map(|column| rows::take(column, &chosen))).collect()
+            }
+        };
+        Some(Points { times: (start..end).map(time).collect(), columns })
     }
 }
 
 /// A scan over an inner statement's answer.
 pub struct SubqueryPart {
     exec: PartExec,
-    /// One a series, until it is asked for.
-    batches: Vec<Option<Points>>,
+    rows: Rc<SubqueryRows>,
+    scan: Arc<ScanPlan>,
+    /// Where the scan's fields are in the answer.
+    places: Vec<Option<usize>>,
+    readers: Vec<Reader>,
+}
+
+/// How far a [`SubqueryPart`] is.
+#[derive(Debug)]
+pub enum SubqueryStep {
+    /// The next output for the merge.
+    Output(PartOutput),
+    /// Some rows were taken in; others should get a turn.
+    Turn,
+    Done,
 }
 
 impl SubqueryPart {
-    /// The next output for the merge; `None` behind the last.
-    pub fn next_output(&mut self) -> Option<PartOutput> {
-        loop {
-            match self.exec.poll() {
-                PartDemand::Points(series) => {
-                    let points = self.batches[series as usize].take();
-                    self.exec.supply(series, points);
-                }
-                PartDemand::Emit(output) => return Some(output),
-                PartDemand::Done => return None,
+    /// Goes on for a batch of rows.
+    pub fn step(&mut self) -> SubqueryStep {
+        match self.exec.poll() {
+            PartDemand::Points(series) => {
+                let reader = &mut self.readers[series as usize];
+                let rows = self.rows.series.get(self.scan.measurement()).and_then(|all| all.get(&reader.tags));
+                let (is_reversed, newest_first) = (self.rows.plan.shape.descending, self.scan.descending());
+                let points = rows.and_then(|rows| reader.next(rows, &self.places, is_reversed, newest_first));
+                self.exec.supply(series, points);
+                SubqueryStep::Turn
             }
+            PartDemand::Emit(output) => SubqueryStep::Output(output),
+            PartDemand::Done => SubqueryStep::Done,
         }
     }
 
-    /// Bytes held, for budgets.
+    /// Bytes held beside the answer, for budgets.
     pub fn bytes_held(&self) -> usize {
-        let column_bytes = |points: &Points| points.columns.iter().flatten().map(Column::byte_size).sum::<usize>();
-        let batches = self.batches.iter().flatten().map(|points| points.times.len() * 8 + column_bytes(points));
-        batches.sum::<usize>() + self.exec.bytes_held()
+        let sorted = |reader: &Reader| match &reader.order {
+            Some(Order::Sorted(rows)) => rows.len() * size_of::<u32>(),
+            _ => 0,
+        };
+        self.readers.iter().map(sorted).sum::<usize>() + self.exec.bytes_held()
     }
 }

@@ -81,6 +81,17 @@ core_metrics! {
     stalls,
     /// The longest of them in nanoseconds.
     stall_ns_max,
+    /// Polls of tasks that somebody waits for: those that took more than a millisecond, and the longest. By the clock on
+    /// the wall: on a busy machine the thread may just not have run.
+    latency_polls_over_1ms,
+    latency_poll_ns_max,
+    /// The same of queries, in CPU time.
+    query_polls_over_1ms,
+    query_poll_ns_max,
+    /// The same of flushes, copies and other background work, in CPU time.
+    background_polls_over_1ms,
+    background_polls_over_4ms,
+    background_poll_ns_max,
     /// Wakes by the supervisor, against lost parks.
     kicks,
     /// Connections accepted.

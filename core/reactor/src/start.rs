@@ -15,7 +15,7 @@
 
 use crate::{
     clock::{Clock, Seed},
-    core_context::{CoreContext, LATENCY, Queues, watch_stalls},
+    core_context::{CoreContext, LATENCY, Queues, TaskClass, watch_stalls},
     core_id::CoreId,
     kernel_probe::KernelProbe,
     kicker::{Heartbeat, TICK, Watch},
@@ -284,7 +284,7 @@ where
                 all_metrics,
                 kernel,
             };
-            let main = watch_stalls("main", metrics, main(context));
+            let main = watch_stalls("main", TaskClass::Latency, metrics, main(context));
             glommio::spawn_local_into(main, queues.latency).expect("made by this executor").await
         }
     };

@@ -105,19 +105,14 @@ async fn merge_lanes<D: Disk>(
     output: &mut CopyOutput<'_, D>,
     turn: &mut WorkTurn,
 ) -> Result<(), MergeError> {
-    loop {
-        let starts: Vec<i64> = lanes.iter().map(|lane| lane.start(sources)).collect();
-        let Some(start) = starts.iter().copied().min() else { break };
-        // The last of equals: the highest rank.
-        let Some(nearest) = starts.iter().rposition(|other| *other == start) else { break };
-        let others = starts.iter().enumerate().filter(|(lane, _)| *lane != nearest).map(|(_, start)| *start);
-        let limit = others.min();
-        let is_tied = |lane: &Lane, at: usize| lane.head.is_none() && starts[at] == start;
-        let undecoded = lanes.iter().enumerate().find(|(at, lane)| is_tied(lane, *at)).map(|(at, _)| at);
-        let lane = &mut lanes[nearest];
-        let source = lane.source;
-        let Some(head) = &mut lane.head else {
-            let is_alone = limit.is_none_or(|limit| limit > sources[source].entries[lane.next].max_time);
+    let mut starts = Vec::with_capacity(lanes.len());
+    while !lanes.is_empty() {
+        starts.clear();
+        starts.extend(lanes.iter().map(|lane| lane.start(sources)));
+        let next = nearest(&starts);
+        let lane = &mut lanes[next.lane];
+        if lane.head.is_none() {
+            let is_alone = next.limit.is_none_or(|limit| limit > sources[lane.source].entries[lane.next].max_time);
             if is_alone {
                 lane.copy_block(sources, output).await?;
                 turn.add(1).await;
@@ -125,45 +120,96 @@ async fn merge_lanes<D: Disk>(
                 lane.decode(sources, output).await?;
                 turn.add(BLOCKS_PER_TURN / MERGES_PER_TURN).await;
             }
-            prepare(sources, &mut lanes, output).await?;
-            continue;
-        };
-        if limit.is_none_or(|limit| limit > start) {
-            let end = match limit {
-                Some(limit) => head.start + head.times[head.start..].partition_point(|time| *time < limit),
-                None => head.times.len(),
-            };
-            give(sources, source, output, head, end).await?;
-        } else if let Some(undecoded) = undecoded {
+        } else if let Some(undecoded) = give_decoded(sources, &mut lanes, &mut starts, output)? {
             lanes[undecoded].decode(sources, output).await?;
+            turn.add(BLOCKS_PER_TURN / MERGES_PER_TURN).await;
         } else {
-            let end = head.start + 1;
-            give(sources, source, output, head, end).await?;
-            for (lane, _) in lanes.iter_mut().zip(&starts).filter(|(_, other)| **other == start) {
-                if let Some(head) = lane.head.as_mut().filter(|head| head.times.get(head.start) == Some(&start)) {
-                    head.start += 1;
-                }
-            }
+            output.write_points().await?;
         }
         prepare(sources, &mut lanes, output).await?;
     }
     Ok(())
 }
 
-async fn give<D: Disk>(
-    sources: &[CopySource<'_, D::File>],
-    source: usize,
-    output: &mut CopyOutput<'_, D>,
-    head: &mut Head,
-    end: usize,
-) -> Result<(), MergeError> {
-    match output.points(&head.times, &head.values, head.start..end) {
-        Ok(()) => {}
-        Err(CopyOutputError::File(error)) => return Err(error.into()),
-        Err(CopyOutputError::Block(entry, what)) => return Err(sources[source].damaged(&entry, what).into()),
+/// The lane whose turn it is: that of the earliest next point, of equals the highest rank.
+struct Nearest {
+    lane: usize,
+    start: i64,
+    /// The earliest next point of the others.
+    limit: Option<i64>,
+}
+
+/// `starts` are the times of the lanes' next points, at least one.
+fn nearest(starts: &[i64]) -> Nearest {
+    let mut found = Nearest { lane: 0, start: starts[0], limit: None };
+    for (lane, start) in starts.iter().enumerate().skip(1) {
+        if *start <= found.start {
+            found = Nearest { lane, start: *start, limit: Some(found.start) };
+        } else if found.limit.is_none_or(|limit| *start < limit) {
+            found.limit = Some(*start);
+        }
     }
-    head.start = end;
-    Ok(output.write_points().await?)
+    found
+}
+
+/// Gives points of decoded blocks in their order until one of the blocks is used up or enough has gathered for a block.
+/// Or until it is the turn of a point that may be in a block that is not decoded: its lane is returned. `starts` are kept
+/// as they are.
+fn give_decoded<D: Disk>(
+    sources: &[CopySource<'_, D::File>],
+    lanes: &mut [Lane],
+    starts: &mut [i64],
+    output: &mut CopyOutput<'_, D>,
+) -> Result<Option<usize>, MergeError> {
+    loop {
+        let Nearest { lane: at, start, limit } = nearest(starts);
+        let is_tied = limit == Some(start);
+        if is_tied {
+            let mut tied = lanes.iter().zip(&*starts).enumerate();
+            if let Some((lane, _)) = tied.find(|(_, (lane, other))| lane.head.is_none() && **other == start) {
+                return Ok(Some(lane));
+            }
+        }
+        let source = lanes[at].source;
+        let Some(head) = &mut lanes[at].head else { return Ok(None) };
+        let end = match limit {
+            Some(limit) if limit > start => head.start + before(&head.times[head.start..], limit),
+            Some(_) => head.start + 1,
+            None => head.times.len(),
+        };
+        match output.points(&head.times, &head.values, head.start..end) {
+            Ok(()) => {}
+            Err(CopyOutputError::File(error)) => return Err(error.into()),
+            Err(CopyOutputError::Block(entry, what)) => return Err(sources[source].damaged(&entry, what).into()),
+        }
+        head.start = end;
+        let mut is_used_up = false;
+        for (lane, other) in lanes.iter_mut().zip(starts.iter_mut()).skip(if is_tied { 0 } else { at }) {
+            let Some(head) = &mut lane.head else { continue };
+            if is_tied && *other == start && head.times.get(head.start) == Some(&start) {
+                head.start += 1;
+            }
+            match head.times.get(head.start) {
+                Some(time) => *other = *time,
+                None => is_used_up = true,
+            }
+            if !is_tied {
+                break;
+            }
+        }
+        if is_used_up || output.has_whole_blocks() {
+            return Ok(None);
+        }
+    }
+}
+
+/// How many of ascending times are before another. Late points mostly lie apart, so the first are looked at one by one.
+fn before(times: &[i64], limit: i64) -> usize {
+    const NEAR: usize = 8;
+    match times.iter().take(NEAR).position(|time| *time >= limit) {
+        Some(count) => count,
+        None => times.partition_point(|time| *time < limit),
+    }
 }
 
 /// Takes what was deleted out of the lanes' next blocks, and lanes without points out of the list.

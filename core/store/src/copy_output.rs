@@ -169,6 +169,11 @@ impl<'a, D: Disk> CopyOutput<'a, D> {
         Ok(())
     }
 
+    /// Whether [`CopyOutput::write_points`] has something to write.
+    pub fn has_whole_blocks(&self) -> bool {
+        self.run.times.len() >= 2 * BLOCK_POINTS_DEFAULT
+    }
+
     /// Writes whole blocks while more than one is there.
     pub async fn write_points(&mut self) -> Result<(), FlushError> {
         let mut start = 0;

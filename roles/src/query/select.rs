@@ -28,8 +28,8 @@ use tidemill_influxql::SelectStatement;
 use tidemill_meta::Meta;
 use tidemill_query::{
     CompileOptions, Compiled, Join, JoinDemand, MeasurementSelector, Merge, MergeDemand, PartOutput, Plan,
-    ResultSeries, ScanPlan, SourceIndex, SourceRequest, SourceSchema, SubqueryPart, SubqueryRows, TagFilter, compile,
-    winner,
+    ResultSeries, ScanPlan, SourceIndex, SourceRequest, SourceSchema, SubqueryPart, SubqueryRows, SubqueryStep,
+    TagFilter, compile, winner,
 };
 use tidemill_reactor::{ChunkConsumer, ChunkConsumerEnd, CoreId, chunk_stream};
 use tidemill_store::{DatabaseId, ShardGroupId};
@@ -187,6 +187,10 @@ impl Joined {
         loop {
             match self.join.poll() {
                 JoinDemand::Rows(series) => return Ok(Some(series)),
+                JoinDemand::Turn => {
+                    account.check(session.core.context().clock.monotonic_ns())?;
+                    self.charge.set(self.join.bytes_held())?;
+                }
                 JoinDemand::Done => {
                     self.legs.clear();
                     return Ok(None);
@@ -312,7 +316,17 @@ impl Scan {
                     let answer = inner.answer(session, account).await?;
                     *part = Some(Box::new(answer.part(&self.plan)));
                 }
-                Ok(part.as_mut().and_then(|part| part.next_output()))
+                let Some(part) = part else { return Ok(None) };
+                loop {
+                    match part.step() {
+                        SubqueryStep::Output(output) => return Ok(Some(output)),
+                        SubqueryStep::Done => return Ok(None),
+                        SubqueryStep::Turn => {
+                            account.check(session.core.context().clock.monotonic_ns())?;
+                            session.core.context().yield_now_if_needed().await;
+                        }
+                    }
+                }
             }
         }
     }

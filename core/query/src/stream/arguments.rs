@@ -1,5 +1,6 @@
 //! The names of these functions, and the rules about their arguments. The texts are upstream's.
 
+use super::holt_winters::SEASON_MAX;
 use crate::QueryError;
 use crate::functions::{check_call, check_field};
 use tidemill_column::FieldType;
@@ -205,6 +206,9 @@ fn check_holt_winters(name: &str, arguments: &[Expr]) -> Result<(), QueryError> 
         _ => return invalid(format!("expected integer argument as second arg in {name}")),
     }
     match arguments.get(2) {
+        Some(Expr::Integer(season)) if *season > SEASON_MAX as i64 => {
+            invalid(format!("third arg to {name} cannot be more than {SEASON_MAX}, got {season}"))
+        }
         Some(Expr::Integer(season)) if *season >= 0 => Ok(()),
         Some(Expr::Integer(season)) => invalid(format!("third arg to {name} cannot be negative, got {season}")),
         _ => invalid(format!("expected integer argument as third arg in {name}")),

@@ -9,6 +9,8 @@ mod arguments;
 mod holt_winters;
 mod integral;
 mod sample;
+mod simplex;
+mod smoothing;
 mod technical;
 mod transform;
 
@@ -53,6 +55,12 @@ pub(crate) type Emitted = Vec<(i64, Value)>;
 pub(crate) trait StreamState {
     /// Takes the next row that has a value.
     fn push(&mut self, time: i64, value: Value, out: &mut Emitted);
+
+    /// Does a piece of the work that is due before [`StreamState::end`], at most some hundred microseconds of it; returns
+    /// whether that was the last. Nothing is pushed after the first call.
+    fn prepare_end(&mut self) -> bool {
+        true
+    }
 
     /// The series has no more rows.
     fn end(&mut self, out: &mut Emitted) {

@@ -8,7 +8,7 @@ use tidemill_influxql::{Statement, parse_statement};
 use tidemill_query::{
     BlockSummary, CompileOptions, Compiled, Join, JoinDemand, MeasurementSelector, Merge, MergeDemand, PartDemand,
     PartExec, Plan, ResultColumn, ResultSeries, ScanPlan, ScanSeries, SelectLimits, SourceIndex, SourceSchema,
-    SubqueryPart, SubqueryRows, compile, winner,
+    SubqueryPart, SubqueryRows, SubqueryStep, compile, winner,
 };
 
 pub const SECOND: i64 = 1_000_000_000;
@@ -181,6 +181,7 @@ impl MemorySource {
                         join.supply(leg, piece);
                     }
                     JoinDemand::Rows(series) => pieces.push(series),
+                    JoinDemand::Turn => {}
                     JoinDemand::Done => return Ok(pieces),
                 }
             }
@@ -192,7 +193,7 @@ impl MemorySource {
                 let mut rows = SubqueryRows::new(inner[index].plan.clone());
                 let pieces = self.pieces(&inner[index].plan, &inner[index].inner, run)?;
                 pieces.iter().for_each(|piece| rows.push(piece));
-                answers.insert(scan as u32, rows.part(plan));
+                answers.insert(scan as u32, std::rc::Rc::new(rows).part(plan));
                 continue;
             }
             for part in 0..run.partitions {
@@ -205,7 +206,13 @@ impl MemorySource {
             match merge.poll().map_err(|error| error.to_string())? {
                 MergeDemand::Part { scan, part } => {
                     let output = match answers.get_mut(&scan) {
-                        Some(answer) if part == 0 => answer.next_output(),
+                        Some(answer) if part == 0 => loop {
+                            match answer.step() {
+                                SubqueryStep::Output(output) => break Some(output),
+                                SubqueryStep::Turn => {}
+                                SubqueryStep::Done => break None,
+                            }
+                        },
                         Some(_) => None,
                         None => parts.get_mut(&(scan, part)).unwrap().next_output(),
                     };
