@@ -2,7 +2,10 @@
 
 use crate::{
     backup::{is_unfinished, snapshot},
-    data::{Budget, Door, Founding, MemoryGauge, StartFailure, Work, bound_allocator, message::Message, run_core},
+    data::{
+        Budget, Door, Founding, MemoryGauge, SeriesCounts, StartFailure, Work, bound_allocator, message::Message,
+        run_core,
+    },
     data_lock::DataLock,
     identity::Identity,
     options::Options,
@@ -58,11 +61,18 @@ fn start(options: Options, identity: Identity, door: Door) -> anyhow::Result<()>
     let gauge = Arc::new(MemoryGauge::new(options.memory_limit_bytes));
     gauge.watch().context("starting the thread that measures memory")?;
     let queries_bytes_max = Budget::queries_bytes_max(options.memory_limit_bytes);
+    let series_max = match door {
+        Door::Http(_) => options.series_per_database_max,
+        // What is brought over was taken in before.
+        Door::Work(_) => 0,
+    };
+    let series_counts = Arc::new(SeriesCounts::new(series_max));
     let founding = Founding {
         options: Arc::new(options),
         door,
         partitions: identity.partitions,
         log_seed: identity.cluster,
+        series_counts,
         query_memory: Arc::new(QueryMemory::new(queries_bytes_max, gauge.clone())),
         gauge,
     };

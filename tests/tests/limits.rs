@@ -428,3 +428,93 @@ fn the_small_disk_can_be_filled_and_freed() {
     disk.free().unwrap();
     std::fs::write(&path, vec![1u8; 1 << 20]).unwrap();
 }
+
+/// A server that lets a database have only so many series.
+fn with_series_max(home: &subject::Home, series_max: u64) -> Server {
+    let config = home.path().join("limits.toml");
+    std::fs::write(&config, format!("[data]\nmax-series-per-database = {series_max}\n")).unwrap();
+    let mut setup = home.setup();
+    setup.arguments = vec!["--config".into(), config.to_string_lossy().into_owned()];
+    subject::start(setup)
+}
+
+fn series_count(client: &mut Client, database: &str) -> u64 {
+    let text = subject::query(client, "SHOW SERIES CARDINALITY", &format!("db={database}")).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    value["results"][0]["series"][0]["values"][0][0].as_u64().unwrap_or(0)
+}
+
+/// 40 series fit exactly, over all partitions and cores; the next one is refused by name, known ones go on, and room
+/// that a drop makes is room.
+#[test]
+fn new_series_beyond_the_limit_are_refused_and_known_ones_go_on() {
+    if subject::skip_for_upstream("its limit needs the in-memory index") {
+        return;
+    }
+    let home = subject::Home::new();
+    let mut server = with_series_max(&home, 40);
+    let mut client = with_database(&server);
+    subject::query(&mut client, "CREATE DATABASE other", "").unwrap();
+    let lines = |hosts: std::ops::Range<u32>, time: u32| -> String {
+        hosts.map(|host| format!("m,host=h{host} v=1 {time}\n")).collect()
+    };
+    for first in (0..40).step_by(10) {
+        subject::write(&mut client, "db=d", &lines(first..first + 10, 1)).unwrap();
+    }
+    assert_eq!(series_count(&mut client, "d"), 40);
+    let refused = |count: u32| {
+        format!("{{\"error\":\"partial write: max-series-per-database limit exceeded: (40) dropped={count}\"}}")
+    };
+    for restart in [false, true] {
+        if restart {
+            subject::stop(server);
+            server = with_series_max(&home, 40);
+            client = subject::client(&server);
+        }
+        let answer = client.write("db=d", lines(30..45, 2).as_bytes()).unwrap();
+        assert_eq!((answer.status, answer.text().trim()), (400, refused(5).as_str()), "restart {restart}");
+        assert_eq!(series_count(&mut client, "d"), 40);
+    }
+    assert_eq!(count(&mut client, "m"), 50, "the known series of a body with new ones are written");
+    subject::write(&mut client, "db=d", &lines(0..40, 3)).unwrap();
+    // The limit is each database's own.
+    subject::write(&mut client, "db=other", &lines(0..40, 1)).unwrap();
+    subject::query(&mut client, "DROP SERIES FROM m WHERE host =~ /^h3/", "db=d").unwrap();
+    assert_eq!(series_count(&mut client, "d"), 29);
+    let answer = client.write("db=d", lines(100..115, 4).as_bytes()).unwrap();
+    assert_eq!((answer.status, answer.text().trim()), (400, refused(4).as_str()));
+    assert_eq!(series_count(&mut client, "d"), 40);
+    subject::stop(server);
+}
+
+/// Many clients that bring the same new series and others at the same time: as many as fit are there, no more.
+#[test]
+fn the_series_limit_holds_for_many_writers_at_once() {
+    if subject::skip_for_upstream("its limit needs the in-memory index") {
+        return;
+    }
+    let home = subject::Home::new();
+    let server = with_series_max(&home, 100);
+    let mut client = with_database(&server);
+    std::thread::scope(|scope| {
+        for writer in 0..4u32 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut client = subject::client(server);
+                for round in 0..60u32 {
+                    let host = |n: u32| {
+                        if n.is_multiple_of(2) { round * 10 + n } else { (writer + 1) * 1000 + round * 10 + n }
+                    };
+                    let body: String = (0..10).map(|n| format!("m,host=h{} v=1 {}\n", host(n), round + 1)).collect();
+                    let status = client.write("db=d", body.as_bytes()).unwrap().status;
+                    assert!([204, 400, 503].contains(&status), "{status}");
+                }
+            });
+        }
+    });
+    assert!(series_count(&mut client, "d") <= 100);
+    let body: String = (0..200).map(|n| format!("m,host=last{n} v=1 1\n")).collect();
+    assert_eq!(client.write("db=d", body.as_bytes()).unwrap().status, 400);
+    assert_eq!(series_count(&mut client, "d"), 100, "what fits is taken");
+    subject::stop(server);
+}

@@ -27,13 +27,29 @@ pub struct Dictionary {
     /// Chunk and unit in it, by id.
     places: ChunkedVec<u32>,
     by_key: IdTable,
+    /// While an index is restored, the hash of each key: a table that grows needs no keys then.
+    hashes: Option<Vec<u64>>,
 }
 
 impl Dictionary {
+    /// The dictionary of an index that is being restored.
+    pub fn restoring() -> Dictionary {
+        Dictionary { hashes: Some(Vec::new()), ..Dictionary::default() }
+    }
+
+    /// The index is restored.
+    pub fn end_restoring(&mut self) {
+        self.hashes = None;
+    }
+
     /// The id of a key.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<SeriesId> {
-        self.by_key.find(hash, |id| self.key_at(id as usize) == key).map(SeriesId)
+        let is_meant = |id: u32| match &self.hashes {
+            Some(hashes) if hashes[id as usize] != hash => false,
+            _ => self.key_at(id as usize) == key,
+        };
+        self.by_key.find(hash, is_meant).map(SeriesId)
     }
 
     /// Gives a key that is not there the next id.
@@ -43,8 +59,15 @@ impl Dictionary {
         let id = self.places.len() as u32;
         let place = self.store(key);
         self.places.push(place);
-        let (chunks, places) = (&self.chunks, &self.places);
-        self.by_key.insert(hash, id, |other| xxh3_64(text_at(chunks, places[other as usize])));
+        if let Some(hashes) = &mut self.hashes {
+            hashes.push(hash);
+        }
+        let (chunks, places, hashes) = (&self.chunks, &self.places, self.hashes.as_deref());
+        let hash_of = |other: u32| match hashes {
+            Some(hashes) => hashes[other as usize],
+            None => xxh3_64(text_at(chunks, places[other as usize])),
+        };
+        self.by_key.insert(hash, id, hash_of);
         SeriesId(id)
     }
 

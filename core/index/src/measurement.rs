@@ -38,15 +38,21 @@ pub(crate) const fn tree_bytes<T>() -> usize {
 }
 
 impl Measurement {
+    /// The index is restored.
+    pub fn end_restoring(&mut self) {
+        self.tags.values_mut().for_each(TagValues::end_restoring);
+    }
+
     /// The series enters the postings.
-    pub fn post(&mut self, dictionary: &Dictionary, key: &[u8], id: u32) {
+    pub fn post(&mut self, dictionary: &Dictionary, key: &[u8], id: u32, is_restoring: bool) {
         self.series.insert(id);
         for (tag, value) in distinct_tags(key) {
             let values = match self.tags.get_mut(tag.as_ref()) {
                 Some(values) => values,
                 None => {
                     self.bytes += tag_bytes(&tag);
-                    self.tags.entry(tag.as_ref().into()).or_default()
+                    let values = if is_restoring { TagValues::restoring() } else { TagValues::default() };
+                    self.tags.entry(tag.as_ref().into()).or_insert(values)
                 }
             };
             self.bytes -= values.byte_size();

@@ -34,6 +34,7 @@ pub struct SeriesIndex {
     born: u64,
     /// Counts the changes of what a file holds as a whole: series that died or came back, fields shown or not.
     version: u64,
+    is_restoring: bool,
 }
 
 /// An index at one moment of the log: how much of it there was. It takes what it holds of the index along.
@@ -92,6 +93,17 @@ impl SeriesIndex {
     /// An empty index that begins with this entry of the log.
     pub fn born_at(born: u64) -> SeriesIndex {
         SeriesIndex { born, ..SeriesIndex::default() }
+    }
+
+    /// As [`SeriesIndex::born_at`], to be filled from a file until [`SeriesIndex::end_restoring`].
+    pub(crate) fn restoring(born: u64) -> SeriesIndex {
+        SeriesIndex { born, dictionary: Dictionary::restoring(), is_restoring: true, ..SeriesIndex::default() }
+    }
+
+    pub(crate) fn end_restoring(&mut self) {
+        self.is_restoring = false;
+        self.dictionary.end_restoring();
+        self.measurements.values_mut().for_each(Measurement::end_restoring);
     }
 
     /// The entry of the log that the index began with: it tells an index from another one of the same database.
@@ -188,6 +200,12 @@ impl SeriesIndex {
     /// As [`SeriesIndex::key`], for an id that may be of a dictionary that was dropped.
     pub fn known_key(&self, id: SeriesId) -> Option<&[u8]> {
         ((id.0 as usize) < self.dictionary.len()).then(|| self.key(id))
+    }
+
+    /// Whether a series with this key has points.
+    #[inline]
+    pub fn contains(&self, hash: u64, key: &[u8]) -> bool {
+        self.find(hash, key).is_some_and(|id| self.is_alive(id))
     }
 
     pub fn is_alive(&self, id: SeriesId) -> bool {
@@ -340,7 +358,7 @@ impl SeriesIndex {
         let known = known_or_new(&mut self.measurements, &mut self.named_bytes, &name);
         self.measurement_count += u64::from(known.is_empty());
         let before = known.heap_bytes();
-        known.post(&self.dictionary, key, id.0);
+        known.post(&self.dictionary, key, id.0, self.is_restoring);
         self.named_bytes = self.named_bytes + known.heap_bytes() - before;
     }
 }

@@ -128,6 +128,12 @@ impl<'a> PartitionBatch<'a> {
         Ok(batch)
     }
 
+    /// The header of an image that is not checked otherwise.
+    pub fn header_of(bytes: &[u8]) -> Option<PartitionHeader> {
+        let mut reader = Reader { rest: bytes.get(MAGIC.len() + 4..)? };
+        PartitionHeader::read(&mut reader).filter(is_sound)
+    }
+
     pub fn header(&self) -> &PartitionHeader {
         &self.header
     }

@@ -361,6 +361,11 @@ impl<D: Disk> Partition<D> {
         figures
     }
 
+    /// Databases that have an index.
+    pub fn databases(&self) -> Vec<DatabaseId> {
+        self.state.borrow().databases.keys().copied().collect()
+    }
+
     /// Bytes of the series indexes.
     pub fn index_bytes(&self) -> usize {
         self.state.borrow().databases.values().map(SeriesIndex::byte_size).sum()

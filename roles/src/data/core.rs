@@ -11,15 +11,16 @@ use crate::{
         metadata::{META_GROUP, MetaMachine},
         question::{Finding, Question},
         scrub::ScrubFigures,
+        series_ledger::{Denial, Place, SeriesLedger},
     },
     options::Options,
     query::{QueryLimits, QueryMemory, scan},
-    replica::{Outcome, Payload, ProposeError, Replicas},
+    replica::{Outcome, Payload, ProposeError, Replicas, Ticket},
 };
 use std::{
     cell::{Cell, Ref, RefCell},
     collections::BTreeMap,
-    future::Future,
+    future::{self, Future},
     path::Path,
     pin::Pin,
     rc::Rc,
@@ -51,6 +52,7 @@ pub struct DataCore {
     pub(crate) replies: Pending<Reply>,
     pub(crate) cache: Rc<ReadCache>,
     pub(crate) held: Rc<Held>,
+    pub(crate) ledger: Rc<SeriesLedger>,
     pub(crate) gauge: Arc<MemoryGauge>,
     pub(crate) query_memory: Arc<QueryMemory>,
     /// Parsers that no request uses now.
@@ -70,8 +72,15 @@ pub struct DataCore {
 /// A snapshot waits so long for the flush of a partition.
 const FLUSH_NS_MAX: u64 = 60_000_000_000;
 
+/// A batch waits so long, so often, for the series of others to be counted: they are once they are in the log.
+const COUNTING_PAUSE: Duration = Duration::from_millis(2);
+const COUNTING_TRIES_MAX: u32 = 500;
+
 /// A batch on its way.
 pub type Proposal = Pin<Box<dyn Future<Output = Result<(), CallError>>>>;
+
+/// An entry on its way.
+type Entering = Pin<Box<dyn Future<Output = Result<Outcome, CallError>>>>;
 
 /// What this core holds of the parts of its budget that are counted here.
 #[derive(Default)]
@@ -106,6 +115,10 @@ impl Held {
         self.rows_measured_bytes.set(bytes);
         self.rows_added_bytes.set(0);
     }
+}
+
+async fn outcome_of(ticket: Result<Ticket, ProposeError>) -> Result<Outcome, CallError> {
+    ticket?.outcome().await.map_err(|unknown| CallError::Unknown(unknown.to_string()))
 }
 
 impl DataCore {
@@ -169,35 +182,65 @@ impl DataCore {
         })
     }
 
-    fn propose_here(
-        &self,
-        group: GroupId,
-        payload: Payload,
-    ) -> impl Future<Output = Result<Outcome, CallError>> + use<> {
-        // Commands pass: a flush is what makes room.
-        let admitted = match &payload {
-            Payload::Batch(image) => self.admit_batch(group, image).map(|()| image.len()),
-            Payload::Command(_) => Ok(0),
+    /// Takes an entry into the log of a partition of this core, at once unless its series have to be counted first.
+    fn propose_here(self: &Rc<Self>, group: GroupId, payload: Payload) -> Entering {
+        let image = match payload {
+            Payload::Batch(image) => image,
+            // Commands pass: a flush is what makes room.
+            Payload::Command(_) => return Box::pin(outcome_of(self.replicas.propose(group, payload))),
         };
-        let ticket = admitted.and_then(|bytes| {
-            let ticket = self.replicas.propose(group, payload)?;
-            self.held.add_rows(bytes);
-            Ok(ticket)
-        });
-        async move { ticket?.outcome().await.map_err(|unknown| CallError::Unknown(unknown.to_string())) }
+        match self.admit_batch(group, &image) {
+            Ok(place) => Box::pin(outcome_of(self.enter(group, image, place))),
+            Err(Denial::Refused(error)) => Box::pin(future::ready(Err(error))),
+            Err(Denial::Counting) => Box::pin(self.clone().propose_counted(group, image)),
+        }
     }
 
-    /// Whether a batch may go into the log of a partition of this core.
-    fn admit_batch(&self, group: GroupId, image: &[u8]) -> Result<(), CallError> {
+    /// Waits until what else is on its way is counted.
+    async fn propose_counted(self: Rc<Self>, group: GroupId, image: Vec<u8>) -> Result<Outcome, CallError> {
+        let _waiting = self.ledger.wait(&image);
+        for _ in 0..COUNTING_TRIES_MAX {
+            self.context.sleep(COUNTING_PAUSE).await;
+            match self.admit_batch(group, &image) {
+                Ok(place) => return outcome_of(self.enter(group, image, place)).await,
+                Err(Denial::Refused(error)) => return Err(error),
+                Err(Denial::Counting) => (),
+            }
+        }
+        Err(ProposeError::Busy("the series of other requests are being counted").into())
+    }
+
+    fn enter(&self, group: GroupId, image: Vec<u8>, place: Place) -> Result<Ticket, ProposeError> {
+        let bytes = image.len();
+        match self.replicas.propose(group, Payload::Batch(image)) {
+            Ok(ticket) => {
+                self.ledger.enter(group.0, place);
+                self.held.add_rows(bytes);
+                Ok(ticket)
+            }
+            Err(error) => {
+                self.ledger.give_back(group.0, place);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether a batch may go into the log of a partition of this core. What it takes is to be given back or entered.
+    fn admit_batch(&self, group: GroupId, image: &[u8]) -> Result<Place, Denial> {
+        let busy = |why| Denial::Refused(ProposeError::Busy(why).into());
         if self.budget.admit(self.held.rows_bytes()) == Admission::Refused {
-            return Err(ProposeError::Busy("the memory budget of rows that are in no file yet is used up").into());
+            return Err(busy("the memory budget of rows that are in no file yet is used up"));
         }
         let queued = self.replicas.queued_bytes();
         // Twice: in the log's buffer, and beside it until it is applied.
         if queued > 0 && queued + 2 * image.len() > self.budget.log_queue_bytes_max {
-            return Err(ProposeError::Busy("too much waits for its commit").into());
+            return Err(busy("too much waits for its commit"));
         }
-        Ok(self.admit_series(group.0, image)?)
+        self.admit_series(group.0, image).map_err(|refusal| Denial::Refused(refusal.into()))?;
+        match self.partitions.get(&group.0) {
+            Some(partition) => self.ledger.admit(group.0, partition, image),
+            None => Ok(Place::default()),
+        }
     }
 
     /// Changes the metadata; returns once every core's copy shows it.
@@ -211,7 +254,10 @@ impl DataCore {
         }
     }
 
-    async fn change_meta_here(&self, command: MetaCommand) -> Result<tidemill_meta::Applied, MetaChangeError> {
+    async fn change_meta_here(
+        self: &Rc<Self>,
+        command: MetaCommand,
+    ) -> Result<tidemill_meta::Applied, MetaChangeError> {
         let machine = self.meta_machine.as_ref().expect("the metadata's core has its machine");
         let outcome = self.propose_here(META_GROUP, Payload::Command(command.encode())).await?;
         let Outcome::Meta(index, applied) = outcome else { unreachable!("the metadata's group gives its own outcome") };
@@ -257,12 +303,13 @@ impl DataCore {
             .keys()
             .map(|id| self.replicas.propose(GroupId(*id), Payload::Command(command.encode())))
             .collect();
-        for (partition, proposal) in self.partitions.values().zip(proposals) {
+        for ((id, partition), proposal) in self.partitions.iter().zip(proposals) {
             let outcome = proposal?.outcome().await.map_err(|unknown| CallError::Unknown(unknown.to_string()))?;
             if let Outcome::Store(Applied::Deleted { database, series }) = outcome {
                 let settled = partition.settle(database, &series).await;
                 settled.map_err(|error| CallError::Unknown(error.to_string()))?;
             }
+            self.ledger.count(*id, partition);
         }
         Ok(())
     }

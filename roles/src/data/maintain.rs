@@ -64,6 +64,8 @@ impl DataCore {
         for (id, partition) in &self.partitions {
             if partition.has_work() {
                 self.work(GroupId(*id), partition.clone()).await;
+                // Series that lost their points have left the index.
+                self.ledger.count(*id, partition);
             }
         }
     }

@@ -17,6 +17,7 @@ mod metadata;
 pub mod question;
 mod scrub;
 mod series_admission;
+mod series_ledger;
 mod start;
 pub mod write;
 
@@ -26,5 +27,6 @@ pub use memory_gauge::{MemoryGauge, bound_allocator};
 pub(crate) use metadata::{META_GROUP, MetaMachine};
 pub use scrub::ScrubOptions;
 pub use series_admission::SeriesRefusal;
+pub use series_ledger::SeriesCounts;
 pub use start::{Door, Founding, StartFailure, Work, run_core};
 pub(crate) use start::{LOG_FOLDER, epochs_in};

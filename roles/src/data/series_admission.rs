@@ -32,9 +32,7 @@ impl DataCore {
             return Ok(());
         };
         let index = partition.index(DatabaseId(batch.header().database));
-        let is_known = |hash, key| {
-            index.as_ref().is_some_and(|index| index.find(hash, key).is_some_and(|series| index.is_alive(series)))
-        };
+        let is_known = |hash, key| index.as_ref().is_some_and(|index| index.contains(hash, key));
         let mut first = None;
         let mut series: Vec<u64> = Vec::new();
         for new in batch.series().filter(|series| !is_known(series.hash, series.key)) {

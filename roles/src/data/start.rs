@@ -13,6 +13,7 @@ use crate::{
         message::Message,
         metadata::{META_GROUP, MetaMachine, SnapshotError},
         scrub::ScrubFigures,
+        series_ledger::{SeriesCounts, SeriesLedger},
     },
     options::Options,
     query::QueryMemory,
@@ -45,6 +46,7 @@ pub struct Founding {
     pub log_seed: u64,
     pub gauge: Arc<MemoryGauge>,
     pub query_memory: Arc<QueryMemory>,
+    pub series_counts: Arc<SeriesCounts>,
 }
 
 /// What the cores do between start and stop.
@@ -118,16 +120,18 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
 
     let file_keys: Rc<Cell<u64>> = Rc::default();
     let held: Rc<Held> = Rc::default();
+    let ledger = Rc::new(SeriesLedger::new(founding.series_counts.clone()));
     let mut partitions = BTreeMap::new();
     let mut machines: BTreeMap<GroupId, Rc<dyn Machine>> = BTreeMap::new();
     for id in (0..founding.partitions).filter(|id| *id as usize % context.cores == context.core.index()) {
         let partition = open_partition(&disk, id, &cache, &file_keys).await?;
         let mut machine = PartitionMachine::new(partition.clone());
-        let (applied, held) = (partition.clone(), held.clone());
+        let (applied, held, counted) = (partition.clone(), held.clone(), ledger.clone());
         let index_bytes = Cell::new(0);
-        machine.on_applied = Box::new(move |_| {
+        machine.on_applied = Box::new(move |entry| {
             let bytes = applied.index_bytes();
             held.index_bytes.set(held.index_bytes.get() + bytes - index_bytes.replace(bytes));
+            counted.follow(id, &applied, entry);
             held.changed.notify();
         });
         machines.insert(GroupId(id), Rc::new(machine));
@@ -138,6 +142,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     }
     let folder = format!("{}/{}", epoch.folder(), context.core.index());
     let (log, terms) = recover(disk.clone(), &folder, log_options(&context, &founding), &machines).await?;
+    partitions.iter().for_each(|(id, partition)| ledger.count(*id, partition));
     let replicas = Replicas::new(log.clone());
     let core = Rc::new(DataCore {
         budget,
@@ -149,6 +154,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         replies: Pending::new(),
         cache,
         held,
+        ledger,
         gauge: founding.gauge.clone(),
         query_memory: founding.query_memory.clone(),
         parsers: RefCell::default(),

@@ -34,7 +34,6 @@ pub struct ImageReader {
     key: Vec<u8>,
 }
 
-#[derive(Default)]
 struct Loading {
     index: SeriesIndex,
     dead: Vec<Range<u32>>,
@@ -131,10 +130,10 @@ impl ImageReader {
     }
 
     fn read_part(&mut self, kind: Kind, database: u32, born: u64, body: &[u8]) -> Option<()> {
-        let loading = self.databases.entry(database).or_default();
+        let loading = self.databases.entry(database).or_insert_with(|| Loading::begin(born));
         if loading.index.born() != born {
             // The database was dropped and begun anew.
-            *loading = Loading { index: SeriesIndex::born_at(born), ..Loading::default() };
+            *loading = Loading::begin(born);
         }
         let mut cursor = Cursor::new(body);
         match kind {
@@ -164,10 +163,7 @@ impl ImageReader {
         self.databases.retain(|database, _| listed.contains_key(database));
         for (database, expected) in listed {
             // An index without series and fields has no frame.
-            let loading = self
-                .databases
-                .entry(database)
-                .or_insert_with(|| Loading { index: SeriesIndex::born_at(expected.0), ..Loading::default() });
+            let loading = self.databases.entry(database).or_insert_with(|| Loading::begin(expected.0));
             let index = &loading.index;
             if (index.born(), index.series_count(), index.field_count()) != expected {
                 return Err(self.damaged("other series and fields than the commit says"));
@@ -219,6 +215,11 @@ fn read_watermarks(index: &mut SeriesIndex, cursor: &mut Cursor<'_>) -> Option<(
 }
 
 impl Loading {
+    fn begin(born: u64) -> Loading {
+        let index = SeriesIndex::restoring(born);
+        Loading { index, dead: Vec::new(), unwritten: Vec::new(), unsettled: Vec::new() }
+    }
+
     fn restored(mut self, database: u32) -> RestoredIndex {
         let mark = self.index.mark();
         let mut unsettled = RoaringBitmap::new();
@@ -254,6 +255,7 @@ impl RestoredIndex {
     /// The index, once all postings are made.
     pub fn finish(mut self) -> SeriesIndex {
         while self.post(u32::MAX) {}
+        self.index.end_restoring();
         self.index.restore_unwritten(self.unwritten.into_iter().flatten().map(FieldId));
         self.index
     }
