@@ -3,8 +3,11 @@
 //! An ext4 image behind a loop device when this process may mount one; else a memory file system of fixed size; else
 //! none, and the scenario is skipped.
 
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// A mounted file system of fixed size; unmounted at the end.
@@ -47,7 +50,6 @@ impl SmallDisk {
 
     /// Takes all space that is left, in a file of its own.
     pub fn fill(&self) -> std::io::Result<()> {
-        use std::io::Write;
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(self.ballast())?;
         let block = vec![0u8; 1 << 20];
         let mut piece = block.len();
@@ -63,9 +65,41 @@ impl SmallDisk {
         Ok(())
     }
 
-    /// Gives the space back.
+    /// Gives the space back, and returns when it can be had: a journal gives out blocks again only when the removal
+    /// is committed, which the system does in its own time.
     pub fn free(&self) -> std::io::Result<()> {
-        std::fs::remove_file(self.ballast())
+        std::fs::remove_file(self.ballast())?;
+        for _ in 0..300 {
+            self.sync()?;
+            if self.takes_a_probe()? {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Err(std::io::Error::other("the space of a removed file did not come back within 30 s"))
+    }
+
+    /// Commits the journal of this file system.
+    fn sync(&self) -> std::io::Result<()> {
+        let folder = std::fs::File::open(&self.mount)?;
+        // SAFETY: the descriptor is open for the length of the call.
+        if unsafe { libc::syncfs(folder.as_raw_fd()) } == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    }
+
+    /// Whether a mebibyte can be written.
+    fn takes_a_probe(&self) -> std::io::Result<bool> {
+        let probe = self.mount.join("probe");
+        let written = std::fs::File::create(&probe).and_then(|mut file| {
+            file.write_all(&vec![1u8; 1 << 20])?;
+            file.sync_all()
+        });
+        std::fs::remove_file(&probe)?;
+        self.sync()?;
+        match written {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn ballast(&self) -> PathBuf {

@@ -118,7 +118,7 @@ fn compile_within(
     let time = own_time.or(outer.and_then(|outer| outer.time));
     let is_inherited = own_time.is_none() && time.is_some();
     if let Some(outer) = outer {
-        outer.hand_down(&mut select)?;
+        outer.hand_down(&mut select, own_time.is_some())?;
     }
     let select = &select;
 
@@ -231,14 +231,15 @@ fn subqueries(
 }
 
 impl Outer<'_> {
-    /// Order and tags are the outer statement's too; empty windows are no rows for it.
-    fn hand_down(&self, inner: &mut SelectStatement) -> Result<(), QueryError> {
+    /// Order and tags are the outer statement's too; empty windows are no rows for it. `is_cut` tells whether the inner
+    /// one has windows of its own.
+    fn hand_down(&self, inner: &mut SelectStatement, is_cut: bool) -> Result<(), QueryError> {
         if inner.order.is_some() && inner.is_ascending() != self.select.is_ascending() {
             let text = "subqueries must be ordered in the same direction as the query itself";
             return Err(QueryError::invalid(text));
         }
         inner.order = self.select.order;
-        if inner.fill == Fill::Null && inner.time_dimension().is_ok_and(|time| time.is_some()) {
+        if inner.fill == Fill::Null && is_cut {
             inner.fill = Fill::None;
         }
         for dimension in &self.select.dimensions {

@@ -251,10 +251,12 @@ impl Join {
 
 /// Orders series as the answer does.
 fn compare(a: &ResultSeries, b: &ResultSeries, descending: bool) -> Ordering {
-    let values =
-        |series: &ResultSeries| -> Vec<String> { series.tags.iter().map(|(_, value)| value.clone()).collect() };
-    let order = a.name.cmp(&b.name).then_with(|| values(a).cmp(&values(b)));
+    let order = a.name.cmp(&b.name).then_with(|| tag_values(a).cmp(tag_values(b)));
     if descending { order.reverse() } else { order }
+}
+
+fn tag_values(series: &ResultSeries) -> impl Iterator<Item = &str> {
+    series.tags.iter().map(|(_, value)| value.as_str())
 }
 
 impl LegState {

@@ -83,16 +83,7 @@ impl Compiled {
             planner.add_call(call)?;
         }
         planner.call_count = planner.calls.len();
-        let mut outputs = Vec::with_capacity(fields.len());
-        for field in &fields {
-            let (expr, expr_type) = planner.expression(&field.expr)?;
-            let field_type = match expr_type {
-                ExprType::Field(field_type) => field_type,
-                ExprType::Tag => FieldType::String,
-                ExprType::Unknown | ExprType::Duration => FieldType::Float,
-            };
-            outputs.push(Output { expr, field_type });
-        }
+        let outputs = planner.outputs(&fields)?;
         let work = planner.work(self);
         let mut columns = planner.columns;
         let shown = shown_columns(&work);
@@ -103,19 +94,7 @@ impl Compiled {
                 Some(condition) => ConditionResolver::new(schema, &mut columns).resolve(condition)?,
             });
         }
-        let shape = Arc::new(Shape {
-            column_names: column_names.into(),
-            outputs,
-            columns: columns.0,
-            dimensions: names.dimensions(&self.select.dimensions),
-            windows: self.windows,
-            time_range: self.time_range,
-            descending: !self.select.is_ascending(),
-            fill: self.select.fill,
-            row_limit: RowLimit::new(self.select.limit, self.select.offset),
-            series_limit: SeriesLimit::new(self.select.slimit, self.select.soffset),
-            work,
-        });
+        let shape = Arc::new(self.shape(&names, column_names, outputs, columns, work));
         let empty = self.time_range.0 > self.time_range.1;
         let scans = schemas.into_iter().zip(conditions).filter(|_| !empty).filter_map(|(schema, (condition, read))| {
             let scan = scan(&shape, schema, condition, &read, &shown)?;
@@ -163,16 +142,25 @@ impl Compiled {
             aggregates: true,
             call_count,
         };
-        let mut outputs = Vec::with_capacity(fields.len());
-        for field in fields {
-            let (expr, expr_type) = planner.expression(&field.expr)?;
-            let field_type = if let ExprType::Field(field_type) = expr_type { field_type } else { FieldType::Float };
-            outputs.push(Output { expr, field_type });
-        }
-        let shape = Shape {
+        let outputs = planner.outputs(fields)?;
+        let work = Work::Raw { leaves: Vec::new() };
+        let shape = self.shape(names, column_names, outputs, Columns::default(), work);
+        Ok(Plan { scans: Vec::new(), shape: Arc::new(shape), legs })
+    }
+
+    /// What all scans of the statement have in common.
+    fn shape(
+        &self,
+        names: &Names,
+        column_names: Vec<String>,
+        outputs: Vec<Output>,
+        columns: Columns,
+        work: Work,
+    ) -> Shape {
+        Shape {
             column_names: column_names.into(),
             outputs,
-            columns: Vec::new(),
+            columns: columns.0,
             dimensions: names.dimensions(&self.select.dimensions),
             windows: self.windows,
             time_range: self.time_range,
@@ -180,9 +168,8 @@ impl Compiled {
             fill: self.select.fill,
             row_limit: RowLimit::new(self.select.limit, self.select.offset),
             series_limit: SeriesLimit::new(self.select.slimit, self.select.soffset),
-            work: Work::Raw { leaves: Vec::new() },
-        };
-        Ok(Plan { scans: Vec::new(), shape: Arc::new(shape), legs })
+            work,
+        }
     }
 
     fn plan_leg(&self, call: &Call, is_one_of_several: bool, schemas: &[SourceSchema]) -> Result<Leg, QueryError> {
@@ -307,6 +294,21 @@ fn plain_references(expr: &Expr) -> usize {
 }
 
 impl Planner<'_> {
+    /// The columns of the answer behind its time.
+    fn outputs(&mut self, fields: &[CompiledField]) -> Result<Vec<Output>, QueryError> {
+        let mut outputs = Vec::with_capacity(fields.len());
+        for field in fields {
+            let (expr, expr_type) = self.expression(&field.expr)?;
+            let field_type = match expr_type {
+                ExprType::Field(field_type) => field_type,
+                ExprType::Tag => FieldType::String,
+                ExprType::Unknown | ExprType::Duration => FieldType::Float,
+            };
+            outputs.push(Output { expr, field_type });
+        }
+        Ok(outputs)
+    }
+
     fn work(&mut self, compiled: &Compiled) -> Work {
         let leaves = std::mem::take(&mut self.leaves);
         if !self.aggregates {

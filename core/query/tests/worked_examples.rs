@@ -483,6 +483,7 @@ fn subqueries() {
         ),
         ("SELECT max(d) FROM (SELECT difference(v) AS d FROM n) WHERE time < 40s", "n max 30:3"),
         ("SELECT v * 2 FROM (SELECT v FROM n) ORDER BY time DESC LIMIT 2", "n v 90:20 60:14"),
+        ("SELECT max(v) FROM (SELECT v FROM n GROUP BY time(0s))", "n max 90:10"),
         ("SELECT sum(x) FROM (SELECT max(v) AS x FROM (SELECT v FROM k WHERE v > 1) GROUP BY host)", "k sum 0:19"),
         (
             "SELECT count(v), host FROM (SELECT v, host FROM k)",

@@ -222,11 +222,7 @@ impl Server {
 
     fn read(&self, name: &str, path: &str, offset: u64) -> io::Result<impl Read + use<>> {
         let url = format!("{}/snapshots/{name}/{path}?offset={offset}", self.url);
-        let mut request = self.agent.get(&url);
-        if let Some(authorization) = &self.authorization {
-            request = request.header("Authorization", authorization);
-        }
-        let answer = request.call().map_err(io::Error::other)?;
+        let answer = self.authorized(self.agent.get(&url)).call().map_err(io::Error::other)?;
         if answer.status() != 200 {
             return Err(io::Error::other(format!("{url}: {}", answer.status())));
         }
@@ -235,11 +231,7 @@ impl Server {
 
     fn drop_snapshot(&self, name: &str) -> anyhow::Result<()> {
         let url = format!("{}/snapshots/{name}", self.url);
-        let mut request = self.agent.delete(&url);
-        if let Some(authorization) = &self.authorization {
-            request = request.header("Authorization", authorization);
-        }
-        let answer = request.call()?;
+        let answer = self.authorized(self.agent.delete(&url)).call()?;
         if answer.status() != 204 {
             bail!("{url}: {}", answer.status());
         }

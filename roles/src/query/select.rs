@@ -100,7 +100,7 @@ enum ScanSource {
         parts: Vec<PartStream>,
     },
     /// The answer of a statement in FROM: one part, once open, and none in the other partitions.
-    Answer { inner: Rc<Inner>, part: Option<Box<SubqueryPart>> },
+    Answer { inner: Rc<Inner>, part: Option<(Box<SubqueryPart>, Charge)> },
 }
 
 /// What comes from a part.
@@ -314,9 +314,12 @@ impl Scan {
             ScanSource::Answer { inner, part } => {
                 if part.is_none() {
                     let answer = inner.answer(session, account).await?;
-                    *part = Some(Box::new(answer.part(&self.plan)));
+                    let opened = Box::new(answer.part(&self.plan));
+                    let mut charge = account.charge();
+                    charge.set(opened.bytes_held())?;
+                    *part = Some((opened, charge));
                 }
-                let Some(part) = part else { return Ok(None) };
+                let Some((part, _)) = part else { return Ok(None) };
                 loop {
                     match part.step() {
                         SubqueryStep::Output(output) => return Ok(Some(output)),

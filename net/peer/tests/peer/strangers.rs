@@ -16,14 +16,20 @@ async fn gets_nowhere(one: &Node, stranger: &Node) {
     stranger.peers.close().await;
 }
 
+/// Two nodes of one cluster that have met.
+async fn befriended(trust: &Trust) -> (Node, Node) {
+    let one = Node::start(trust, 1, options());
+    let friend = Node::start(trust, 2, options());
+    friend.connect(&one);
+    friend.connected(&one).await;
+    (one, friend)
+}
+
 #[test]
 fn another_authority_another_cluster_and_an_expired_certificate_are_refused() {
     run(|| async {
         let trust = Trust::new(CLUSTER);
-        let one = Node::start(&trust, 1, options());
-        let friend = Node::start(&trust, 2, options());
-        friend.connect(&one);
-        friend.connected(&one).await;
+        let (one, friend) = befriended(&trust).await;
 
         // Somebody else's authority, for the same cluster id.
         let other = Trust::new(CLUSTER);
@@ -101,10 +107,7 @@ fn somebody_else_at_a_known_address_is_not_taken_for_the_peer() {
 fn noise_at_the_port_changes_nothing_and_is_not_amplified() {
     run(|| async {
         let trust = Trust::new(CLUSTER);
-        let one = Node::start(&trust, 1, options());
-        let friend = Node::start(&trust, 2, options());
-        friend.connect(&one);
-        friend.connected(&one).await;
+        let (one, friend) = befriended(&trust).await;
         let noise = UdpSocket::bind("127.0.0.1:0").unwrap();
         noise.set_nonblocking(true).unwrap();
         let (mut sent, mut received, mut answers) = (0, 0, vec![0; 1 << 16]);
