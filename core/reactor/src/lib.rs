@@ -20,6 +20,7 @@ mod kicker;
 mod listener;
 mod mail;
 mod metrics;
+mod open_files;
 mod options;
 mod pending;
 mod primer;

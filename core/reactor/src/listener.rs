@@ -13,10 +13,14 @@ use std::{
     net::SocketAddr,
     os::fd::{FromRawFd, IntoRawFd},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 /// Connections that wait for `accept` per core; the kernel cuts it to net.core.somaxconn.
 const BACKLOG: i32 = 1_024;
+/// How often, and how long after each other, a port that is taken is asked for.
+const PORT_LOOKS: u32 = 30;
+const PORT_LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 /// The sockets of one address until the cores take them. Made before the cores start, so that an address in use is an
 /// error of the start.
@@ -28,15 +32,10 @@ pub struct Listeners {
 
 impl Listeners {
     /// Binds one socket per core; port 0 takes a free one. `AddrInUse` also when another server of this user, which would
-    /// share the port, listens there.
+    /// share the port, listens there; it waits up to 3 s for the port to become free.
     pub fn bind(addr: SocketAddr, cores: usize) -> io::Result<Listeners> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("listen on {addr}: {error}"));
-        let first = socket(addr).and_then(|socket| {
-            socket.bind(&addr.into())?;
-            socket.set_reuse_port(true)?;
-            Ok(socket)
-        });
-        let first = first.map_err(named)?;
+        let first = bind_first(addr).map_err(named)?;
         let addr =
             first.local_addr().map_err(named)?.as_socket().ok_or_else(|| io::Error::other("not an IP socket"))?;
         let mut sockets = vec![first];
@@ -67,6 +66,24 @@ impl Listeners {
         // SAFETY: the descriptor of a bound, listening socket is handed over whole.
         let listener = unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) };
         Ok(CoreListener { listener, metrics: metrics.clone() })
+    }
+}
+
+/// The socket that finds out whether the port is free. A port that is taken is asked for again for a while: the kernel
+/// takes down the rings of a process that was killed after the process is gone, and they hold its sockets until then.
+fn bind_first(addr: SocketAddr) -> io::Result<Socket> {
+    let mut looks = 0;
+    loop {
+        let bound = socket(addr).and_then(|socket| {
+            socket.bind(&addr.into())?;
+            socket.set_reuse_port(true)?;
+            Ok(socket)
+        });
+        match bound {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && looks < PORT_LOOKS => looks += 1,
+            done => return done,
+        }
+        std::thread::sleep(PORT_LOOK_PERIOD);
     }
 }
 

@@ -75,6 +75,8 @@ core_metrics! {
     disk_write_bytes,
     /// Durable writes and syncs.
     disk_syncs,
+    /// Data files that were opened again because they had given up their descriptor.
+    files_reopened,
     /// Buffers that came back out of the pool instead of being made.
     buffers_reused,
     /// Polls of a task that held the core for longer than the limit.

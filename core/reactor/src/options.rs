@@ -31,6 +31,9 @@ pub struct ReactorOptions {
     /// Go on with buffered I/O where the data folder's filesystem has no direct I/O. Still durable (fdatasync), but
     /// through the page cache: slower, and its memory is not counted in any budget.
     pub allow_buffered: bool,
+    /// Data files that hold a descriptor at a time, per core; the others are opened again when they are read. None: half
+    /// of what the process may have, shared by the cores.
+    pub open_files_max: Option<usize>,
     /// After a stop is requested, how long the cores may take before `run` gives them up.
     pub stop_grace: Duration,
     pub(crate) guards: Guards,
@@ -62,6 +65,7 @@ impl ReactorOptions {
             mail_capacity: MAIL_CAPACITY,
             spin_before_park: Duration::ZERO,
             allow_buffered: false,
+            open_files_max: None,
             stop_grace: STOP_GRACE,
             guards: Guards {
                 kicker: true,

@@ -10,6 +10,7 @@ use crate::{
     disk_buf::BufPool,
     disk_file::{FileHandle, RingFile},
     metrics::CoreMetrics,
+    open_files::{OpenFiles, Seat},
     side_ring::SideRing,
 };
 use glommio::{GlommioError, io::OpenOptions};
@@ -29,6 +30,7 @@ pub(crate) const OWN_NAME_PREFIX: &str = ".tidemill-";
 pub(crate) struct DiskInner {
     pub(crate) ring: SideRing,
     pub(crate) pool: Rc<BufPool>,
+    pub(crate) files: OpenFiles,
     pub(crate) dsync: bool,
     pub(crate) metrics: Arc<CoreMetrics>,
     root: Rc<OwnedFd>,
@@ -46,6 +48,8 @@ pub(crate) struct DiskSettings {
     pub(crate) direct: bool,
     pub(crate) dsync: bool,
     pub(crate) pool_bytes_max: usize,
+    /// Data files that hold a descriptor at a time.
+    pub(crate) open_files_max: usize,
 }
 
 impl RingDisk {
@@ -55,6 +59,7 @@ impl RingDisk {
         Ok(RingDisk(Rc::new(DiskInner {
             ring,
             pool: BufPool::new(settings.pool_bytes_max, metrics.clone()),
+            files: OpenFiles::new(settings.open_files_max),
             dsync: settings.dsync,
             metrics,
             root: Rc::new(root.into()),
@@ -69,24 +74,6 @@ impl RingDisk {
         self.0.direct
     }
 
-    async fn open_with(&self, path: &str, purpose: Purpose, flags: i32, operation: &str) -> io::Result<RingFile> {
-        let name = file_name(path, operation)?;
-        let direct = if self.0.direct { libc::O_DIRECT } else { 0 };
-        let fd = self.0.ring.open_at(&self.0.root, name, libc::O_RDWR | direct | flags).await;
-        let fd = fd.map_err(|error| explain(operation, &path, None, error))?;
-        let handle = match purpose {
-            Purpose::Data if self.0.direct => {
-                // The executor opens by path and looks at the path again after that, with a panic if it is gone. The open
-                // descriptor's own name cannot go away under it.
-                let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
-                let file = OpenOptions::new().read(true).write(true).dma_open(link).await;
-                FileHandle::Executor(Rc::new(file.map_err(|error| explain(operation, &path, None, error))?))
-            }
-            Purpose::Data | Purpose::Log => FileHandle::Side(Rc::new(fd)),
-        };
-        Ok(RingFile::new(self.0.clone(), handle, path))
-    }
-
     async fn folder(&self, path: &str) -> io::Result<Rc<OwnedFd>> {
         if path.is_empty() {
             return Ok(self.0.root.clone());
@@ -94,6 +81,42 @@ impl RingDisk {
         let name = file_name(path, "open the folder")?;
         let fd = self.0.ring.open_at(&self.0.root, name, libc::O_RDONLY | libc::O_DIRECTORY).await;
         fd.map(Rc::new).map_err(|error| explain("open the folder", &path, None, error))
+    }
+}
+
+impl DiskInner {
+    async fn open_with(&self, path: &str, purpose: Purpose, flags: i32, operation: &str) -> io::Result<FileHandle> {
+        let name = file_name(path, operation)?;
+        let direct = if self.direct { libc::O_DIRECT } else { 0 };
+        let fd = self.ring.open_at(&self.root, name, libc::O_RDWR | direct | flags).await;
+        let fd = fd.map_err(|error| explain(operation, &path, None, error))?;
+        Ok(match purpose {
+            Purpose::Data if self.direct => {
+                // The executor opens by path and looks at the path again after that, with a panic if it is gone. The open
+                // descriptor's own name cannot go away under it.
+                let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+                let file = OpenOptions::new().read(true).write(true).dma_open(link).await;
+                FileHandle::Executor(Rc::new(file.map_err(|error| explain(operation, &path, None, error))?))
+            }
+            Purpose::Data | Purpose::Log => FileHandle::Side(Rc::new(fd)),
+        })
+    }
+
+    /// Gives a file that lost its descriptor another one.
+    pub(crate) async fn reopen(&self, seat: &Rc<Seat>) -> io::Result<FileHandle> {
+        let handle = self.open_with(&seat.path, Purpose::Data, 0, "open again").await?;
+        self.metrics.files_reopened.add(1);
+        Ok(self.files.give(seat, handle))
+    }
+
+    /// Before a name goes: who has that file open keeps it.
+    async fn keep_open(&self, path: &str) -> io::Result<()> {
+        for seat in self.files.keep(path) {
+            if seat.handle().is_none() {
+                self.reopen(&seat).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -146,20 +169,28 @@ impl Disk for RingDisk {
     type File = RingFile;
 
     async fn open(&self, path: &str, purpose: Purpose) -> io::Result<RingFile> {
-        self.open_with(path, purpose, 0, "open").await
+        let handle = self.0.open_with(path, purpose, 0, "open").await?;
+        Ok(match purpose {
+            Purpose::Data => RingFile::of_name(self.0.clone(), handle, path),
+            Purpose::Log => RingFile::kept(self.0.clone(), handle, path),
+        })
     }
 
     async fn create(&self, path: &str, purpose: Purpose) -> io::Result<RingFile> {
-        self.open_with(path, purpose, libc::O_CREAT | libc::O_EXCL, "create").await
+        let handle = self.0.open_with(path, purpose, libc::O_CREAT | libc::O_EXCL, "create").await?;
+        Ok(RingFile::kept(self.0.clone(), handle, path))
     }
 
     async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let names = (file_name(from, "rename")?, file_name(to, "rename to")?);
+        self.0.keep_open(from).await?;
+        self.0.keep_open(to).await?;
         let renamed = self.0.ring.rename(&self.0.root, names.0, names.1).await;
         renamed.map_err(|error| explain("rename", &format!("{from} to {to}"), None, error))
     }
 
     async fn remove(&self, path: &str) -> io::Result<()> {
+        self.0.keep_open(path).await?;
         let removed = self.0.ring.unlink(&self.0.root, file_name(path, "remove")?).await;
         removed.map_err(|error| explain("remove", path, None, error))
     }
@@ -213,13 +244,15 @@ impl Disk for RingDisk {
     }
 
     async fn publish(&self, file: RingFile, from: &str, to: &str) -> io::Result<()> {
-        file.usable()?;
         let names = (file_name(from, "publish")?, file_name(to, "publish as")?);
+        let handle = file.kept_handle().await?;
+        self.0.keep_open(to).await?;
         let target = self.folder(folder_of(to)).await?;
         let source = if folder_of(from) == folder_of(to) { None } else { Some(self.folder(folder_of(from)).await?) };
-        let published = self.0.ring.publish(file.handle(), &self.0.root, names, (target, source)).await;
+        let published = self.0.ring.publish(&handle, &self.0.root, names, (target, source)).await;
         file.poisoned_by(published.map_err(|error| explain("publish", &format!("{from} as {to}"), None, error)))?;
         self.0.metrics.disk_syncs.add(2);
+        drop(handle);
         tidemill_disk::DiskFile::close(file).await
     }
 }

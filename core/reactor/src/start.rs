@@ -45,6 +45,9 @@ use std::{
 };
 use tidemill_disk::{AlignedBuf, BLOCK_BYTES};
 
+/// Data files with a descriptor per core: fewer would open files all the time, more cost kernel memory for nothing.
+const OPEN_FILES_MIN: u64 = 16;
+const OPEN_FILES_MAX: u64 = 1 << 16;
 /// Depth of the executor's rings.
 const RING_DEPTH: usize = 256;
 
@@ -65,6 +68,10 @@ where
         .map_err(|source| StartError::DataFolder { path: options.data_dir.clone(), source })?;
     let _lock = lock_data_dir(&options.data_dir)?;
     let kernel = Arc::new(probe_data_dir(&options, kernel)?);
+    let descriptors = syscall::raise_descriptors_max().map_err(system("ask how many files may be open"))?;
+    // Half for data files; connections, logs and what is being written have the rest.
+    let share = (descriptors / 2 / options.cores as u64).clamp(OPEN_FILES_MIN, OPEN_FILES_MAX) as usize;
+    let open_files_max = options.open_files_max.unwrap_or(share);
 
     let event = syscall::event_fd().map_err(system("make the supervisor's event"))?;
     let stop = Arc::new(StopFlag::new(event));
@@ -83,6 +90,7 @@ where
             stop: stop.clone(),
             heartbeat: heartbeats[index].clone(),
             all_metrics: all_metrics.clone(),
+            open_files_max,
         };
         let (main, tell_ended, tell_stop) = (main.clone(), ended.clone(), stop.clone());
         let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
@@ -195,6 +203,7 @@ struct CoreSeat<M: Send + 'static> {
     stop: Arc<StopFlag>,
     heartbeat: Arc<Heartbeat>,
     all_metrics: Arc<[Arc<CoreMetrics>]>,
+    open_files_max: usize,
 }
 
 fn run_core<M, F, Fut>(seat: CoreSeat<M>, main: F) -> Result<(), StartError>
@@ -236,7 +245,7 @@ where
     F: Fn(CoreContext<M>) -> Fut + 'static,
     Fut: Future<Output = Result<(), CoreError>> + 'static,
 {
-    let CoreSeat { core, options, ends, kernel, stop, heartbeat, all_metrics, .. } = seat;
+    let CoreSeat { core, options, ends, kernel, stop, heartbeat, all_metrics, open_files_max, .. } = seat;
     let failed = |source: io::Error| StartError::Core { core, source };
     let metrics = all_metrics[core.index()].clone();
     let shutdown = Shutdown::new(stop);
@@ -264,6 +273,7 @@ where
         direct: kernel.direct_io,
         dsync: options.dsync,
         pool_bytes_max: options.io_memory_bytes / 2,
+        open_files_max,
     };
     let disk = RingDisk::new(ring.clone(), settings, metrics.clone()).map_err(failed)?;
     let mail = Mail::connect(core, ends, options.mail_capacity, queues.latency, &shutdown, metrics.clone()).await;

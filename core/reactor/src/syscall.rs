@@ -192,6 +192,19 @@ pub(crate) fn locked_memory_max() -> io::Result<u64> {
     }
 }
 
+/// Descriptors that the process may have, after its soft limit was raised to the hard one.
+pub(crate) fn raise_descriptors_max() -> io::Result<u64> {
+    // SAFETY: the kernel reads and writes one rlimit record.
+    unsafe {
+        let mut limit: libc::rlimit = mem::zeroed();
+        check(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit))?;
+        let soft = limit.rlim_cur;
+        limit.rlim_cur = limit.rlim_max;
+        // Without the right to raise it, what there is must do.
+        Ok(if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0 { limit.rlim_max } else { soft })
+    }
+}
+
 /// Release string of the running kernel.
 pub(crate) fn kernel_release() -> String {
     // SAFETY: uname fills nul-terminated strings.

@@ -174,3 +174,62 @@ fn paths_cannot_leave_the_folder() {
     )
     .unwrap();
 }
+
+#[test]
+fn more_files_are_open_than_there_are_descriptors() {
+    const FILES: usize = 60;
+    fn descriptors_of_data() -> usize {
+        let links = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let paths = links.filter_map(|link| std::fs::read_link(link.path()).ok());
+        paths.filter(|path| path.to_string_lossy().contains("/many-")).count()
+    }
+    let limit = |options: &mut ReactorOptions| options.open_files_max = Some(5);
+    on_one_core(limit, |context| async move {
+        let disk = &context.disk;
+        let mut files = Vec::new();
+        for number in 0..FILES {
+            let name = format!("many-{number}");
+            let file = disk.create(&name, Purpose::Data).await?;
+            let mut buf = file.alloc(BLOCK_BYTES);
+            buf.as_mut().fill(number as u8);
+            file.write_at(buf, 0).await?;
+            disk.publish(file, &name, &format!("many-{number}.done")).await?;
+            files.push(disk.open(&format!("many-{number}.done"), Purpose::Data).await?);
+        }
+        // Descriptors are closed by the executor a little later.
+        for _ in 0..1000 {
+            if descriptors_of_data() <= 5 {
+                break;
+            }
+            glommio::timer::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        assert!(descriptors_of_data() <= 5, "{} descriptors", descriptors_of_data());
+        // Those whose names go, and one whose name becomes another file's, stay what they were.
+        for number in 0..10 {
+            disk.remove(&format!("many-{number}.done")).await?;
+        }
+        disk.rename("many-11.done", "many-10.done").await?;
+        for step in 0..3 * FILES {
+            let number = step * 7 % FILES;
+            let read = files[number].read_at(0, BLOCK_BYTES).await?;
+            assert_eq!(read.as_ref(), vec![number as u8; BLOCK_BYTES], "file {number}");
+            assert_eq!(files[number].len().await?, BLOCK_BYTES as u64);
+        }
+        assert!(context.metrics.files_reopened.value() > 0);
+        // A file that was opened by its name and is written then keeps the descriptor that would tell of a failure.
+        let written = &files[20];
+        let mut buf = written.alloc(BLOCK_BYTES);
+        buf.as_mut().fill(200);
+        written.write_at(buf, 0).await?;
+        for file in &files {
+            file.read_at(0, BLOCK_BYTES).await?;
+        }
+        written.sync_data().await?;
+        assert_eq!(written.read_at(0, BLOCK_BYTES).await?.as_ref(), vec![200; BLOCK_BYTES]);
+        for file in files {
+            file.close().await?;
+        }
+        Ok(())
+    })
+    .unwrap();
+}
