@@ -30,8 +30,16 @@ pub enum IdentityError {
     Damaged { path: String },
     #[error("{path} holds data but no identity: it is not a data folder of this program, or its identity was removed")]
     Stranger { path: String },
+    #[error("{path} holds data of InfluxDB; name another folder, into which `tidemill inspect import` brings them")]
+    Upstreams { path: String },
     #[error("{path} was made with {found} partitions; `data.partitions` cannot change it to {asked}")]
     Partitions { path: String, found: u32, asked: u32 },
+}
+
+/// Whether a folder is the data folder of upstream's server: each of its databases has a series file.
+fn holds_upstreams_data(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.path().join("_series").is_dir())
 }
 
 impl Identity {
@@ -50,6 +58,9 @@ impl Identity {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if holds_upstreams_data(folder) {
+                    return Err(IdentityError::Upstreams { path });
+                }
                 if ["log", "partitions", "meta"].iter().any(|name| folder.join(name).exists()) {
                     return Err(IdentityError::Stranger { path });
                 }

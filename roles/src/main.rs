@@ -32,6 +32,8 @@ enum Role {
     Ctl(Ctl),
     /// Copy a snapshot of a running server into a folder; what is there already, by hash, is not copied again
     Backup(BackupArguments),
+    /// Print the configuration that a server started like this would have
+    Config(Server),
     /// Make a data folder of a backup; every file is checked on its way
     Restore(RestoreArguments),
 }
@@ -101,17 +103,29 @@ fn main() -> ExitCode {
         }
         Some(Role::Backup(arguments)) => return ended(run_backup(arguments)),
         Some(Role::Restore(arguments)) => return ended(run_restore(arguments)),
+        Some(Role::Config(server)) => {
+            return ended(Options::read(&server.into()).map(|options| print!("{}", options.effective_text())));
+        }
         None => server,
     };
-    start_logging("info");
-    let line = CommandLine {
-        data_dir: server.data,
-        http_addr: server.http,
-        cores: server.cores,
-        memory_limit: server.memory_limit,
-        config: server.config,
+    let options = match Options::read(&server.into()) {
+        Ok(options) => options,
+        Err(error) => return ended(Err(error)),
     };
-    ended(Options::read(&line).and_then(tidemill::standalone::run))
+    start_logging(&options.log_level);
+    ended(tidemill::standalone::run(options))
+}
+
+impl From<Server> for CommandLine {
+    fn from(server: Server) -> CommandLine {
+        CommandLine {
+            data_dir: server.data,
+            http_addr: server.http,
+            cores: server.cores,
+            memory_limit: server.memory_limit,
+            config: server.config,
+        }
+    }
 }
 
 fn ended(result: anyhow::Result<()>) -> ExitCode {

@@ -1,11 +1,18 @@
-//! What an operator may set: command line over file over defaults.
+//! What an operator may set: command line over environment over file over defaults.
 //!
 //! Every key works or is refused by name; there is none that is read and ignored.
+
+mod effective;
+mod environment;
+mod upstream;
+
+pub use effective::Section;
 
 use crate::{
     access::AccessOptions,
     data::{Budget, ScrubOptions},
-    query::QueryLimits,
+    https::{HttpsOptions, TlsVersion},
+    query::{QueryLimits, continuous::ContinuousOptions},
 };
 use anyhow::{Context, bail};
 use serde::Deserialize;
@@ -14,6 +21,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use tidemill_http::AccessLogOptions;
 use tidemill_log::{Durability, LogOptions};
 use tidemill_store::{Command as StoreCommand, Floats};
 
@@ -39,11 +47,20 @@ pub struct Options {
     pub scrub: ScrubOptions,
     pub log: LogOptions,
     pub http: tidemill_http::Options,
+    pub access_log: AccessLogOptions,
+    pub https: HttpsOptions,
     pub access: AccessOptions,
     pub query: QueryLimits,
-    /// How often shard groups are looked at that may be too old; `None`: never.
-    pub retention_check_interval: Option<Duration>,
+    pub retention_is_enabled: bool,
+    /// How often shard groups are looked at that may be too old.
+    pub retention_check_interval: Duration,
+    pub continuous: ContinuousOptions,
+    /// What is logged unless `TIDEMILL_LOG` says it.
+    pub log_level: String,
 }
+
+/// Stands for a secret wherever options are shown.
+pub(crate) const SECRET_SHOWN: &str = "[REDACTED]";
 
 /// What the command line said.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +84,33 @@ struct File {
     meta: MetaSection,
     coordinator: CoordinatorSection,
     retention: RetentionSection,
+    // The one section that upstream writes with an underscore.
+    #[serde(rename = "continuous_queries")]
+    continuous_queries: ContinuousSection,
+    logging: LoggingSection,
+    tls: TlsSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct LoggingSection {
+    level: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct TlsSection {
+    min_version: Option<String>,
+    max_version: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct ContinuousSection {
+    enabled: Option<bool>,
+    log_enabled: Option<bool>,
+    query_stats_enabled: Option<bool>,
+    run_interval: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -89,6 +133,7 @@ struct DataSection {
     scrub_interval: Option<String>,
     l1_files_per_l2: Option<usize>,
     l2_file_size: Option<Size>,
+    query_log_enabled: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -111,6 +156,14 @@ struct HttpSection {
     shared_secret: Option<String>,
     ping_auth_enabled: Option<bool>,
     pprof_auth_enabled: Option<bool>,
+    pprof_enabled: Option<bool>,
+    https_enabled: Option<bool>,
+    https_certificate: Option<PathBuf>,
+    https_private_key: Option<PathBuf>,
+    log_enabled: Option<bool>,
+    suppress_write_log: Option<bool>,
+    access_log_path: Option<PathBuf>,
+    access_log_status_filters: Option<Vec<String>>,
     headers: Option<std::collections::BTreeMap<String, String>>,
 }
 
@@ -125,6 +178,7 @@ struct MetaSection {
 struct CoordinatorSection {
     max_concurrent_queries: Option<u64>,
     query_timeout: Option<String>,
+    log_queries_after: Option<String>,
     max_select_point: Option<u64>,
     max_select_series: Option<u64>,
     max_select_buckets: Option<u64>,
@@ -184,10 +238,25 @@ const MEMORY_PART: u64 = 2;
 impl Options {
     /// The options that hold, or which one is wrong.
     pub fn read(line: &CommandLine) -> anyhow::Result<Options> {
-        let file = match &line.config {
-            Some(path) => read_file(path)?,
-            None => File::default(),
-        };
+        Options::read_with(line, &|name| std::env::var(name).ok())
+    }
+
+    fn read_with(line: &CommandLine, variable: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Options> {
+        let named = ["TIDEMILL_CONFIG_PATH", "INFLUXDB_CONFIG_PATH"].into_iter().find_map(variable).map(PathBuf::from);
+        let path = line.config.clone().or(named.filter(|path| !path.as_os_str().is_empty()));
+        let mut table = path.as_deref().map_or_else(|| Ok(toml::Table::new()), read_file)?;
+        // Only to have all keys: no value of these is looked at.
+        let mut defaults = Options::of(&CommandLine { cores: Some(1), ..CommandLine::default() }, &File::default())?;
+        defaults.partitions = Some(1);
+        environment::put_in(&mut table, &defaults.effective(), variable)?;
+        let told =
+            || path.as_ref().map_or("environment".to_owned(), |path| format!("configuration file {}", path.display()));
+        upstream::take_out(&mut table).with_context(told)?;
+        let file: File = table.try_into().with_context(told)?;
+        Options::of(line, &file)
+    }
+
+    fn of(line: &CommandLine, file: &File) -> anyhow::Result<Options> {
         let cores = match line.cores.or(file.cores) {
             Some(0) => bail!("--cores must be at least 1"),
             Some(cores) => cores,
@@ -238,9 +307,21 @@ impl Options {
             scrub: scrub_options(&file.data)?,
             log: log_options(&file.log)?,
             http: http_options(&file.http)?,
+            access_log: access_log_options(&file.http)?,
+            https: https_options(&file.http, &file.tls)?,
             access: access_options(&file.http)?,
-            query: query_limits(&file.coordinator, &file.meta, memory_limit_bytes)?,
+            query: QueryLimits {
+                logs_queries: file.data.query_log_enabled.unwrap_or(false),
+                ..query_limits(&file.coordinator, &file.meta, memory_limit_bytes)?
+            },
+            retention_is_enabled: file.retention.enabled.unwrap_or(true),
             retention_check_interval: retention_check_interval(&file.retention)?,
+            continuous: continuous_options(&file.continuous_queries)?,
+            log_level: match file.logging.level.as_deref() {
+                None => "info".to_owned(),
+                Some(level @ ("debug" | "info" | "warn" | "error")) => level.to_owned(),
+                Some(other) => bail!("logging.level \"{other}\" must be debug, info, warn or error"),
+            },
         })
     }
 }
@@ -252,9 +333,11 @@ impl Options {
     }
 }
 
-fn read_file(path: &Path) -> anyhow::Result<File> {
+fn read_file(path: &Path) -> anyhow::Result<toml::Table> {
     let text = std::fs::read_to_string(path).with_context(|| format!("configuration file {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("configuration file {}", path.display()))
+    // Some editors put a byte order mark in front.
+    let text = text.trim_start_matches('\u{feff}');
+    text.parse().with_context(|| format!("configuration file {}", path.display()))
 }
 
 fn scrub_options(section: &DataSection) -> anyhow::Result<ScrubOptions> {
@@ -294,6 +377,7 @@ fn http_options(section: &HttpSection) -> anyhow::Result<tidemill_http::Options>
     options.row_count_max = section.max_row_limit.unwrap_or(options.row_count_max);
     options.ping_auth = section.ping_auth_enabled.unwrap_or(false);
     options.debug_auth = section.pprof_auth_enabled.unwrap_or(false);
+    options.serves_debug = section.pprof_enabled.unwrap_or(true);
     if let Some(realm) = &section.realm {
         options.realm.clone_from(realm);
     }
@@ -301,6 +385,42 @@ fn http_options(section: &HttpSection) -> anyhow::Result<tidemill_http::Options>
         options.headers = headers.clone().into_iter().collect();
     }
     Ok(options)
+}
+
+fn https_options(section: &HttpSection, tls: &TlsSection) -> anyhow::Result<HttpsOptions> {
+    let version = |text: &Option<String>, key: &str| -> anyhow::Result<Option<TlsVersion>> {
+        match text.as_deref() {
+            None | Some("") => Ok(None),
+            Some("tls1.2" | "1.2") => Ok(Some(TlsVersion::Tls12)),
+            Some("tls1.3" | "1.3") => Ok(Some(TlsVersion::Tls13)),
+            Some(other) => bail!("{key}: unknown TLS version: {other} (there are tls1.2 and tls1.3)"),
+        }
+    };
+    let options = HttpsOptions {
+        is_enabled: section.https_enabled.unwrap_or(false),
+        certificate: section.https_certificate.clone().unwrap_or_else(|| HTTPS_CERTIFICATE_DEFAULT.into()),
+        private_key: section.https_private_key.clone().unwrap_or_default(),
+        version_min: version(&tls.min_version, "tls.min-version")?.unwrap_or(TlsVersion::Tls12),
+        version_max: version(&tls.max_version, "tls.max-version")?.unwrap_or(TlsVersion::Tls13),
+    };
+    if options.version_min > options.version_max {
+        bail!("tls.min-version is above tls.max-version");
+    }
+    Ok(options)
+}
+
+/// As upstream's.
+const HTTPS_CERTIFICATE_DEFAULT: &str = "/etc/ssl/influxdb.pem";
+
+fn access_log_options(section: &HttpSection) -> anyhow::Result<AccessLogOptions> {
+    let filters = section.access_log_status_filters.iter().flatten().map(|filter| filter.parse());
+    Ok(AccessLogOptions {
+        // Upstream's is on: there a line costs little beside its request.
+        is_enabled: section.log_enabled.unwrap_or(false),
+        leaves_out_writes: section.suppress_write_log.unwrap_or(false),
+        path: section.access_log_path.clone().unwrap_or_default(),
+        filters: filters.collect::<Result<_, _>>().context("http.access-log-status-filters")?,
+    })
 }
 
 /// # Errors
@@ -320,7 +440,7 @@ fn access_options(section: &HttpSection) -> anyhow::Result<AccessOptions> {
 /// As upstream's.
 const RETENTION_CHECK_INTERVAL_DEFAULT: Duration = Duration::from_secs(30 * 60);
 
-fn retention_check_interval(section: &RetentionSection) -> anyhow::Result<Option<Duration>> {
+fn retention_check_interval(section: &RetentionSection) -> anyhow::Result<Duration> {
     let interval = match &section.check_interval {
         None => RETENTION_CHECK_INTERVAL_DEFAULT,
         Some(text) => duration(text, "retention.check-interval")?,
@@ -328,7 +448,24 @@ fn retention_check_interval(section: &RetentionSection) -> anyhow::Result<Option
     if interval.is_zero() {
         bail!("retention.check-interval must be positive; retention.enabled = false turns the check off");
     }
-    Ok(section.enabled.unwrap_or(true).then_some(interval))
+    Ok(interval)
+}
+
+fn continuous_options(section: &ContinuousSection) -> anyhow::Result<ContinuousOptions> {
+    let defaults = ContinuousOptions::default();
+    let run_interval = match &section.run_interval {
+        None => defaults.run_interval,
+        Some(text) => duration(text, "continuous_queries.run-interval")?,
+    };
+    if run_interval.is_zero() {
+        bail!("continuous_queries.run-interval must be positive; continuous_queries.enabled = false turns them off");
+    }
+    Ok(ContinuousOptions {
+        is_enabled: section.enabled.unwrap_or(defaults.is_enabled),
+        logs_runs: section.log_enabled.unwrap_or(defaults.logs_runs),
+        keeps_statistics: section.query_stats_enabled.unwrap_or(defaults.keeps_statistics),
+        run_interval,
+    })
 }
 
 /// A duration as InfluxQL writes it.
@@ -353,6 +490,9 @@ fn query_limits(
     limits.autocreate_policy = meta.retention_autocreate.unwrap_or(limits.autocreate_policy);
     if let Some(text) = &section.query_timeout {
         limits.query_timeout_ns = u64::try_from(duration(text, "coordinator.query-timeout")?.as_nanos())?;
+    }
+    if let Some(text) = &section.log_queries_after {
+        limits.log_after_ns = u64::try_from(duration(text, "coordinator.log-queries-after")?.as_nanos())?;
     }
     if let Some(size) = &section.query_memory_limit {
         limits.query_memory_bytes_max = size.bytes("coordinator.query-memory-limit")?;
@@ -421,6 +561,13 @@ mod tests {
             ("[http]\nping-auth-enabled = true", "auth-enabled"),
             ("[retention]\ncheck-interval = \"soon\"", "check-interval"),
             ("[retention]\ncheck-interval = \"0s\"", "check-interval"),
+            ("[logging]\nlevel = \"loud\"", "logging.level"),
+            ("[http]\naccess-log-status-filters = [\"4yx\"]", "access-log-status-filters"),
+            ("[monitor]\ncolour = 1", "monitor"),
+            ("[tls]\ncolour = 1", "colour"),
+            ("[tls]\nmin-version = \"tls1.0\"", "tls.min-version"),
+            ("[tls]\nmin-version = \"tls1.3\"\nmax-version = \"tls1.2\"", "tls.max-version"),
+            ("[continuous_queries]\nrun-interval = \"0s\"", "run-interval"),
         ] {
             let error = format!("{:#}", with_file(text).unwrap_err());
             assert!(error.contains(named), "{text}: {error}");
@@ -431,12 +578,15 @@ mod tests {
     fn every_key_has_its_effect_and_the_command_line_wins() {
         let options = with_file(
             "memory-limit = \"1g\"\n[data]\ndir = \"/d\"\npartitions = 4\nmax-series-per-database = 77\nallow-buffered-io = true\n\
-             spin-before-park-us = 50\nfloat-encoding = \"alp\"\nscrub-rate = \"3k\"\nscrub-interval = \"5m\"\nl1-files-per-l2 = 3\nl2-file-size = \"2m\"\n[log]\ndurability = \"dsync\"\nsegment-size = \"8m\"\nsegments-max = 9\n[http]\n\
+             spin-before-park-us = 50\nfloat-encoding = \"alp\"\nscrub-rate = \"3k\"\nscrub-interval = \"5m\"\nl1-files-per-l2 = 3\nl2-file-size = \"2m\"\nquery-log-enabled = true\n[log]\ndurability = \"dsync\"\nsegment-size = \"8m\"\nsegments-max = 9\n[http]\n\
              bind-address = \":1\"\nmax-body-size = \"1k\"\nmax-connection-limit = 3\nmax-row-limit = 4\nrealm = \"r\"\n\
-             auth-enabled = true\nshared-secret = \"s\"\nping-auth-enabled = true\npprof-auth-enabled = true\n\
+             auth-enabled = true\nshared-secret = \"s\"\nping-auth-enabled = true\npprof-auth-enabled = true\npprof-enabled = false\nhttps-enabled = true\n\
+             https-certificate = \"/c\"\nhttps-private-key = \"/k\"\nlog-enabled = true\nsuppress-write-log = true\naccess-log-path = \"/l\"\n\
+             access-log-status-filters = [\"4xx\", \"500\"]\n\
              [http.headers]\nX-A = \"b\"\n[coordinator]\nmax-select-point = 5\nmax-select-series = 6\nmax-select-buckets = 7\n\
-             query-memory-limit = \"2k\"\nmax-concurrent-queries = 8\nquery-timeout = \"9s\"\n[meta]\n\
-             retention-autocreate = false\n[retention]\ncheck-interval = \"10m\"",
+             query-memory-limit = \"2k\"\nmax-concurrent-queries = 8\nquery-timeout = \"9s\"\nlog-queries-after = \"3s\"\n[meta]\n\
+             retention-autocreate = false\n[retention]\ncheck-interval = \"10m\"\n[continuous_queries]\nenabled = false\n\
+             log-enabled = false\nquery-stats-enabled = true\nrun-interval = \"2s\"\n[logging]\nlevel = \"warn\"\n[tls]\nmin-version = \"tls1.3\"",
         )
         .unwrap();
         assert_eq!((options.memory_limit_bytes, options.partitions, options.cores), (1 << 30, Some(4), 1));
@@ -455,14 +605,29 @@ mod tests {
         assert!(http.ping_auth && http.debug_auth);
         let access = AccessOptions { is_enabled: true, shared_secret: "s".into() };
         assert_eq!(options.access, access);
+        let https = &options.https;
+        assert_eq!((https.is_enabled, https.certificate.as_path()), (true, Path::new("/c")));
+        assert_eq!((https.private_key.as_path(), https.version_min), (Path::new("/k"), TlsVersion::Tls13));
+        let log = &options.access_log;
+        assert_eq!((log.is_enabled, log.leaves_out_writes, log.path.as_path()), (true, true, Path::new("/l")));
+        assert_eq!(log.filters.iter().map(ToString::to_string).collect::<Vec<_>>(), ["4xx", "500"]);
         let select = &options.query.select;
         assert_eq!((select.max_select_point, select.max_select_series, select.max_select_buckets), (5, 6, 7));
         let query = &options.query;
         assert_eq!((query.query_memory_bytes_max, query.max_concurrent_queries), (2048, 8));
         assert_eq!((query.query_timeout_ns, query.autocreate_policy), (9_000_000_000, false));
-        assert_eq!(options.retention_check_interval, Some(Duration::from_secs(600)));
-        assert_eq!(with_file("[retention]\nenabled = false").unwrap().retention_check_interval, None);
-        assert_eq!(with_file("").unwrap().retention_check_interval, Some(Duration::from_secs(1800)));
+        assert_eq!((options.retention_is_enabled, options.retention_check_interval.as_secs()), (true, 600));
+        assert_eq!((query.log_after_ns, query.logs_queries), (3_000_000_000, true));
+        assert_eq!((http.serves_debug, options.log_level.as_str()), (false, "warn"));
+        let continuous = ContinuousOptions {
+            is_enabled: false,
+            logs_runs: false,
+            keeps_statistics: true,
+            run_interval: Duration::from_secs(2),
+        };
+        assert_eq!(options.continuous, continuous);
+        assert!(!with_file("[retention]\nenabled = false").unwrap().retention_is_enabled);
+        assert_eq!(with_file("").unwrap().retention_check_interval, Duration::from_secs(1800));
         let line = CommandLine {
             http_addr: Some("127.0.0.1:9".parse().unwrap()),
             data_dir: Some("e".into()),
@@ -472,5 +637,47 @@ mod tests {
         let options = Options::read(&line).unwrap();
         assert_eq!((options.http_addr.port(), options.memory_limit_bytes), (9, 128 << 20));
         assert_eq!(options.data_dir, Path::new("e"));
+    }
+
+    /// The keys that the packages of 1.8 set.
+    const STOCK: &str = "# reporting-disabled = false\n[meta]\n  dir = \"/var/lib/influxdb/meta\"\n[data]\n  dir = \"/var/lib/influxdb/data\"\n  \
+                         wal-dir = \"/var/lib/influxdb/wal\"\n  series-id-set-cache-size = 100\n[coordinator]\n[retention]\n[shard-precreation]\n\
+                         [monitor]\n[http]\n[logging]\n[subscriber]\n[[graphite]]\n[[collectd]]\n[[opentsdb]]\n[[udp]]\n[continuous_queries]\n[tls]\n";
+
+    #[test]
+    fn a_stock_file_of_upstream_is_understood() {
+        let options = with_file(STOCK).unwrap();
+        assert_eq!(options.data_dir, Path::new("/var/lib/influxdb/data"));
+        assert!(options.continuous.is_enabled && options.retention_is_enabled);
+    }
+
+    #[test]
+    fn the_effective_configuration_reads_back_as_itself_and_hides_secrets() {
+        let file = "[http]\nshared-secret = \"topsecret\"\nauth-enabled = true\n[http.headers]\nX-A = \"b\"\n[data]\npartitions = 8\n[retention]\ncheck-interval = \"90m\"";
+        let options = with_file(file).unwrap();
+        let text = options.effective_text();
+        assert!(!text.contains("topsecret"), "{text}");
+        let again = with_file(&text).unwrap();
+        assert_eq!(
+            again.effective_text().replace("shared-secret = \"\"\n", "# shared-secret is set and not shown\n"),
+            text
+        );
+        assert_eq!((again.partitions, again.http.headers.len()), (Some(8), 1));
+    }
+
+    #[test]
+    fn the_environment_stands_between_the_file_and_the_command_line() {
+        let variables = |name: &str| match name {
+            "INFLUXDB_HTTP_MAX_ROW_LIMIT" => Some("7".to_owned()),
+            "TIDEMILL_DATA_DIR" => Some("/from-environment".to_owned()),
+            "TIDEMILL_HTTP_MAX_BODY_SIZE" => Some("3k".to_owned()),
+            _ => None,
+        };
+        let line = CommandLine { data_dir: Some("/from-line".into()), ..CommandLine::default() };
+        let options = Options::read_with(&line, &variables).unwrap();
+        assert_eq!((options.http.row_count_max, options.http.body_bytes_max), (7, 3072));
+        assert_eq!(options.data_dir, Path::new("/from-line"));
+        let bad = |name: &str| (name == "TIDEMILL_HTTP_MAX_ROW_LIMIT").then(|| "abc".to_owned());
+        assert!(Options::read_with(&CommandLine::default(), &bad).is_err());
     }
 }

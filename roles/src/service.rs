@@ -3,20 +3,20 @@
 use crate::{
     access::{Gate, Offload, authorize_query, authorize_write},
     backup::snapshot,
-    data::{DataCore, figures},
+    data::{DataCore, figures, statistics::statistics},
     query::QueryPieces,
 };
 use std::{net::IpAddr, rc::Rc};
 use tidemill_http::{
-    Caller, Credentials, QueryRequest, Refusal, Service, SnapshotOutcome, SnapshotRequest, WriteOutcome, WriteRequest,
-    WriteTarget,
+    Caller, Callers, Credentials, QueryRequest, Refusal, Service, SnapshotOutcome, SnapshotRequest, WriteOutcome,
+    WriteRequest, WriteTarget,
 };
+use tidemill_influxql::TimestampText;
 
 /// Answers the requests of one core.
 pub struct DataService {
     core: Rc<DataCore>,
     gate: Gate,
-    started_ns: i64,
 }
 
 impl Offload for DataCore {
@@ -27,9 +27,8 @@ impl Offload for DataCore {
 
 impl DataService {
     pub fn new(core: Rc<DataCore>) -> DataService {
-        let started_ns = core.context().clock.now_ns();
         let gate = Gate::new(core.access_options().clone());
-        DataService { core, gate, started_ns }
+        DataService { core, gate }
     }
 
     async fn figures(&self) -> Vec<figures::CoreFigures> {
@@ -86,21 +85,53 @@ impl Service for DataService {
         figures::metrics_text(&self.figures().await)
     }
 
+    async fn callers(&self) -> Callers {
+        let mut all = Callers::new();
+        for core in self.figures().await {
+            for (caller, (writes, queries)) in core.http.callers {
+                let counts = all.entry(caller).or_default();
+                counts.0 += writes;
+                counts.1 += queries;
+            }
+        }
+        all
+    }
+
     async fn debug_vars(&self) -> String {
         let clock = &self.core.context().clock;
         let kernel = self.core.context().kernel.fields();
         let kernel: serde_json::Map<_, _> =
             kernel.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        let mut vars = serde_json::json!({
-            "system": {
-                "started": self.started_ns / 1_000_000_000,
-                "uptime": (clock.now_ns() - self.started_ns) / 1_000_000_000,
-                "cores": self.core.context().cores,
-            },
-            "cmdline": std::env::args().collect::<Vec<_>>(),
-            "kernel": kernel,
-        });
-        vars["tidemill"] = figures::debug_vars(&self.figures().await);
-        format!("{vars:#}\n")
+        // A core that is stopping has nothing to show.
+        let (statistics, figures) = statistics(&self.core).await.unwrap_or_default();
+        let now_ns = clock.now_ns();
+        let uptime_s = (now_ns - self.core.started_ns) / 1_000_000_000;
+        let resident_bytes = figures.last().map_or(0, |core| core.process.resident_bytes);
+        let mut members = vec![
+            (
+                "system".to_owned(),
+                serde_json::json!({
+                    "currentTime": TimestampText(now_ns).to_string(),
+                    "started": TimestampText(self.core.started_ns).to_string(),
+                    "uptime": uptime_s,
+                    "cores": self.core.context().cores,
+                }),
+            ),
+            ("cmdline".to_owned(), std::env::args().collect::<Vec<_>>().into()),
+            ("memstats".to_owned(), serde_json::json!({ "Sys": resident_bytes })),
+            ("kernel".to_owned(), kernel.into()),
+            ("tidemill".to_owned(), figures::debug_vars(&figures)),
+        ];
+        // The statistic of that name has the same figures.
+        for statistic in statistics.iter().filter(|statistic| statistic.name != "tidemill") {
+            let tags: serde_json::Map<_, _> =
+                statistic.tags.iter().map(|(key, value)| ((*key).to_owned(), value.as_str().into())).collect();
+            let values = &statistic.values;
+            let shown = serde_json::json!({ "name": statistic.name, "tags": tags, "values": values });
+            members.push((statistic.key(), shown));
+        }
+        // One member a line, as upstream writes them.
+        let lines = members.into_iter().map(|(key, value)| format!("{}: {value}", serde_json::Value::from(key)));
+        format!("{{\n{}\n}}\n", lines.collect::<Vec<_>>().join(",\n"))
     }
 }

@@ -7,12 +7,15 @@ use crate::{
         run_core,
     },
     data_lock::DataLock,
+    https,
     identity::Identity,
     options::Options,
     query::QueryMemory,
+    side_thread,
 };
 use anyhow::{Context, bail};
 use std::sync::Arc;
+use tidemill_http::{AccessLog, Front};
 use tidemill_log::Durability;
 use tidemill_reactor::{CoreContext, CoreError, Listeners, ReactorOptions, Seed};
 
@@ -60,6 +63,18 @@ fn start(options: Options, identity: Identity, door: Door) -> anyhow::Result<()>
     reactor.io_memory_bytes = Budget::new(options.memory_limit_bytes, options.cores).io_bytes;
     let gauge = Arc::new(MemoryGauge::new(options.memory_limit_bytes));
     gauge.watch().context("starting the thread that measures memory")?;
+    let front = match &door {
+        Door::Http(_) => {
+            let log = &options.access_log;
+            let opened = AccessLog::open(log).with_context(|| format!("access log {}", log.path.display()))?;
+            let (access_log, writer) = opened.unzip();
+            if let Some(writer) = writer {
+                side_thread::spawn("access-log", move || writer.run()).context("starting the access log's thread")?;
+            }
+            Front { access_log, tls: https::server_config(&options.https)? }
+        }
+        Door::Work(_) => Front::default(),
+    };
     let queries_bytes_max = Budget::queries_bytes_max(options.memory_limit_bytes);
     let series_max = match door {
         Door::Http(_) => options.series_per_database_max,
@@ -75,6 +90,7 @@ fn start(options: Options, identity: Identity, door: Door) -> anyhow::Result<()>
         series_counts,
         query_memory: Arc::new(QueryMemory::new(queries_bytes_max, gauge.clone())),
         gauge,
+        front,
     };
     let main = move |context: CoreContext<Message>| {
         let founding = founding.clone();

@@ -145,11 +145,13 @@ enum Deed {
     Query(&'static str, &'static str),
     Write(&'static str),
     WriteV2(&'static str),
+    PrometheusWrite,
+    PrometheusRead,
     /// An endpoint that asks nobody, and its status.
     Open(&'static str, u16),
 }
 
-const DEEDS: [Deed; 29] = [
+const DEEDS: [Deed; 31] = [
     Deed::Query("SHOW DATABASES", ""),
     Deed::Query("SHOW TAG KEY CARDINALITY", ""),
     Deed::Query("SELECT v FROM m", "READ"),
@@ -176,13 +178,19 @@ const DEEDS: [Deed; 29] = [
     Deed::Write("d"),
     Deed::Write("unknown"),
     Deed::WriteV2("d"),
+    Deed::PrometheusWrite,
+    Deed::PrometheusRead,
     Deed::Open("/ping", 204),
     Deed::Open("/status", 204),
     Deed::Open("/health", 200),
 ];
 
 /// Endpoints that are open and whose answers are long.
-const LONG_AND_OPEN: [(&str, u16); 3] = [("/metrics", 200), ("/debug/vars", 200), ("/api/v2/query", 403)];
+const LONG_AND_OPEN: [(&str, u16); 4] =
+    [("/metrics", 200), ("/debug/vars", 200), ("/debug/requests?seconds=0", 200), ("/api/v2/query", 403)];
+/// Snappy blocks: a remote write of nothing, and a remote read of `__name__="m"` up to 1 ms.
+const NO_SAMPLES: &[u8] = b"\x00";
+const SAMPLES_OF_M: &[u8] = b"\x13\x48\x0a\x11\x10\x01\x1a\x0d\x12\x08__name__\x1a\x01m";
 /// Has scenarios of its own in `backup`.
 const OF_BACKUPS: &str = "/snapshots";
 
@@ -192,7 +200,7 @@ impl Deed {
             // Its 1.6.7 has no such cardinalities without a source, no v2 paths and no health.
             Deed::Query(text, _) => !text.contains("CARDINALITY"),
             Deed::Write(_) => true,
-            Deed::WriteV2(_) | Deed::Open(..) => false,
+            Deed::WriteV2(_) | Deed::PrometheusWrite | Deed::PrometheusRead | Deed::Open(..) => false,
         }
     }
 
@@ -209,6 +217,12 @@ impl Deed {
             }
             Deed::WriteV2(bucket) => {
                 client.request("POST", &format!("/api/v2/write?bucket={bucket}{url}"), &headers, b"m,host=a v=1 1")
+            }
+            Deed::PrometheusWrite => {
+                client.request("POST", &format!("/api/v1/prom/write?db=d{url}"), &headers, NO_SAMPLES)
+            }
+            Deed::PrometheusRead => {
+                client.request("POST", &format!("/api/v1/prom/read?db=d{url}"), &headers, SAMPLES_OF_M)
             }
             Deed::Open(path, _) => client.request("GET", &format!("{path}?{url}"), &headers, b""),
         };
@@ -244,7 +258,10 @@ impl Deed {
                 }
             }
             Deed::Write("unknown") => (404, "database not found: \"unknown\"".to_owned()),
-            Deed::Write(_) | Deed::WriteV2(_) if holds("WRITE") => (204, String::new()),
+            Deed::PrometheusRead if holds("READ") => (200, String::new()),
+            Deed::PrometheusRead => (403, format!("error authorizing query: {user} not authorized to execute")),
+            Deed::Write(_) | Deed::WriteV2(_) | Deed::PrometheusWrite if holds("WRITE") => (204, String::new()),
+            Deed::PrometheusWrite => (403, format!("\"{user}\" user is not authorized to write to database \"d\"")),
             Deed::Write(database) | Deed::WriteV2(database) => {
                 (403, format!("\"{user}\" user is not authorized to write to database \"{database}\""))
             }
@@ -331,8 +348,9 @@ fn every_proof_by_every_user_at_every_endpoint() {
         for (path, status) in LONG_AND_OPEN {
             let method = if path == "/api/v2/query" { "POST" } else { "GET" };
             assert_eq!(client.request(method, path, &[], b"").unwrap().status, status, "{path}");
-            covered.insert(path);
+            covered.insert(path.split('?').next().unwrap_or(path));
         }
+        covered.extend(["/api/v1/prom/write", "/api/v1/prom/read"]);
         let all: BTreeSet<&str> = tidemill_http::endpoint_paths().collect();
         assert_eq!(all, covered, "each endpoint has its row here");
     }

@@ -55,6 +55,7 @@ fn every_case_file_is_played() {
     let names: Vec<String> =
         case_files().iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
     let played = [
+        "continuous_queries.txt",
         "databases.txt",
         "deletes.txt",
         "functions.txt",
@@ -65,8 +66,14 @@ fn every_case_file_is_played() {
         "select_errors.txt",
         "show.txt",
         "subqueries.txt",
+        "time_zones.txt",
     ];
     assert_eq!(names, played);
+}
+
+#[test]
+fn continuous_queries() {
+    play_file("continuous_queries.txt");
 }
 
 #[test]
@@ -117,6 +124,11 @@ fn show() {
 #[test]
 fn subqueries() {
     play_file("subqueries.txt");
+}
+
+#[test]
+fn time_zones() {
+    play_file("time_zones.txt");
 }
 
 /// What was flushed, replayed from the log or read back from files must answer as the memtable did.

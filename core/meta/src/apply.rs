@@ -33,6 +33,8 @@ pub enum MetaError {
     UserExists,
     #[error("user not found")]
     UserNotFound,
+    #[error("continuous query already exists")]
+    ContinuousQueryExists,
 }
 
 impl Meta {
@@ -75,6 +77,11 @@ impl Meta {
                 Ok(Applied::default())
             }
             Command::RetireShardGroups { now_ns } => Ok(self.retire_shard_groups(now_ns)),
+            Command::CreateContinuousQuery { database, name, text } => {
+                self.create_continuous_query(database, name, text)
+            }
+            Command::DropContinuousQuery { database, name } => Ok(self.drop_continuous_query(&database, &name)),
+            Command::NoteContinuousQueryRun { id, ran_ns } => Ok(self.note_run(id, ran_ns)),
         }
     }
 
@@ -120,8 +127,13 @@ impl Meta {
             None => None,
         };
         self.databases_made += 1;
-        let mut database =
-            Database { id: DatabaseId(self.databases_made), name, default_policy: String::new(), policies: Vec::new() };
+        let mut database = Database {
+            id: DatabaseId(self.databases_made),
+            name,
+            default_policy: String::new(),
+            policies: Vec::new(),
+            continuous_queries: Vec::new(),
+        };
         if let Some(policy) = policy {
             database.default_policy = policy.name.clone();
             database.policies.push(self.new_policy(policy));

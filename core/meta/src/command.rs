@@ -1,6 +1,6 @@
 //! What may change the metadata. Commands are entries of the metadata's log.
 
-use crate::{DatabaseId, DatabasePrivilege, DecodeError, PasswordHash, PolicyId, ShardGroupId};
+use crate::{ContinuousQueryId, DatabaseId, DatabasePrivilege, DecodeError, PasswordHash, PolicyId, ShardGroupId};
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
 use tidemill_column::FieldType;
 
@@ -85,6 +85,21 @@ pub enum Command {
     /// Drops the groups of which no time is kept any more at `now_ns`.
     RetireShardGroups {
         now_ns: i64,
+    },
+    /// The text is the normalised statement.
+    CreateContinuousQuery {
+        database: String,
+        name: String,
+        text: String,
+    },
+    DropContinuousQuery {
+        database: String,
+        name: String,
+    },
+    /// The run that was due at `ran_ns` has succeeded.
+    NoteContinuousQueryRun {
+        id: ContinuousQueryId,
+        ran_ns: i64,
     },
 }
 

@@ -31,3 +31,7 @@ id!(
     /// A shard group; with one shard a group, also the shard's id in SHOW SHARDS.
     ShardGroupId(u64)
 );
+id!(
+    /// A continuous query.
+    ContinuousQueryId(u64)
+);

@@ -1,5 +1,5 @@
-//! Metadata of the database: databases, retention policies, shard groups, the types of fields and the users, as a
-//! deterministic state machine.
+//! Metadata of the database: databases, retention policies, shard groups, the types of fields, continuous queries
+//! and the users, as a deterministic state machine.
 //!
 //! Owns: [`Meta`] (the state), [`Command`] (what may change it) and their byte form for the log and the snapshot.
 //! Invariants: the same commands in the same order make the same state, byte for byte; a clock value travels inside the
@@ -8,6 +8,7 @@
 
 mod apply;
 mod command;
+mod continuous_query;
 mod field_types;
 mod id;
 mod policy;
@@ -16,8 +17,9 @@ mod user;
 
 pub use apply::MetaError;
 pub use command::{Applied, Command, FieldDefinition, PolicyChange, PolicySpec};
+pub use continuous_query::ContinuousQuery;
 pub use field_types::FieldTypes;
-pub use id::{DatabaseId, PolicyId, ShardGroupId};
+pub use id::{ContinuousQueryId, DatabaseId, PolicyId, ShardGroupId};
 pub use policy::{DEFAULT_POLICY_NAME, default_shard_group_duration_ns};
 pub use state::{Database, Meta, RetentionPolicy, ShardGroup};
 pub use user::{DatabasePrivilege, PasswordHash, User};

@@ -1,6 +1,9 @@
 //! The state, and what may be asked of it.
 
-use crate::{DatabaseId, DecodeError, PolicyId, ShardGroupId, User, field_types::FieldTypes, policy::window_start_ns};
+use crate::{
+    ContinuousQuery, DatabaseId, DecodeError, PolicyId, ShardGroupId, User, field_types::FieldTypes,
+    policy::window_start_ns,
+};
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
 use tidemill_column::{TIME_MAX, TIME_MIN};
 
@@ -12,12 +15,13 @@ pub struct Meta {
     pub(crate) databases_made: u32,
     pub(crate) policies_made: u32,
     pub(crate) groups_made: u64,
+    pub(crate) continuous_queries_made: u64,
     pub(crate) field_types: FieldTypes,
     /// In the order of creation.
     pub(crate) users: Vec<User>,
 }
 
-/// A database and its retention policies.
+/// A database, its retention policies and its continuous queries.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Database {
     pub id: DatabaseId,
@@ -26,6 +30,8 @@ pub struct Database {
     pub default_policy: String,
     /// In the order of creation.
     pub policies: Vec<RetentionPolicy>,
+    /// In the order of creation.
+    pub continuous_queries: Vec<ContinuousQuery>,
 }
 
 /// How long points are kept, and in which pieces.

@@ -6,6 +6,8 @@ use crate::limit::SelectLimits;
 use crate::math::MathFunction;
 use crate::stream::{StreamFunction, StreamSpec, check_stream};
 use crate::window::Windows;
+use crate::zone::TimeZone;
+use std::sync::Arc;
 use tidemill_column::{TIME_MAX, TIME_MIN};
 use tidemill_influxql::{
     Call, Expr, Fill, MeasurementName, RegexLiteral, SelectStatement, Source, TimeContext, TimeDimension, TimeOffset,
@@ -41,6 +43,7 @@ pub struct Compiled {
     /// One of several calls: a selector stands at the start of its window, and not at its point.
     pub(crate) is_one_of_several: bool,
     pub(crate) sources: Vec<SourceRequest>,
+    pub(crate) zone: Option<Arc<TimeZone>>,
     pub(crate) subqueries: Vec<Compiled>,
 }
 
@@ -106,10 +109,9 @@ fn compile_within(
     options: &CompileOptions,
     outer: Option<&Outer<'_>>,
 ) -> Result<Compiled, QueryError> {
-    if select.time_zone.is_some() {
-        return Err(QueryError::not_supported("tz()"));
-    }
-    let context = TimeContext::utc(options.now_ns);
+    let zone = time_zone(&select)?;
+    let reading = |reading: i64| zone.as_ref().map_or(0, |zone| zone.offset_of_reading_ns(reading));
+    let context = TimeContext { now_ns: Some(options.now_ns), zone_offset_ns: &reading };
     let (range, condition) = split_time(select.condition.as_ref(), &context).map_err(|error| invalid(&error))?;
     if let Some(condition) = &condition {
         check_condition(condition)?;
@@ -161,12 +163,13 @@ fn compile_within(
         None => Windows::whole(time_range),
         Some(time) => {
             let windows = Windows::every(time.interval_ns, offset_ns(time.offset, time.interval_ns, options.now_ns));
-            time_range = limit_buckets(windows, time_range, &options.limits)?;
+            let windows = zone.as_ref().map_or(windows.clone(), |zone| windows.in_zone(zone));
+            time_range = limit_buckets(&windows, time_range, &options.limits)?;
             windows
         }
     };
     let subqueries = subqueries(select, options, time, time_range)?;
-    let read_range = look_back(time_range, windows, survey.windows_back, select.is_ascending());
+    let read_range = look_back(time_range, &windows, survey.windows_back, select.is_ascending());
     Ok(Compiled {
         select: select.clone(),
         fields,
@@ -179,8 +182,21 @@ fn compile_within(
         is_joined: survey.streams,
         is_one_of_several: false,
         sources,
+        zone,
         subqueries,
     })
+}
+
+/// The zone of `tz()`.
+///
+/// # Errors
+/// There is no such zone. A caller that parses a request finds that out first.
+pub(crate) fn time_zone(select: &SelectStatement) -> Result<Option<Arc<TimeZone>>, QueryError> {
+    let Some(name) = &select.time_zone else { return Ok(None) };
+    match TimeZone::named(name) {
+        Some(zone) => Ok(Some(Arc::new(zone))),
+        None => Err(QueryError::invalid(format!("unable to find time zone {name}"))),
+    }
 }
 
 impl Compiled {
@@ -194,6 +210,11 @@ impl Compiled {
         &self.subqueries
     }
 
+    /// Whose wall clock the answer's times are shown in (`tz()`).
+    pub fn time_zone(&self) -> Option<&Arc<TimeZone>> {
+        self.zone.as_ref()
+    }
+
     /// ns, inclusive. Nothing outside can change the answer. Empty when the first is larger.
     pub fn read_range(&self) -> (i64, i64) {
         self.read_range
@@ -201,7 +222,7 @@ impl Compiled {
 }
 
 /// The range with so many windows before it, in the order of the answer.
-pub(crate) fn look_back(range: (i64, i64), windows: Windows, count: u64, is_ascending: bool) -> (i64, i64) {
+pub(crate) fn look_back(range: (i64, i64), windows: &Windows, count: u64, is_ascending: bool) -> (i64, i64) {
     let back = i64::try_from(count).unwrap_or(i64::MAX).saturating_mul(windows.interval());
     match is_ascending {
         _ if back == 0 || range.0 > range.1 => range,
@@ -253,7 +274,7 @@ impl Outer<'_> {
 }
 
 /// `now()` as an offset is counted from year 1, from where upstream's clock truncates.
-fn offset_ns(offset: TimeOffset, interval: i64, now_ns: i64) -> i64 {
+pub(crate) fn offset_ns(offset: TimeOffset, interval: i64, now_ns: i64) -> i64 {
     const YEAR_ONE_TO_EPOCH_NS: i128 = 62_135_596_800 * 1_000_000_000;
     match offset {
         TimeOffset::Duration(offset) => offset,
@@ -265,7 +286,7 @@ fn offset_ns(offset: TimeOffset, interval: i64, now_ns: i64) -> i64 {
 }
 
 /// Refuses too many windows; without a lower bound the range is shortened instead.
-fn limit_buckets(windows: Windows, range: (i64, i64), limits: &SelectLimits) -> Result<(i64, i64), QueryError> {
+fn limit_buckets(windows: &Windows, range: (i64, i64), limits: &SelectLimits) -> Result<(i64, i64), QueryError> {
     let limit = limits.max_select_buckets;
     if limit == 0 || range.0 > range.1 {
         return Ok(range);
@@ -387,7 +408,7 @@ impl Survey {
         let mut back = 0;
         let mut outer = call;
         while let Some(function) = StreamFunction::named(&outer.name) {
-            back += StreamSpec::of(function, outer, Windows::whole((0, 0)), false, 0).windows_back();
+            back += StreamSpec::of(function, outer, &Windows::whole((0, 0)), false, 0).windows_back();
             match outer.arguments.first() {
                 Some(Expr::Call(inner)) => outer = inner,
                 _ => return,

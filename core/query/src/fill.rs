@@ -75,7 +75,7 @@ impl Filler {
         Filler {
             // Without windows nothing is empty, and functions that give any number of rows are not filled.
             fill: if gives_rows { Fill::None } else { shape.fill },
-            windows: shape.windows,
+            windows: shape.windows.clone(),
             descending: shape.descending,
             lower_bounded,
             makes_windows: shape.windows.is_cut() && !gives_rows && shape.fill != Fill::None,

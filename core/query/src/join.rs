@@ -24,6 +24,8 @@ pub(crate) struct Leg {
     /// From the innermost outwards; none for a call that needs no more than its plan.
     pub streams: Vec<StreamSpec>,
     pub field_type: FieldType,
+    /// The call with the types of its names.
+    pub text: String,
 }
 
 /// What the join needs next.

@@ -15,6 +15,7 @@ mod accumulator;
 mod arithmetic_type;
 mod compile;
 mod condition;
+mod continuous;
 mod error;
 mod evaluate;
 mod fill;
@@ -36,9 +37,11 @@ mod stream;
 mod subquery;
 mod tag_filter;
 mod window;
+mod zone;
 
 pub use accumulator::BlockSummary;
 pub use compile::{CompileOptions, Compiled, MeasurementSelector, SourceRequest, compile};
+pub use continuous::{ContinuousSchedule, ContinuousTurn};
 pub use error::QueryError;
 pub use join::{Join, JoinDemand};
 pub use limit::{RowLimit, SelectLimits, SeriesLimit};
@@ -46,9 +49,10 @@ pub use merge::{Merge, MergeDemand};
 pub use part::{
     PART_OUTPUT_BYTES_MAX, PART_OUTPUT_ROWS_MAX, PART_OUTPUT_WINDOWS_MAX, PartDemand, PartExec, PartOutput, ScanSeries,
 };
-pub use plan::{Plan, ScanPlan};
+pub use plan::{Plan, PlanExplanation, ScanPlan};
 pub use result::{ResultColumn, ResultSeries};
 pub use schema::{SourceIndex, SourceSchema, winner};
 pub use subquery::{SubqueryPart, SubqueryRows, SubqueryStep};
 pub use tag_filter::{TagFilter, TagTest};
 pub use window::Windows;
+pub use zone::TimeZone;

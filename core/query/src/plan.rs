@@ -109,6 +109,17 @@ impl Finish {
 pub(crate) struct CallPlan {
     pub finish: Option<Finish>,
     pub field_type: FieldType,
+    /// The call with the types of its names.
+    pub text: String,
+}
+
+/// What EXPLAIN shows of one call, or of rows as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanExplanation {
+    /// The call with the types of its names; `None` for rows as they are.
+    pub expression: Option<String>,
+    /// What comes along with it, each name with its type.
+    pub auxiliary: Vec<String>,
 }
 
 /// Functions over windows.
@@ -173,6 +184,40 @@ impl Plan {
     /// Plans whose answers are joined to that of this one, which then scans nothing itself.
     pub fn legs(&self) -> impl Iterator<Item = &Arc<Plan>> {
         self.legs.iter().map(|leg| &leg.plan)
+    }
+
+    /// One entry a call.
+    pub fn explanations(&self) -> Vec<PlanExplanation> {
+        if !self.legs.is_empty() {
+            let of_leg = |leg: &Leg| PlanExplanation { expression: Some(leg.text.clone()), auxiliary: Vec::new() };
+            return self.legs.iter().map(of_leg).collect();
+        }
+        let named = |leaf: &LeafRef| match leaf {
+            LeafRef::Field(column) => {
+                let column = &self.shape.columns[*column];
+                format!("{}::{}", column.name, column.field_type)
+            }
+            LeafRef::Tag(name) => format!("{name}::tag"),
+        };
+        match &self.shape.work {
+            Work::Raw { leaves } => {
+                vec![PlanExplanation { expression: None, auxiliary: leaves.iter().map(named).collect() }]
+            }
+            Work::Aggregate(aggregate) => {
+                let auxiliary: Vec<String> = aggregate.carried.iter().map(named).collect();
+                let of_call = |call: &CallPlan| PlanExplanation {
+                    expression: Some(call.text.clone()),
+                    auxiliary: auxiliary.clone(),
+                };
+                aggregate.calls.iter().map(of_call).collect()
+            }
+        }
+    }
+
+    /// All scans, those of the plans that are joined included.
+    pub fn all_scans(&self) -> Vec<&Arc<ScanPlan>> {
+        let of_legs = self.legs.iter().flat_map(|leg| leg.plan.all_scans());
+        self.scans.iter().chain(of_legs).collect()
     }
 
     /// What this plan's answer has for the statement around it, whose FROM names it as number `subquery`.

@@ -128,7 +128,7 @@ impl Compiled {
             let field_type = leg.field_type;
             // A call over a name that does not exist never has a value.
             let finish = (!leg.plan.scans.is_empty()).then_some(Finish::Count(0));
-            planned.push(((*call).clone(), CallPlan { finish, field_type }));
+            planned.push(((*call).clone(), CallPlan { finish, field_type, text: String::new() }));
             legs.push(leg);
         }
         let call_count = planned.len();
@@ -162,7 +162,7 @@ impl Compiled {
             outputs,
             columns: columns.0,
             dimensions: names.dimensions(&self.select.dimensions),
-            windows: self.windows,
+            windows: self.windows.clone(),
             time_range: self.time_range,
             descending: !self.select.is_ascending(),
             fill: self.select.fill,
@@ -180,7 +180,7 @@ impl Compiled {
         while let Expr::Call(outer) = &input
             && let Some(function) = StreamFunction::named(&outer.name)
         {
-            let spec = StreamSpec::of(function, outer, self.windows, !is_ascending, self.seed);
+            let spec = StreamSpec::of(function, outer, &self.windows, !is_ascending, self.seed);
             back += spec.windows_back();
             streams.push(spec);
             let Some(inner) = outer.arguments.first().cloned() else { break };
@@ -199,7 +199,7 @@ impl Compiled {
             fields: vec![CompiledField { expr: input, alias: None }],
             time_alias: None,
             select,
-            time_range: look_back(self.time_range, self.windows, back, is_ascending),
+            time_range: look_back(self.time_range, &self.windows, back, is_ascending),
             is_joined: false,
             is_one_of_several,
             ..self.clone()
@@ -211,7 +211,8 @@ impl Compiled {
                 field_type = stream.result_type(field_type)?;
             }
         }
-        Ok(Leg { plan: Arc::new(plan), streams, field_type })
+        let text = call_text(&Names::of(schemas), call);
+        Ok(Leg { plan: Arc::new(plan), streams, field_type, text })
     }
 }
 
@@ -370,7 +371,7 @@ impl Planner<'_> {
             return Err(QueryError::invalid(format!("expected field argument in {}()", call.name)));
         };
         let Meaning::Field(field_type) = self.names.meaning(name) else {
-            return Ok(CallPlan { finish: None, field_type: FieldType::Float });
+            return Ok(CallPlan { finish: None, field_type: FieldType::Float, text: call_text(self.names, call) });
         };
         let result = function.result_type(&call.name, field_type)?;
         if function == Function::Count && distinct {
@@ -436,7 +437,7 @@ impl Planner<'_> {
                 Finish::Ranked(self.accumulator(best(kind, count, per), column, field_type))
             }
         };
-        Ok(CallPlan { finish: Some(finish), field_type: result })
+        Ok(CallPlan { finish: Some(finish), field_type: result, text: call_text(self.names, call) })
     }
 
     /// The leaf of a plain reference, and its type.
@@ -517,19 +518,27 @@ impl Planner<'_> {
 
     /// The text of an expression with the types of its names, as error texts show it.
     fn typed(&self, expr: &Expr) -> String {
-        let typed = expr.clone().rewrite(&mut |expr| match expr {
-            Expr::VarRef(name) => {
-                let data_type = match self.names.meaning(&name) {
-                    Meaning::Field(field_type) => Some(data_type(field_type)),
-                    Meaning::Tag => Some(DataType::Tag),
-                    Meaning::Nothing => None,
-                };
-                Expr::VarRef(VarRef { name: name.name, data_type })
-            }
-            other => other,
-        });
-        typed.to_string()
+        typed(self.names, expr)
     }
+}
+
+fn typed(names: &Names, expr: &Expr) -> String {
+    let typed = expr.clone().rewrite(&mut |expr| match expr {
+        Expr::VarRef(name) => {
+            let data_type = match names.meaning(&name) {
+                Meaning::Field(field_type) => Some(data_type(field_type)),
+                Meaning::Tag => Some(DataType::Tag),
+                Meaning::Nothing => None,
+            };
+            Expr::VarRef(VarRef { name: name.name, data_type })
+        }
+        other => other,
+    });
+    typed.to_string()
+}
+
+fn call_text(names: &Names, call: &Call) -> String {
+    typed(names, &Expr::Call(call.clone()))
 }
 
 fn selects(call: &Call) -> bool {

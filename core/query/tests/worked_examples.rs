@@ -270,7 +270,7 @@ fn errors() {
         ("SELECT *+1 FROM n", "unable to use wildcard in a binary expression"),
         ("SELECT mean(*::tag) FROM n", "unable to use tag wildcard in mean()"),
         ("SELECT * FROM _series", "unable to use system source '_series': use SHOW SERIES instead"),
-        ("SELECT v FROM n TZ('UTC')", "tz() is not supported yet"),
+        ("SELECT v FROM n TZ('Mars/Base')", "unable to find time zone Mars/Base"),
     ];
     let source = worked_example_source();
     for (query, expected) in cases {

@@ -1,6 +1,7 @@
 //! One field of one series in one source, block by block.
 
 use crate::{
+    cost::ReadCost,
     read_error::ReadError,
     tsm_file::{KeyBlocks, TsmFile},
 };
@@ -113,6 +114,20 @@ impl<F: DiskFile> Lane<F> {
 
     pub fn field(&self) -> usize {
         self.field
+    }
+
+    /// Path of the file that it reads, unless its rows are in memory.
+    pub fn file(&self) -> Option<&str> {
+        self.blocks.as_ref().map(|blocks| blocks.file.path())
+    }
+
+    /// What is left to read, files not counted.
+    pub fn cost(&self) -> ReadCost {
+        let cached_values = self.head.as_ref().map_or(0, |rows| rows.times().len() as u64);
+        let entries = self.blocks.as_ref().and_then(|blocks| blocks.key.entries.get(blocks.left.clone()));
+        let entries = entries.unwrap_or_default();
+        let block_bytes = entries.iter().map(|entry| entry.range().end - entry.range().start).sum();
+        ReadCost { cached_values, files: 0, blocks: entries.len() as u64, block_bytes }
     }
 
     pub fn is_loaded(&self) -> bool {

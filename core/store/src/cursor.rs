@@ -82,6 +82,15 @@ impl<F: DiskFile> SeriesCursor<F> {
         size_of::<Self>() + self.scan.key.len() + lanes.sum::<usize>()
     }
 
+    /// The lanes of all groups that are still to come, each group opened.
+    pub(crate) async fn lanes_left(&self) -> Result<Vec<Lane<F>>, ReadError> {
+        let mut lanes = Vec::new();
+        for group in self.groups.get(self.left.clone()).unwrap_or_default() {
+            lanes.extend(group.lanes(&self.scan).await?);
+        }
+        Ok(lanes)
+    }
+
     /// The next batch; `None` behind the last. Rows ascend inside a batch, also when the batches descend.
     pub async fn next(&mut self) -> Result<Option<Points>, ReadError> {
         while self.find_lanes().await? {

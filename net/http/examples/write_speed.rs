@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tidemill_http::metrics::HttpMetrics;
 use tidemill_http::{
-    Options, Piece, Pieces, QueryRequest, Refusal, RequestIds, Server, Service, WriteOutcome, WriteRequest,
+    Front, Options, Piece, Pieces, QueryRequest, Refusal, RequestIds, Server, Service, WriteOutcome, WriteRequest,
 };
 
 struct Nothing;
@@ -53,7 +53,13 @@ fn main() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         sender.send(listener.local_addr().expect("bound")).expect("main waits");
         let ids = RequestIds::new([1; 6], 1, || 0);
-        let server = Rc::new(Server::new(Rc::new(Nothing), Options::default(), Rc::new(HttpMetrics::default()), ids));
+        let server = Rc::new(Server::new(
+            Rc::new(Nothing),
+            Options::default(),
+            Rc::new(HttpMetrics::default()),
+            ids,
+            Front::default(),
+        ));
         let watched = server.clone();
         glommio::spawn_local(async move {
             glommio::timer::Timer::new(Duration::from_secs(SECONDS + 1)).await;

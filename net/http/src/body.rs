@@ -6,6 +6,7 @@
 //! figures are recorded exactly once, when its body is dropped.
 //! Knows nothing of endpoints.
 
+use crate::access_log::Entry;
 use crate::connection::Connection;
 use crate::gunzip::{Gunzip, GunzipError};
 use crate::held::{Charge, HeldBody, NoRoom};
@@ -217,6 +218,8 @@ pub(crate) struct RequestRecord {
     pub(crate) status: u16,
     pub(crate) request_bytes: Rc<Cell<u64>>,
     pub(crate) response_bytes: u64,
+    /// Its line in the access log.
+    pub(crate) entry: Rc<RefCell<Option<Entry>>>,
 }
 
 /// The status under which requests are counted whose client went away before there was an answer.
@@ -225,10 +228,15 @@ const STATUS_CLIENT_GONE: u16 = 499;
 impl Drop for RequestRecord {
     fn drop(&mut self) {
         self.connection.end_request();
+        let status = if self.status == 0 { STATUS_CLIENT_GONE } else { self.status };
+        let latency = self.started.elapsed();
+        if let Some(entry) = self.entry.borrow_mut().take() {
+            entry.finish(status, self.response_bytes, latency);
+        }
         self.metrics.record(RequestFigures {
             endpoint: self.endpoint,
-            status: if self.status == 0 { STATUS_CLIENT_GONE } else { self.status },
-            latency: self.started.elapsed(),
+            status,
+            latency,
             request_bytes: self.request_bytes.get(),
             response_bytes: self.response_bytes,
         });

@@ -14,8 +14,10 @@
 //! ```
 
 mod accept;
+mod access_log;
 mod answer;
 mod body;
+mod census;
 mod connection;
 pub mod encode;
 mod gunzip;
@@ -24,6 +26,7 @@ mod indent;
 pub mod metrics;
 mod options;
 mod parameters;
+mod prometheus;
 mod query;
 mod reply;
 mod request_id;
@@ -32,12 +35,15 @@ mod server;
 mod service;
 mod snapshot;
 mod socket;
+mod tls;
 mod write;
 
+pub use access_log::{AccessLog, AccessLogOptions, LogWriter, StatusFilter, StatusFilterError};
+pub use census::Callers;
 pub use options::{HEAD_BYTES_MAX_FLOOR, Options};
 pub use request_id::RequestIds;
 pub use router::endpoint_paths;
-pub use server::Server;
+pub use server::{Front, Server};
 pub use service::{
     ByteSource, Caller, Consistency, Credentials, Piece, Pieces, QueryRequest, Refusal, Service, SnapshotOutcome,
     SnapshotRequest, WriteOutcome, WriteRequest, WriteTarget, Zone,

@@ -16,6 +16,8 @@ pub struct Options {
     pub ping_auth: bool,
     /// Callers of `/debug/...` must prove that they may see the insides of the server.
     pub debug_auth: bool,
+    /// `/debug/...` is there at all.
+    pub serves_debug: bool,
     /// Added to every routed answer.
     pub headers: Vec<(String, String)>,
     /// Request line and headers together; more is answered with 431. At least 8192.
@@ -62,6 +64,7 @@ impl Default for Options {
             realm: "InfluxDB".to_owned(),
             ping_auth: false,
             debug_auth: false,
+            serves_debug: true,
             headers: Vec::new(),
             // A GET carries its query in the request line; upstream's limit is 1 MiB.
             head_bytes_max: 1 << 20,

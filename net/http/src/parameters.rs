@@ -48,6 +48,11 @@ impl Parameters {
         Some(self.value(name)).filter(|value| !value.is_empty()).map(str::to_owned)
     }
 
+    /// All names and values.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     pub(crate) fn is_true(&self, name: &str) -> bool {
         self.value(name) == "true"
     }

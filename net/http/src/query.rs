@@ -1,5 +1,6 @@
 //! `/query`: parameters to a [`QueryRequest`], pieces to a streamed body.
 
+use crate::access_log::Entry;
 use crate::answer::{Answer, Shape, StatementShape};
 use crate::body::{Outlet, Payload, read_body};
 use crate::encode::{Format, TimeFormat};
@@ -17,10 +18,11 @@ use hyper::header::{CONTENT_ENCODING, HeaderValue};
 use hyper::http::request;
 use hyper::{Method, StatusCode};
 use serde_json::Value;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::rc::Rc;
-use tidemill_influxql::{ParameterValue, Query, Statement, parse_query_with};
+use tidemill_influxql::{ParameterValue, ParseError, Query, Statement, parse_query_with};
+use tidemill_query::TimeZone;
 
 /// Rows of a chunk when the request does not say, or says nonsense.
 const CHUNK_SIZE_DEFAULT: usize = 10_000;
@@ -33,6 +35,8 @@ pub(crate) struct QueryCall<'a, S> {
     pub(crate) metrics: &'a Rc<HttpMetrics>,
     pub(crate) received: &'a Cell<u64>,
     pub(crate) caller: Caller,
+    /// The request's line in the access log.
+    pub(crate) entry: &'a RefCell<Option<Entry>>,
 }
 
 pub(crate) async fn query<S: Service>(
@@ -49,6 +53,9 @@ pub(crate) async fn query<S: Service>(
             Err(error) => return body_error(spelling, &error),
         };
         parameters = Parameters::from_form(&head.headers, &body.bytes).unwrap_or_default();
+        if let Some(entry) = &mut *call.entry.borrow_mut() {
+            entry.note_form(&parameters);
+        }
     }
     parameters.append(url.clone());
     let query = match parse(&parameters, call.options) {
@@ -99,7 +106,12 @@ fn parse(parameters: &Parameters, options: &Options) -> Result<Query, (StatusCod
         return Err((StatusCode::PAYLOAD_TOO_LARGE, text));
     }
     let bound = bind(parameters.value("params")).map_err(bad)?;
-    parse_query_with(text, &bound).map_err(|error| bad(format!("error parsing query: {error}")))
+    let refused = |error: ParseError| bad(format!("error parsing query: {error}"));
+    let query = parse_query_with(text, &bound).map_err(refused)?;
+    match query.time_zones().into_iter().find(|name| TimeZone::named(name).is_none()) {
+        Some(unknown) => Err(refused(ParseError::unknown_time_zone(unknown))),
+        None => Ok(query),
+    }
 }
 
 /// Reads the `params` object.

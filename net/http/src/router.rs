@@ -1,24 +1,28 @@
 //! From a request's head to its endpoint, and the headers that all answers share.
 
 use crate::accept;
+use crate::access_log::{self, AccessLog, Entry};
 use crate::body::{RequestRecord, ResponseBody};
+use crate::census::{self, Census, Open};
 use crate::connection::Connection;
 use crate::encode::Format;
 use crate::metrics::{Endpoint, HttpMetrics};
 use crate::options::Options;
 use crate::parameters::{Parameters, credentials};
+use crate::prometheus;
 use crate::query::{QueryCall, query};
 use crate::reply::{Reply, Spelling, TEXT_PLAIN, header_text};
 use crate::request_id::RequestIds;
 use crate::service::{Caller, Credentials, Refusal, Service};
 use crate::snapshot::{self, snapshot};
 use crate::write::{Dialect, WriteCall, drain, write};
+use glommio::timer::Timer;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::request;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::Value;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
@@ -37,35 +41,49 @@ pub(crate) struct Core<S> {
     pub(crate) options: Options,
     pub(crate) metrics: Rc<HttpMetrics>,
     pub(crate) request_ids: RequestIds,
+    pub(crate) access_log: Option<AccessLog>,
     /// Headers that every answer, or every routed answer, carries.
     fixed_headers: HeaderMap,
     routed_headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// What is noted of a request while it is answered.
+struct Notes<'a> {
+    /// Bytes of its body.
+    received: &'a Cell<u64>,
+    entry: &'a RefCell<Option<Entry>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {
     Query,
     Write(Dialect),
+    PrometheusWrite,
+    PrometheusRead,
     Flux,
     Ping,
     Status,
     Health,
     Metrics,
     DebugVars,
+    DebugRequests,
     Snapshots,
 }
 
 /// What is served where.
-const ROUTES: [(&str, Route); 10] = [
+const ROUTES: [(&str, Route); 13] = [
     ("/query", Route::Query),
     ("/write", Route::Write(Dialect::V1)),
     ("/api/v2/write", Route::Write(Dialect::V2)),
     ("/api/v2/query", Route::Flux),
+    ("/api/v1/prom/write", Route::PrometheusWrite),
+    ("/api/v1/prom/read", Route::PrometheusRead),
     ("/ping", Route::Ping),
     ("/status", Route::Status),
     ("/health", Route::Health),
     ("/metrics", Route::Metrics),
     ("/debug/vars", Route::DebugVars),
+    ("/debug/requests", Route::DebugRequests),
     (snapshot::PATH, Route::Snapshots),
 ];
 
@@ -86,11 +104,15 @@ impl Route {
     const fn methods(self) -> &'static str {
         match self {
             Route::Query => "GET, POST, OPTIONS",
-            Route::Write(_) | Route::Flux => "POST, OPTIONS",
+            Route::Write(_) | Route::Flux | Route::PrometheusWrite | Route::PrometheusRead => "POST, OPTIONS",
             Route::Ping | Route::Status => "GET, HEAD, OPTIONS",
             Route::Snapshots => "DELETE, GET, POST, OPTIONS",
-            Route::Health | Route::Metrics | Route::DebugVars => "GET, OPTIONS",
+            Route::Health | Route::Metrics | Route::DebugVars | Route::DebugRequests => "GET, OPTIONS",
         }
+    }
+
+    const fn is_debug(self) -> bool {
+        matches!(self, Route::DebugVars | Route::DebugRequests)
     }
 
     fn allows(self, method: &Method) -> bool {
@@ -99,19 +121,26 @@ impl Route {
 
     const fn endpoint(self) -> Endpoint {
         match self {
-            Route::Query | Route::Flux => Endpoint::Query,
-            Route::Write(_) => Endpoint::Write,
+            Route::Query | Route::Flux | Route::PrometheusRead => Endpoint::Query,
+            Route::Write(_) | Route::PrometheusWrite => Endpoint::Write,
             Route::Ping | Route::Status => Endpoint::Ping,
             Route::Health => Endpoint::Health,
             Route::Metrics => Endpoint::Metrics,
             Route::DebugVars => Endpoint::DebugVars,
+            Route::DebugRequests => Endpoint::Other,
             Route::Snapshots => Endpoint::Other,
         }
     }
 }
 
 impl<S: Service> Core<S> {
-    pub(crate) fn new(service: Rc<S>, options: Options, metrics: Rc<HttpMetrics>, request_ids: RequestIds) -> Core<S> {
+    pub(crate) fn new(
+        service: Rc<S>,
+        options: Options,
+        metrics: Rc<HttpMetrics>,
+        request_ids: RequestIds,
+        access_log: Option<AccessLog>,
+    ) -> Core<S> {
         let mut fixed_headers = HeaderMap::new();
         fixed_headers.insert(X_INFLUXDB_VERSION, header_text(options.version.as_bytes()));
         fixed_headers.insert(X_INFLUXDB_BUILD, header_text(options.build.as_bytes()));
@@ -122,7 +151,7 @@ impl<S: Service> Core<S> {
                 Err(_) => tracing::error!(name, "not a name of a header; left out of all answers"),
             }
         }
-        Core { service, options, metrics, request_ids, fixed_headers, routed_headers }
+        Core { service, options, metrics, request_ids, access_log, fixed_headers, routed_headers }
     }
 
     /// Answers one request.
@@ -134,7 +163,9 @@ impl<S: Service> Core<S> {
         connection.begin_request();
         let (head, incoming) = request.into_parts();
         let route = Route::of(head.uri.path());
+        let route = route.filter(|route| !route.is_debug() || self.options.serves_debug);
         let received = Rc::new(Cell::new(0));
+        let entry = Rc::new(RefCell::new(None));
         let mut record = RequestRecord {
             connection: connection.clone(),
             metrics: self.metrics.clone(),
@@ -143,19 +174,33 @@ impl<S: Service> Core<S> {
             status: 0,
             request_bytes: received.clone(),
             response_bytes: 0,
+            entry: entry.clone(),
+        };
+        let is_write = route.is_some_and(|route| route.endpoint() == Endpoint::Write);
+        let log = self.access_log.as_ref().filter(|log| log.wants(is_write));
+        let note = |id: &str| {
+            *entry.borrow_mut() = log.map(|log| Entry::new(log, &head, connection.peer(), id));
         };
         let mut headers = self.fixed_headers.clone();
         let reply = match route {
-            None => not_found(),
-            Some(route) if !route.allows(&head.method) => method_not_allowed(route),
+            None => {
+                note("-");
+                not_found()
+            }
+            Some(route) if !route.allows(&head.method) => {
+                note("-");
+                method_not_allowed(route)
+            }
             Some(route) => {
                 let format = accept::format(&head.headers);
                 self.add_routed_headers(&mut headers, &head.headers);
+                note(headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or("-"));
                 if head.method == Method::OPTIONS {
                     Reply::empty(StatusCode::OK)
                 } else {
                     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
-                    self.dispatch(route, format, &head, incoming, &received, connection.peer()).await
+                    let notes = Notes { received: &received, entry: &entry };
+                    self.dispatch(route, format, &head, incoming, notes, connection.peer()).await
                 }
             }
         };
@@ -199,12 +244,17 @@ impl<S: Service> Core<S> {
         format: Format,
         head: &request::Parts,
         incoming: Incoming,
-        received: &Cell<u64>,
+        notes: Notes<'_>,
         peer: Option<IpAddr>,
     ) -> Reply {
+        let Notes { received, entry } = notes;
         let url = Parameters::from_urlencoded(head.uri.query().unwrap_or_default().as_bytes());
         let spelling = Spelling { format, is_pretty: url.is_true("pretty"), realm: &self.options.realm };
         let (service, options, metrics) = (&*self.service, &self.options, &self.metrics);
+        if Census::is_open() && matches!(head.uri.path(), "/query" | "/write") {
+            let is_write = route.endpoint() == Endpoint::Write;
+            metrics.census.count(access_log::user(&url, &head.headers).as_deref(), peer, is_write);
+        }
         let caller = match self.caller(route, credentials(&url, &head.headers), peer).await {
             Ok(caller) => caller,
             Err(refusal) => {
@@ -215,7 +265,7 @@ impl<S: Service> Core<S> {
             Route::Query => {
                 let takes_gzip = accept::takes_gzip(&head.headers);
                 query(
-                    QueryCall { service, options, spelling, takes_gzip, metrics, received, caller },
+                    QueryCall { service, options, spelling, takes_gzip, metrics, received, caller, entry },
                     head,
                     &url,
                     incoming,
@@ -232,6 +282,14 @@ impl<S: Service> Core<S> {
                 )
                 .await
             }
+            Route::PrometheusWrite => {
+                let call = WriteCall { service, options, spelling, metrics, received, caller };
+                prometheus::write(call, head, &url, incoming).await
+            }
+            Route::PrometheusRead => {
+                let call = WriteCall { service, options, spelling, metrics, received, caller };
+                prometheus::read(call, &url, incoming).await
+            }
             Route::Flux => Reply::of_type(StatusCode::FORBIDDEN, TEXT_PLAIN, FLUX_DISABLED),
             Route::Ping => self.ping(&head.method, &url),
             Route::Status => Reply::empty(StatusCode::NO_CONTENT),
@@ -241,6 +299,16 @@ impl<S: Service> Core<S> {
                 Reply::of_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
             }
             Route::Snapshots => snapshot(service, spelling, &caller, &head.method, head.uri.path(), &url).await,
+            Route::DebugRequests => match census::duration(url.value("seconds")) {
+                Ok(duration) => {
+                    let _open = Open::new();
+                    let before = service.callers().await;
+                    Timer::new(duration).await;
+                    let text = census::text(&before, &service.callers().await);
+                    Reply::of_type(StatusCode::OK, "application/json; charset=utf-8", text).last()
+                }
+                Err(text) => Reply::error(spelling, StatusCode::BAD_REQUEST, &text),
+            },
             Route::DebugVars => {
                 Reply::of_type(StatusCode::OK, "application/json; charset=utf-8", service.debug_vars().await)
             }
@@ -255,9 +323,9 @@ impl<S: Service> Core<S> {
         peer: Option<IpAddr>,
     ) -> Result<Caller, Refusal> {
         let is_asked = match route {
-            Route::Query | Route::Write(_) | Route::Snapshots => true,
+            Route::Query | Route::Write(_) | Route::PrometheusWrite | Route::PrometheusRead | Route::Snapshots => true,
             Route::Ping | Route::Status | Route::Health | Route::Metrics => self.options.ping_auth,
-            Route::DebugVars => self.options.debug_auth,
+            Route::DebugVars | Route::DebugRequests => self.options.debug_auth,
             // It answers that it is off, whoever asks.
             Route::Flux => false,
         };
@@ -265,7 +333,7 @@ impl<S: Service> Core<S> {
             return Ok(Caller::Anyone);
         }
         let caller = self.service.authenticate(credentials, peer).await?;
-        if route == Route::DebugVars {
+        if route.is_debug() {
             self.service.admit_to_insides(&caller)?;
         }
         Ok(caller)

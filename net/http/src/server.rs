@@ -6,6 +6,7 @@
 //! is left.
 //! Knows nothing of requests.
 
+use crate::access_log::AccessLog;
 use crate::connection::Connection;
 use crate::metrics::HttpMetrics;
 use crate::options::{HEAD_BYTES_MAX_FLOOR, Options};
@@ -13,6 +14,7 @@ use crate::request_id::RequestIds;
 use crate::router::Core;
 use crate::service::Service;
 use crate::socket::Socket;
+use crate::tls::Stream;
 use futures_lite::future;
 use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::Timer;
@@ -20,18 +22,29 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use rustls::ServerConfig;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
+
+/// What stands before the endpoints of all cores.
+#[derive(Clone, Default)]
+pub struct Front {
+    pub access_log: Option<AccessLog>,
+    /// Connections speak TLS.
+    pub tls: Option<Arc<ServerConfig>>,
+}
 
 /// The HTTP server of one core.
 pub struct Server<S> {
     core: Rc<Core<S>>,
+    tls: Option<Arc<ServerConfig>>,
     connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
     next_connection: Cell<u64>,
     is_closing: Cell<bool>,
@@ -49,11 +62,18 @@ const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 impl<S: Service> Server<S> {
     /// # Panics
     /// If `options.head_bytes_max` is below [`HEAD_BYTES_MAX_FLOOR`] or its header count is 0.
-    pub fn new(service: Rc<S>, options: Options, metrics: Rc<HttpMetrics>, request_ids: RequestIds) -> Server<S> {
+    pub fn new(
+        service: Rc<S>,
+        options: Options,
+        metrics: Rc<HttpMetrics>,
+        request_ids: RequestIds,
+        front: Front,
+    ) -> Server<S> {
         assert!(options.head_bytes_max >= HEAD_BYTES_MAX_FLOOR, "head_bytes_max below {HEAD_BYTES_MAX_FLOOR}");
         assert!(options.header_count_max > 0, "no request has no header");
         Server {
-            core: Rc::new(Core::new(service, options, metrics, request_ids)),
+            core: Rc::new(Core::new(service, options, metrics, request_ids, front.access_log)),
+            tls: front.tls,
             connections: RefCell::default(),
             next_connection: Cell::new(0),
             is_closing: Cell::new(false),
@@ -151,7 +171,11 @@ impl<S: Service> Server<S> {
         if options.header_count_max != HEADER_COUNT_OF_ENGINE {
             builder.max_headers(options.header_count_max);
         }
-        let mut served = builder.serve_connection(Socket::new(stream, connection.clone()), service);
+        let stream = match Stream::new(Socket::new(stream, connection.clone()), self.tls.as_ref()) {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%error, "no TLS session"),
+        };
+        let mut served = builder.serve_connection(stream, service);
         let mut is_told = false;
         let ended = poll_fn(|context| {
             if connection.is_condemned(context) {
@@ -233,7 +257,7 @@ const CLOSED_AT_LIMIT_PART: usize = 8;
 const HEADER_COUNT_OF_ENGINE: usize = 100;
 
 /// Closes a connection behind its last answer.
-async fn close(mut socket: Socket, connection: &Connection) {
+async fn close(mut socket: Stream, connection: &Connection) {
     let shut = poll_fn(|context| hyper::rt::Write::poll_shutdown(Pin::new(&mut socket), context)).await;
     if shut.is_err() || !connection.is_lingering() {
         return;

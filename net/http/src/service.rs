@@ -5,6 +5,7 @@
 //! Invariants: one service per core, shared through `Rc`; nothing here crosses a core.
 //! Knows nothing of sockets, nor of how an outcome is spelled in JSON or CSV.
 
+use crate::census::Callers;
 use std::future::{Future, ready};
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -12,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tidemill_influxql::Query;
 use tidemill_line::Precision;
-use tidemill_query::ResultSeries;
+use tidemill_query::{ResultSeries, TimeZone};
 
 /// Answers the requests of one core.
 pub trait Service: 'static {
@@ -69,6 +70,11 @@ pub trait Service: 'static {
 
     /// The body of `/metrics`, in the Prometheus text format (see [`crate::metrics::TextWriter`]).
     fn metrics_text(&self) -> impl Future<Output = String>;
+
+    /// Writes and queries by caller that all cores have counted so far (see `HttpSnapshot::callers`).
+    fn callers(&self) -> impl Future<Output = Callers> {
+        ready(Callers::new())
+    }
 
     /// The body of `/debug/vars`, a JSON object.
     fn debug_vars(&self) -> impl Future<Output = String>;
@@ -247,4 +253,11 @@ pub enum Piece {
 pub trait Zone {
     /// Seconds east of UTC at this instant (ns since the epoch).
     fn offset_seconds(&self, time_ns: i64) -> i32;
+}
+
+impl Zone for Arc<TimeZone> {
+    fn offset_seconds(&self, time_ns: i64) -> i32 {
+        // Offsets are below a day and a half.
+        (self.offset_ns(time_ns) / 1_000_000_000) as i32
+    }
 }

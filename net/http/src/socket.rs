@@ -37,6 +37,15 @@ impl Socket {
         poll_fn(|context| Pin::new(&mut self.stream).poll_read(context, &mut waste)).await
     }
 
+    /// Reads into a slice; 0 at the end of the stream.
+    pub(crate) fn poll_read_into(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Poll::Ready(Ok(count)) = &result {
+            self.connection.received(*count);
+        }
+        result
+    }
+
     fn descriptor(&self) -> BorrowedFd<'_> {
         // SAFETY: the stream owns the descriptor and lives at least as long as the borrow of `self`.
         unsafe { BorrowedFd::borrow_raw(self.stream.as_raw_fd()) }

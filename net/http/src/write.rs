@@ -79,7 +79,7 @@ pub(crate) async fn write<S: Service>(
     Reply::write_outcome(spelling, &outcome)
 }
 
-fn target_v1(url: &Parameters, caller: Caller) -> Result<WriteTarget, Refusal> {
+pub(crate) fn target_v1(url: &Parameters, caller: Caller) -> Result<WriteTarget, Refusal> {
     let word = url.value("precision");
     let precision = Precision::from_v1_name(word)
         .ok_or_else(|| Refusal::new(400, format!("invalid precision {word:?} (use n, u, ms, s, m or h)")))?;

@@ -14,7 +14,7 @@ use crate::{
         series_ledger::{Denial, Place, SeriesLedger},
     },
     options::Options,
-    query::{QueryLimits, QueryMemory, scan},
+    query::{QueryLimits, QueryMemory, continuous::ContinuousFigures, scan},
     replica::{Outcome, Payload, ProposeError, Replicas, Ticket},
 };
 use std::{
@@ -42,6 +42,8 @@ pub const META_CORE: CoreId = CoreId(0);
 pub struct DataCore {
     pub(crate) context: CoreContext<Message>,
     pub(crate) options: Arc<Options>,
+    /// ns since the epoch.
+    pub(crate) started_ns: i64,
     pub(crate) budget: Budget,
     pub(crate) partition_count: u32,
     pub(crate) partitions: BTreeMap<u32, Rc<Partition<RingDisk>>>,
@@ -59,6 +61,8 @@ pub struct DataCore {
     pub(crate) parsers: RefCell<Vec<(Batch, Splitter)>>,
     pub(crate) figures: WriteFigures,
     pub(crate) scrub_figures: ScrubFigures,
+    /// Counted on [`META_CORE`] alone.
+    pub(crate) continuous_figures: ContinuousFigures,
     pub(crate) http_metrics: Rc<HttpMetrics>,
     /// The core has the metadata.
     pub(crate) met: Cell<bool>,
@@ -336,6 +340,14 @@ impl DataCore {
         }
     }
 
+    /// What a core's part of a scan would read.
+    pub async fn cost_of(self: &Rc<Self>, core: CoreId, order: scan::CostOrder) -> Result<scan::ScanCost, CallError> {
+        match self.call(core, Call::Cost(order)).await? {
+            Reply::Cost(cost) => cost.map_err(CallError::Unknown),
+            _ => unreachable!("a cost is answered as one"),
+        }
+    }
+
     /// Flushes all partitions and links their files into the snapshot of this name; the files of each core.
     pub async fn snapshot_partitions(self: &Rc<Self>, name: &str) -> Result<Vec<Vec<Entry>>, CallError> {
         let calls: Vec<_> =
@@ -447,6 +459,7 @@ impl DataCore {
                 scan::run_scan(self.clone(), order);
                 Reply::Done(Ok(()))
             }
+            Call::Cost(order) => Reply::Cost(scan::cost_of_scan(self.clone(), order).await),
             Call::Figures => Reply::Figures(Box::new(CoreFigures::of(self))),
             Call::SnapshotPartitions(name) => Reply::Linked(self.snapshot_here(&name).await),
             Call::SnapshotMeta => {

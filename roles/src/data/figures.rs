@@ -1,6 +1,9 @@
 //! What a core counts, and how it is shown.
 
-use crate::data::{core::DataCore, scrub::ScrubFigures};
+use crate::{
+    data::{core::DataCore, scrub::ScrubFigures},
+    query::continuous::ContinuousFigures,
+};
 use hdrhistogram::Histogram;
 use std::cell::{Cell, RefCell};
 use tidemill_http::metrics::{HttpMetrics, HttpSnapshot, TextWriter};
@@ -61,6 +64,7 @@ pub struct WriteFigures {
 pub struct CoreFigures {
     pub write: WriteFigures,
     pub scrub: ScrubFigures,
+    pub continuous: ContinuousFigures,
     pub http: HttpSnapshot,
     pub log: LogMetrics,
     pub cache: CacheFigures,
@@ -100,6 +104,7 @@ impl CoreFigures {
         CoreFigures {
             write: core.figures.clone(),
             scrub: core.scrub_figures.clone(),
+            continuous: core.continuous_figures.clone(),
             http: core.http_metrics.snapshot(),
             log: core.replicas.log().metrics(),
             cache: core.cache.figures(),
@@ -215,6 +220,11 @@ pub fn metrics_text(cores: &[CoreFigures]) -> String {
     cores.iter().for_each(|figures| http.merge(&figures.http));
     http.write_text(&mut writer);
     writer.finish()
+}
+
+/// What is counted beside upstream's figures, by its name.
+pub fn counted_figures() -> impl Iterator<Item = (&'static str, fn(&CoreFigures) -> u64)> {
+    counters().into_iter().chain(gauges()).map(|(name, _, value)| (name.trim_start_matches("tidemill_"), value))
 }
 
 /// All cores' figures as members of the `/debug/vars` object.

@@ -11,6 +11,7 @@
 //! its limit the holes between small ones are given back, too.
 //! Knows nothing of who holds what.
 
+use crate::side_thread;
 use std::{
     fs, io,
     sync::{
@@ -81,7 +82,6 @@ impl MemoryGauge {
     pub fn watch(self: &Arc<MemoryGauge>) -> io::Result<()> {
         let gauge = Arc::downgrade(self);
         let watch = move || {
-            block_signals();
             let mut trimmed = Instant::now();
             while let Some(gauge) = gauge.upgrade() {
                 gauge.measure();
@@ -96,7 +96,7 @@ impl MemoryGauge {
                 thread::sleep(pause);
             }
         };
-        thread::Builder::new().name("memory-gauge".into()).spawn(watch).map(drop)
+        side_thread::spawn("memory-gauge", watch)
     }
 
     /// Reads the size of the process: some microseconds. A kernel that does not tell leaves the parts alone to hold the
@@ -149,17 +149,6 @@ impl MemoryGauge {
 /// The second field of `/proc/self/statm` (proc_pid_statm(5)).
 fn resident_pages(text: &str) -> Option<u64> {
     text.split_ascii_whitespace().nth(1)?.parse().ok()
-}
-
-/// Keeps signals off this thread. It is older than the cores, which block those that stop the server and read them: one
-/// that this thread took would end the process at once.
-fn block_signals() {
-    // SAFETY: the set is initialised and lives for the calls.
-    unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &all, std::ptr::null_mut());
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::{
         question::{Finding, Question},
         series_admission::SeriesRefusal,
     },
-    query::scan::ScanOrder,
+    query::scan::{CostOrder, ScanCost, ScanOrder},
     replica::{Payload, ProposeError},
 };
 use std::sync::Arc;
@@ -51,6 +51,8 @@ pub enum Call {
     Ask(Arc<Question>),
     /// Run a scan over the core's partitions; the outputs go through the order's streams.
     Scan(ScanOrder),
+    /// What the core's part of a scan would read.
+    Cost(CostOrder),
     /// What the core counts.
     Figures,
     /// Flush the core's partitions and link their files into the snapshot of this name.
@@ -65,6 +67,7 @@ pub enum Reply {
     MetaChanged(Result<tidemill_meta::Applied, MetaChangeError>),
     Done(Result<(), CallError>),
     Found(Finding),
+    Cost(Result<ScanCost, String>),
     Figures(Box<CoreFigures>),
     Linked(Result<Vec<Entry>, CallError>),
     Bytes(Vec<u8>),

@@ -19,10 +19,11 @@ mod scrub;
 mod series_admission;
 mod series_ledger;
 mod start;
+pub mod statistics;
 pub mod write;
 
 pub use budget::Budget;
-pub use core::DataCore;
+pub use core::{DataCore, META_CORE};
 pub use memory_gauge::{MemoryGauge, bound_allocator};
 pub(crate) use metadata::{META_GROUP, MetaMachine};
 pub use scrub::ScrubOptions;

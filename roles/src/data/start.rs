@@ -16,7 +16,10 @@ use crate::{
         series_ledger::{SeriesCounts, SeriesLedger},
     },
     options::Options,
-    query::QueryMemory,
+    query::{
+        QueryMemory,
+        continuous::{self, ContinuousFigures},
+    },
     replica::{Machine, PartitionMachine, Payload, ProposeError, RecoverError, Replicas, recover},
     service::DataService,
 };
@@ -29,7 +32,7 @@ use std::{
     sync::Arc,
 };
 use tidemill_disk::{Disk, Notify};
-use tidemill_http::{RequestIds, Server, metrics::HttpMetrics};
+use tidemill_http::{Front, RequestIds, Server, metrics::HttpMetrics};
 use tidemill_log::LogOptions;
 use tidemill_raft::{GroupId, Term};
 use tidemill_reactor::{CoreContext, Listeners, Pending, RingDisk};
@@ -47,6 +50,7 @@ pub struct Founding {
     pub gauge: Arc<MemoryGauge>,
     pub query_memory: Arc<QueryMemory>,
     pub series_counts: Arc<SeriesCounts>,
+    pub front: Front,
 }
 
 /// What the cores do between start and stop.
@@ -160,12 +164,14 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         parsers: RefCell::default(),
         figures: WriteFigures::default(),
         scrub_figures: ScrubFigures::default(),
+        continuous_figures: ContinuousFigures::default(),
         http_metrics: Rc::new(HttpMetrics::default()),
         met: Cell::new(false),
         parted: Cell::new(0),
         met_changed: Notify::new(),
         stopping: Cell::new(false),
         options: founding.options.clone(),
+        started_ns: context.clock.now_ns(),
         context: context.clone(),
     });
     let latency = context.queues.latency;
@@ -190,8 +196,13 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     if core.met.get() {
         core.drop_orphans();
         let enforce = |every| context.spawn(latency, "retention", core.clone().enforce_retention(every));
-        retention = core.options.retention_check_interval.map(enforce);
+        let options = &core.options;
+        retention = options.retention_is_enabled.then(|| enforce(options.retention_check_interval));
     }
+    let continuous = core.options.continuous;
+    let runs_queries = is_meta && core.met.get() && continuous.is_enabled && matches!(founding.door, Door::Http(_));
+    let continuous = runs_queries
+        .then(|| context.spawn(context.queues.query, "continuous queries", continuous::run(core.clone(), continuous)));
 
     let served = serve(&core, &founding).await;
 
@@ -199,6 +210,9 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     // nothing. The log has them if that fails.
     if let Some(retention) = retention {
         retention.await;
+    }
+    if let Some(continuous) = continuous {
+        continuous.await;
     }
     core.stopping.set(true);
     core.halt_copies();
@@ -242,7 +256,7 @@ async fn serve(core: &Rc<DataCore>, founding: &Founding) -> Result<(), StartFail
     let request_ids = RequestIds::new(node, sequence, move || clock.now_ns() as u64);
     let service = Rc::new(DataService::new(core.clone()));
     let options = http_options(&core.options.http, &core.budget);
-    let server = Rc::new(Server::new(service, options, core.http_metrics.clone(), request_ids));
+    let server = Rc::new(Server::new(service, options, core.http_metrics.clone(), request_ids, founding.front.clone()));
     if context.core == META_CORE {
         tracing::info!(addr = %listeners.addr(), cores = context.cores, "ready for queries and writes");
     }

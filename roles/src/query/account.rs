@@ -149,6 +149,11 @@ impl Account {
         self.limits.check_points(before + points)
     }
 
+    /// Points and series that were counted so far.
+    pub(super) fn counted(&self) -> (u64, u64) {
+        (self.points.load(Ordering::Relaxed), self.series.load(Ordering::Relaxed))
+    }
+
     /// Counts series that are scanned.
     pub(super) fn add_series(&self, series: u64) -> Result<(), QueryError> {
         let before = self.series.fetch_add(series, Ordering::Relaxed);

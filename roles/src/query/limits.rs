@@ -17,6 +17,10 @@ pub struct QueryLimits {
     pub max_concurrent_queries: u64,
     /// How long a request may run, ns; 0 means for ever.
     pub query_timeout_ns: u64,
+    /// Requests that took longer are logged when they end, ns; 0 means none.
+    pub log_after_ns: u64,
+    /// Every request is logged when it begins, secrets left out.
+    pub logs_queries: bool,
     /// CREATE DATABASE makes a default retention policy (`retention-autocreate`).
     pub autocreate_policy: bool,
 }
@@ -28,6 +32,8 @@ impl Default for QueryLimits {
             query_memory_bytes_max: QUERY_MEMORY_BYTES_MAX,
             max_concurrent_queries: 0,
             query_timeout_ns: 0,
+            log_after_ns: 0,
+            logs_queries: false,
             autocreate_policy: true,
         }
     }

@@ -10,9 +10,11 @@ use crate::{
     query::{
         StatementError,
         account::Charge,
-        cardinality, definitions, deletion,
+        cardinality, continuous, definitions, deletion,
         error::Stopped,
+        explain,
         into::Into,
+        monitor,
         running::{RunningGuard, RunningQueries},
         select::Select,
         show,
@@ -21,7 +23,7 @@ use crate::{
     },
 };
 use std::{collections::VecDeque, rc::Rc};
-use tidemill_http::{Piece, Pieces, QueryRequest};
+use tidemill_http::{Piece, Pieces, QueryRequest, Zone};
 use tidemill_influxql::Statement;
 use tidemill_query::ResultSeries;
 
@@ -84,6 +86,9 @@ impl QueryPieces {
         }
         let clock = &core.context().clock;
         let text = request.query.to_string();
+        if core.query_limits().logs_queries {
+            tracing::info!(query = text, database = request.database, "executing query");
+        }
         let running = RunningQueries::of_process().start(
             text,
             request.database.clone(),
@@ -126,6 +131,10 @@ impl Request {
                 let (number, statement) = self.statements.pop_front()?;
                 match self.begin(statement).await {
                     Ok(mut answer) => {
+                        if let Some(zone) = answer.zone() {
+                            self.current = Some((number, answer));
+                            return Some(Piece::Zone { statement: number, zone });
+                        }
                         let next = answer.next().await;
                         self.current = Some((number, answer));
                         (number, next)
@@ -156,6 +165,14 @@ impl Request {
 }
 
 impl Answer {
+    /// Whose wall clock the times are shown in, if it is not UTC.
+    fn zone(&self) -> Option<Rc<dyn Zone>> {
+        match self {
+            Answer::Select(select) => Some(Rc::new(select.zone()?.clone())),
+            Answer::Into(_) | Answer::Series(_) => None,
+        }
+    }
+
     async fn next(&mut self) -> Result<Option<ResultSeries>, StatementError> {
         match self {
             Answer::Select(select) => select.next().await,
@@ -181,7 +198,7 @@ async fn execute(session: &Rc<Session>, statement: Statement) -> Result<Answer, 
         Statement::ShowTagKeys(show) => show::tag_keys(session, &show).await,
         Statement::ShowTagValues(show) => show::tag_values(session, &show).await,
         Statement::ShowFieldKeys(show) => show::field_keys(session, &show).await,
-        Statement::ShowContinuousQueries => show::continuous_queries(session),
+        Statement::ShowContinuousQueries => continuous::show(session),
         Statement::ShowSubscriptions => Ok(Answer::done()),
         Statement::ShowUsers => Ok(users::show(session)),
         Statement::ShowGrants { user } => users::show_grants(session, &user),
@@ -209,18 +226,18 @@ async fn execute(session: &Rc<Session>, statement: Statement) -> Result<Answer, 
         Statement::GrantAdmin { user } => users::set_admin(session, user, true).await,
         Statement::Revoke { privilege, database, user } => users::revoke(session, user, database, privilege).await,
         Statement::RevokeAdmin { user } => users::set_admin(session, user, false).await,
-        // Without a continuous query or a subscription there is nothing to drop.
-        Statement::DropContinuousQuery { .. } => Ok(Answer::done()),
+        Statement::CreateContinuousQuery(create) => continuous::create(session, create).await,
+        Statement::DropContinuousQuery { name, database } => continuous::drop(session, name, database).await,
+        // Without a subscription there is nothing to drop.
         Statement::DropSubscription { database, .. } => {
             session.database_id(Some(&database))?;
             Err(StatementError::Invalid("subscription not found".to_owned()))
         }
-        Statement::CreateContinuousQuery(_) => Err(StatementError::NotSupported("CREATE CONTINUOUS QUERY")),
         Statement::CreateSubscription(_) => Err(StatementError::NotSupported("CREATE SUBSCRIPTION")),
-        Statement::Explain(explain) if explain.analyze => Err(StatementError::NotSupported("EXPLAIN ANALYZE")),
-        Statement::Explain(_) => Err(StatementError::NotSupported("EXPLAIN")),
-        Statement::ShowStats { .. } => Err(StatementError::NotSupported("SHOW STATS")),
-        Statement::ShowDiagnostics { .. } => Err(StatementError::NotSupported("SHOW DIAGNOSTICS")),
+        Statement::Explain(explain) if explain.analyze => explain::analyze(session, &explain.statement).await,
+        Statement::Explain(explain) => explain::explain(session, &explain.statement).await,
+        Statement::ShowStats { module } => monitor::statistics_of(session, module.as_deref()).await,
+        Statement::ShowDiagnostics { module } => monitor::diagnostics(session, module.as_deref()),
     }
 }
 

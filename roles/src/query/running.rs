@@ -10,9 +10,12 @@ use crate::query::{
     account::{QueryMemory, RunningQuery},
 };
 use sharded_slab::Slab;
-use std::sync::{
-    Arc, LazyLock,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Instant,
 };
 
 /// Queries that can be listed at the same time: more than connections that are worth serving.
@@ -23,11 +26,23 @@ const FREE: usize = usize::MAX;
 static RUNNING: LazyLock<RunningQueries> = LazyLock::new(RunningQueries::default);
 
 /// The table of the process.
-pub(super) struct RunningQueries {
+pub(crate) struct RunningQueries {
     queries: Slab<Arc<RunningQuery>>,
     slots: Box<[AtomicUsize]>,
     started: AtomicU64,
     count: AtomicU64,
+    finished: AtomicU64,
+    /// Of those that have ended, together.
+    duration_ns: AtomicU64,
+}
+
+/// What the table has counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueryFigures {
+    pub active: u64,
+    pub started: u64,
+    pub finished: u64,
+    pub duration_ns: u64,
 }
 
 /// No more queries may start now.
@@ -53,6 +68,9 @@ pub(super) struct RunningGuard {
     query: Arc<RunningQuery>,
     key: usize,
     slot: usize,
+    begun: Instant,
+    /// Queries that took longer are logged; 0 means none.
+    log_after_ns: u64,
 }
 
 impl Default for RunningQueries {
@@ -62,13 +80,15 @@ impl Default for RunningQueries {
             slots: (0..RUNNING_MAX).map(|_| AtomicUsize::new(FREE)).collect(),
             started: AtomicU64::new(0),
             count: AtomicU64::new(0),
+            finished: AtomicU64::new(0),
+            duration_ns: AtomicU64::new(0),
         }
     }
 }
 
 impl RunningQueries {
     /// The one table of the process.
-    pub(super) fn of_process() -> &'static RunningQueries {
+    pub(crate) fn of_process() -> &'static RunningQueries {
         &RUNNING
     }
 
@@ -102,7 +122,10 @@ impl RunningQueries {
         let free =
             |slot: &usize| self.slots[*slot].compare_exchange(FREE, key, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         match slots.into_iter().find(free) {
-            Some(slot) => Ok(RunningGuard { table: self, query, key, slot }),
+            Some(slot) => {
+                let log_after_ns = limits.log_after_ns;
+                Ok(RunningGuard { table: self, query, key, slot, begun: Instant::now(), log_after_ns })
+            }
             None => {
                 self.queries.remove(key);
                 Err(refuse())
@@ -116,6 +139,16 @@ impl RunningQueries {
         let mut queries: Vec<_> = keys.filter_map(|key| self.queries.get(key).map(|query| (*query).clone())).collect();
         queries.sort_by_key(|query: &Arc<RunningQuery>| query.id);
         queries
+    }
+
+    /// What was counted so far.
+    pub(crate) fn figures(&self) -> QueryFigures {
+        QueryFigures {
+            active: self.count.load(Ordering::Relaxed),
+            started: self.started.load(Ordering::Relaxed),
+            finished: self.finished.load(Ordering::Relaxed),
+            duration_ns: self.duration_ns.load(Ordering::Relaxed),
+        }
     }
 
     /// Asks a query to stop.
@@ -136,6 +169,13 @@ impl Drop for RunningGuard {
         self.table.slots[self.slot].store(FREE, Ordering::Release);
         self.table.queries.remove(self.key);
         self.table.count.fetch_sub(1, Ordering::Relaxed);
+        let duration_ns = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.table.finished.fetch_add(1, Ordering::Relaxed);
+        self.table.duration_ns.fetch_add(duration_ns, Ordering::Relaxed);
+        if self.log_after_ns > 0 && duration_ns > self.log_after_ns {
+            let (query, id) = (&self.query.text, self.query.id);
+            tracing::warn!(id, query, duration_ms = duration_ns / 1_000_000, "detected slow query");
+        }
     }
 }
 

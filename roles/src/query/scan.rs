@@ -21,7 +21,7 @@ use std::{rc::Rc, sync::Arc};
 use tidemill_line::series_key;
 use tidemill_query::{BlockSummary, PartDemand, PartExec, PartOutput, QueryError, ScanPlan, ScanSeries};
 use tidemill_reactor::{ChunkProducer, ChunkProducerEnd, RingDisk};
-use tidemill_store::{DatabaseId, Partition, ReadError, ScanField, SeriesId, ShardGroupId};
+use tidemill_store::{CostCount, DatabaseId, Partition, ReadCost, ReadError, ScanField, SeriesId, ShardGroupId};
 
 /// What a core is asked to scan.
 pub struct ScanOrder {
@@ -72,6 +72,48 @@ pub fn run_scan(core: Rc<DataCore>, order: ScanOrder) {
         };
         let context = core.context();
         context.spawn(context.queues.query, "scan a partition", part.run(chunks)).detach();
+    }
+}
+
+/// What the parts of a scan on this core would read. Nothing is read but the indexes of files.
+///
+/// # Errors
+/// A file cannot be read, or the query was stopped.
+pub async fn cost_of_scan(core: Rc<DataCore>, order: CostOrder) -> Result<ScanCost, String> {
+    let mut all = ScanCost::default();
+    for partition in core.partitions().keys().copied().collect::<Vec<_>>() {
+        let part = Part {
+            core: core.clone(),
+            number: partition,
+            scan: order.scan.clone(),
+            database: order.database,
+            groups: order.groups.clone(),
+            account: order.account.clone(),
+        };
+        all.add(&part.cost().await.map_err(|error| error.to_string())?);
+    }
+    Ok(all)
+}
+
+/// The scan whose cost a core is asked for.
+pub struct CostOrder {
+    pub(super) scan: Arc<ScanPlan>,
+    pub(super) database: DatabaseId,
+    pub(super) groups: Arc<[ShardGroupId]>,
+    pub(super) account: Arc<Account>,
+}
+
+/// What a scan would read.
+#[derive(Clone, Debug, Default)]
+pub struct ScanCost {
+    pub series: u64,
+    pub read: ReadCost,
+}
+
+impl ScanCost {
+    pub fn add(&mut self, other: &ScanCost) {
+        self.series += other.series;
+        self.read.add(&other.read);
     }
 }
 
@@ -238,6 +280,23 @@ impl Part {
             }
             self.core.context().yield_now_if_needed().await;
         }
+    }
+
+    async fn cost(&self) -> Result<ScanCost, PartError> {
+        let partition = self.core.partitions().get(&self.number).ok_or(PartError::Elsewhere(self.number))?.clone();
+        let view = partition.view(&self.groups);
+        let mut series_charge = self.account.charge();
+        let (ids, series) = self.series(&partition, &mut series_charge).await?;
+        drop(series);
+        let fields = self.fields(&partition);
+        let mut count = CostCount::default();
+        for id in &ids {
+            let range = self.scan.time_range();
+            count.add(&partition.cursor(&view, self.database, *id, &fields, range, false)).await?;
+            self.check()?;
+            self.core.context().yield_now_if_needed().await;
+        }
+        Ok(ScanCost { series: ids.len() as u64, read: count.total() })
     }
 
     /// The series that may hold rows of interest, in the order of their ids.

@@ -29,7 +29,7 @@ use tidemill_meta::Meta;
 use tidemill_query::{
     CompileOptions, Compiled, Join, JoinDemand, MeasurementSelector, Merge, MergeDemand, PartOutput, Plan,
     ResultSeries, ScanPlan, SourceIndex, SourceRequest, SourceSchema, SubqueryPart, SubqueryRows, SubqueryStep,
-    TagFilter, compile, winner,
+    TagFilter, TimeZone, compile, winner,
 };
 use tidemill_reactor::{ChunkConsumer, ChunkConsumerEnd, CoreId, chunk_stream};
 use tidemill_store::{DatabaseId, ShardGroupId};
@@ -45,6 +45,7 @@ const OUTPUTS_PER_LOOK: usize = 16;
 pub(super) struct Select {
     session: Rc<Session>,
     account: Arc<Account>,
+    zone: Option<Arc<TimeZone>>,
     rows: Rows,
 }
 
@@ -73,16 +74,16 @@ struct Merged {
 }
 
 /// A plan, with what its scans read.
-struct Prepared {
-    plan: Arc<Plan>,
-    targets: Vec<Target>,
+pub(super) struct Prepared {
+    pub(super) plan: Arc<Plan>,
+    pub(super) targets: Vec<Target>,
     /// The statements in FROM.
-    inner: Vec<Rc<Inner>>,
+    pub(super) inner: Vec<Rc<Inner>>,
 }
 
 /// A statement in FROM. Its answer is held for all scans that read it.
-struct Inner {
-    prepared: Prepared,
+pub(super) struct Inner {
+    pub(super) prepared: Prepared,
     answer: RefCell<Option<(Rc<SubqueryRows>, Charge)>>,
 }
 
@@ -113,28 +114,34 @@ struct PartStream {
 }
 
 /// A retention policy that a source names.
-struct Target {
-    database: DatabaseId,
+pub(super) struct Target {
+    pub(super) database: DatabaseId,
     database_name: String,
     policy_name: String,
-    groups: Arc<[ShardGroupId]>,
+    pub(super) groups: Arc<[ShardGroupId]>,
 }
 
 impl Select {
     /// Plans the statement. Nothing is read yet.
     pub async fn start(session: Rc<Session>, select: &SelectStatement) -> Result<Select, StatementError> {
-        session.check_sources(&select.sources)?;
-        let limits = session.core.query_limits().select;
-        let options = CompileOptions {
-            now_ns: session.now_ns,
-            default_database: (!session.database.is_empty()).then(|| session.database.clone()),
-            limits,
-        };
-        let compiled = compile(select, &options)?;
-        let prepared = prepare(&session, &compiled).await?;
-        let account = Arc::new(Account::new(session.query.clone(), limits));
-        let rows = Rows::of(&prepared.plan, &prepared, &session, &account);
-        Ok(Select { session, account, rows })
+        let (compiled, prepared) = plan(&session, select).await?;
+        Ok(Select::of(session, &compiled, &prepared))
+    }
+
+    /// A statement that was planned.
+    pub fn of(session: Rc<Session>, compiled: &Compiled, prepared: &Prepared) -> Select {
+        let account = Arc::new(Account::new(session.query.clone(), session.core.query_limits().select));
+        let rows = Rows::of(&prepared.plan, prepared, &session, &account);
+        Select { session, account, zone: compiled.time_zone().cloned(), rows }
+    }
+
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    /// Whose wall clock the times are shown in, if it is not UTC.
+    pub fn zone(&self) -> Option<&Arc<TimeZone>> {
+        self.zone.as_ref()
     }
 
     /// The next rows of the answer; `None` behind the last.
@@ -145,6 +152,19 @@ impl Select {
         }
         Ok(next)
     }
+}
+
+/// Checks and plans a statement. Nothing is read.
+pub(super) async fn plan(session: &Session, select: &SelectStatement) -> Result<(Compiled, Prepared), StatementError> {
+    session.check_sources(&select.sources)?;
+    let options = CompileOptions {
+        now_ns: session.now_ns,
+        default_database: (!session.database.is_empty()).then(|| session.database.clone()),
+        limits: session.core.query_limits().select,
+    };
+    let compiled = compile(select, &options)?;
+    let prepared = prepare(session, &compiled).await?;
+    Ok((compiled, prepared))
 }
 
 impl Rows {

@@ -185,16 +185,6 @@ pub(super) async fn field_keys(session: &Session, show: &ShowFieldKeys) -> Resul
     Ok(Answer::of(series))
 }
 
-/// SHOW CONTINUOUS QUERIES: a table for each database; there are no such queries.
-pub(super) fn continuous_queries(session: &Session) -> Result<Answer, StatementError> {
-    let meta = session.core.meta();
-    let empty = |database: &Database| {
-        let none = || TableColumn::Texts(Vec::new());
-        table(&database.name, vec![("name", none()), ("query", none())])
-    };
-    Ok(Answer::of(meta.databases().iter().map(empty).collect()))
-}
-
 /// SHOW QUERIES, this one included.
 pub(super) fn queries(session: &Session) -> Result<Answer, StatementError> {
     let now_ns = session.core.context().clock.monotonic_ns();

@@ -85,7 +85,8 @@ impl WindowTable {
     /// Cuts ascending times into runs of rows that fall into one window.
     fn cut(&mut self, times: &[i64], segments: &mut Vec<Segment>) {
         segments.clear();
-        let windows: Windows = self.shape.windows;
+        let shape = self.shape.clone();
+        let windows: &Windows = &shape.windows;
         let Some(first) = times.first() else { return };
         let (mut start, mut last) = windows.bounds(*first);
         let mut row = 0;
@@ -95,7 +96,7 @@ impl WindowTable {
             segments.push(Segment { slot, start: row as u32, end: end as u32 });
             let Some(time) = times.get(end) else { return };
             // The window behind this one, unless the rows leap further: saves a division a window.
-            match last.checked_add(windows.interval()) {
+            match windows.step().and_then(|step| last.checked_add(step)) {
                 Some(next_last) if *time <= next_last && next_last < i64::MAX - 1 => {
                     (start, last) = (last + 1, next_last);
                 }

@@ -80,7 +80,7 @@ impl StreamSpec {
     pub(crate) fn of(
         function: StreamFunction,
         call: &Call,
-        windows: Windows,
+        windows: &Windows,
         descending: bool,
         seed: u64,
     ) -> StreamSpec {
@@ -109,7 +109,7 @@ impl StreamSpec {
             season: integer(2).and_then(|season| usize::try_from(season).ok()).unwrap_or(0),
             hold: integer(2).and_then(|hold| usize::try_from(hold).ok()),
             warmup,
-            windows,
+            windows: windows.clone(),
             descending,
             seed,
         }
@@ -165,8 +165,10 @@ impl StreamSpec {
             StreamFunction::HoltWinters { with_fit } => {
                 Box::new(holt_winters::HoltWinters::new(self.count, self.season, with_fit, self.windows.interval()))
             }
-            StreamFunction::Integral => Box::new(integral::Integral::new(self.unit_ns, self.windows, self.descending)),
-            StreamFunction::Sample => Box::new(sample::Sample::new(self.count, self.windows, self.seed)),
+            StreamFunction::Integral => {
+                Box::new(integral::Integral::new(self.unit_ns, self.windows.clone(), self.descending))
+            }
+            StreamFunction::Sample => Box::new(sample::Sample::new(self.count, self.windows.clone(), self.seed)),
             _ => technical::state(self.function, self.count, self.hold, self.warmup),
         }
     }

@@ -7,6 +7,7 @@ mod text_writer;
 
 pub use text_writer::TextWriter;
 
+use crate::census::{Callers, Census};
 use hdrhistogram::Histogram;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -92,6 +93,8 @@ pub struct HttpSnapshot {
     pub body_bytes_held: u64,
     /// Bodies refused because those had used up their budget.
     pub bodies_without_room: u64,
+    /// Writes and queries by caller, while a census is taken.
+    pub callers: Callers,
 }
 
 impl HttpSnapshot {
@@ -111,6 +114,11 @@ impl HttpSnapshot {
         self.overdue_connection_count += other.overdue_connection_count;
         self.body_bytes_held += other.body_bytes_held;
         self.bodies_without_room += other.bodies_without_room;
+        for (caller, (writes, queries)) in &other.callers {
+            let counts = self.callers.entry(caller.clone()).or_default();
+            counts.0 += writes;
+            counts.1 += queries;
+        }
     }
 
     /// Writes all figures under `tidemill_http_…`.
@@ -157,6 +165,7 @@ pub struct HttpMetrics {
     open_connection_count: Cell<u64>,
     pub(crate) body_bytes_held: Cell<u64>,
     pub(crate) bodies_without_room: Cell<u64>,
+    pub(crate) census: Census,
 }
 
 impl Default for HttpMetrics {
@@ -168,12 +177,14 @@ impl Default for HttpMetrics {
             overdue_connection_count: 0,
             body_bytes_held: 0,
             bodies_without_room: 0,
+            callers: Callers::new(),
         };
         HttpMetrics {
             figures: RefCell::new(figures),
             open_connection_count: Cell::new(0),
             body_bytes_held: Cell::new(0),
             bodies_without_room: Cell::new(0),
+            census: Census::default(),
         }
     }
 }
@@ -195,6 +206,7 @@ impl HttpMetrics {
             open_connection_count: self.open_connection_count.get(),
             body_bytes_held: self.body_bytes_held.get(),
             bodies_without_room: self.bodies_without_room.get(),
+            callers: self.census.callers(),
             ..self.figures.borrow().clone()
         }
     }

@@ -13,8 +13,8 @@ use std::time::Duration;
 use tidemill_column::{Column, Values};
 use tidemill_http::metrics::{HttpMetrics, TextWriter};
 use tidemill_http::{
-    Caller, Credentials, Options, Piece, Pieces, QueryRequest, Refusal, RequestIds, Server, Service, WriteOutcome,
-    WriteRequest, WriteTarget,
+    Caller, Credentials, Front, Options, Piece, Pieces, QueryRequest, Refusal, RequestIds, Server, Service,
+    WriteOutcome, WriteRequest, WriteTarget,
 };
 use tidemill_query::{ResultColumn, ResultSeries};
 
@@ -166,7 +166,7 @@ impl TestServer {
                 let metrics = Rc::new(HttpMetrics::default());
                 let service = Rc::new(Fake { seen: seen_inside, metrics: metrics.clone() });
                 let ids = RequestIds::new([1; 6], 1, || 1_422_568_543_702_900_257);
-                let server = Rc::new(Server::new(service, options, metrics, ids));
+                let server = Rc::new(Server::new(service, options, metrics, ids, Front::default()));
                 let watched = server.clone();
                 let watch = glommio::spawn_local(async move {
                     while !stop_inside.load(Ordering::SeqCst) {
