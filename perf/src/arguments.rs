@@ -32,6 +32,8 @@ pub enum Command {
     Crash(CrashArgs),
     /// Load, far too many series and queries for everything at once: does the server hold its memory limit?
     Memory(MemoryArgs),
+    /// Many series: memory, rate, what the index answers, the start.
+    Index(IndexArgs),
     /// The transport between nodes beside quinn on tokio: `perf peer --help` (runs `perf-peer`, from beside this binary).
     #[command(disable_help_flag = true)]
     Peer {
@@ -347,6 +349,26 @@ pub struct MemoryArgs {
     #[arg(long)]
     pub no_control_group: bool,
     #[arg(long, default_value = "perf-out/memory.json")]
+    pub out: PathBuf,
+    /// Keep the server's folder.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+#[derive(Args)]
+pub struct IndexArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[arg(long, default_value_t = 1_000_000)]
+    pub series: u64,
+    #[arg(long, default_value_t = 4)]
+    pub clients: u64,
+    #[arg(long, default_value_t = 5_000)]
+    pub rows_per_request: u64,
+    /// Each statement is asked so often; the fastest answer counts.
+    #[arg(long, default_value_t = 3)]
+    pub repeat: u32,
+    #[arg(long, default_value = "perf-out/index.json")]
     pub out: PathBuf,
     /// Keep the server's folder.
     #[arg(long)]

@@ -1,7 +1,7 @@
 //! What the subcommands of `perf` do.
 
 use crate::arguments::{
-    CompareArgs, CrashArgs, DataArgs, GenArgs, MemoryArgs, QueryArgs, VerifyArgs, WriteArgs, parse_size,
+    CompareArgs, CrashArgs, DataArgs, GenArgs, IndexArgs, MemoryArgs, QueryArgs, VerifyArgs, WriteArgs, parse_size,
 };
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -17,6 +17,7 @@ use tidemill_perf::memory::{self, MemoryOptions};
 use tidemill_perf::oracle::{Oracle, SavedOracle};
 use tidemill_perf::process;
 use tidemill_perf::report::{self, LoadReport};
+use tidemill_perf::series_index::{self, IndexOptions};
 use tidemill_perf::server::Kind;
 use tidemill_perf::stall_report::{self, StallReport};
 use tidemill_perf::statements;
@@ -341,6 +342,26 @@ pub fn memory_storm(args: &MemoryArgs) -> Result<()> {
     }
     if !report.faults.is_empty() {
         bail!("{} faults", report.faults.len());
+    }
+    Ok(())
+}
+
+pub fn series_index(args: &IndexArgs) -> Result<()> {
+    let folder = args.server.folder();
+    let setup = args.server.setup(Kind::Tidemill, &folder).context("no binary of tidemill")?;
+    let options = IndexOptions {
+        setup,
+        series: args.series.max(1),
+        clients: args.clients,
+        rows_per_request: args.rows_per_request.max(1),
+        repeat: args.repeat,
+    };
+    let report = series_index::run(&options).with_context(|| format!("the folder is kept: {}", folder.display()))?;
+    report.print();
+    report::save(&args.out, &report.to_json())?;
+    println!("saved {}", args.out.display());
+    if !args.keep {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
     }
     Ok(())
 }

@@ -81,7 +81,10 @@ fn column(
     options: &CompareOptions,
     oracle: Option<&Oracle>,
 ) -> Result<Column> {
-    let server = Server::start(setup.clone())?;
+    let server = Server::start(match setup.kind {
+        Kind::Tidemill => setup.clone().without_series_limits()?,
+        _ => setup.clone(),
+    })?;
     let start_time = server.start_time;
     if setup.kind != Kind::VictoriaMetrics {
         load::create_database(&server.address(), DATABASE, 1)?;

@@ -28,6 +28,7 @@ pub mod probes;
 pub mod process;
 pub mod random;
 pub mod report;
+pub mod series_index;
 pub mod server;
 pub mod stall_report;
 pub mod statements;

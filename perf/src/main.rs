@@ -1,4 +1,4 @@
-//! `perf`: generate, write, query, verify, compare, crash, memory. README.md has a line on each.
+//! `perf`: generate, write, query, verify, compare, crash, memory, index. README.md has a line on each.
 
 mod arguments;
 mod commands;
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => commands::compare_all(&args),
         Command::Crash(args) => commands::crash_cycles(&args),
         Command::Memory(args) => commands::memory_storm(&args),
+        Command::Index(args) => commands::series_index(&args),
         Command::Peer { arguments } => commands::peer(&arguments),
     };
     match result {

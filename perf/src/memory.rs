@@ -151,7 +151,7 @@ pub fn run(options: &MemoryOptions) -> Result<MemoryReport> {
         ),
         false => Err(anyhow::anyhow!("none was asked for")),
     };
-    let mut setup = options.setup.clone();
+    let mut setup = options.setup.clone().without_series_limits()?;
     setup.memory_limit = Some(options.limit_bytes.to_string());
     setup.control_group = group.as_ref().ok().map(ControlGroup::entrance);
     let mut server = Server::start(setup)?;

@@ -88,6 +88,22 @@ impl Setup {
     }
 }
 
+impl Setup {
+    /// Tidemill takes any number of series and of values of a tag: what is measured are other limits.
+    ///
+    /// # Errors
+    /// If its configuration cannot be written beside its data.
+    pub fn without_series_limits(mut self) -> Result<Self> {
+        let path = self.data.with_extension("toml");
+        let folder = self.data.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        std::fs::write(&path, "[data]\nmax-series-per-database = 0\nmax-values-per-tag = 0\n")
+            .with_context(|| format!("write {}", path.display()))?;
+        self.arguments.extend(["--config".to_owned(), path.to_string_lossy().into_owned()]);
+        Ok(self)
+    }
+}
+
 /// A running server. Dropping it kills it.
 #[derive(Debug)]
 pub struct Server {
@@ -254,7 +270,7 @@ fn command(setup: &Setup, port: u16) -> Result<Command> {
     Ok(command)
 }
 
-/// Stock settings but for ports and folders, no statistics about itself, no access log, and shorter waits until cold
+/// Stock settings but for ports and folders, no limits of series, no statistics about itself, no access log, and shorter waits until cold
 /// data settles (so that bytes on disk can be measured soon after a load).
 fn influxd_config(setup: &Setup, port: u16) -> Result<String> {
     let folder = setup.data.display();
@@ -272,6 +288,8 @@ bind-address = "127.0.0.1:{rpc}"
   cache-snapshot-write-cold-duration = "5s"
   compact-full-write-cold-duration = "5s"
   query-log-enabled = false
+  max-series-per-database = 0
+  max-values-per-tag = 0
 [monitor]
   store-enabled = false
 [http]

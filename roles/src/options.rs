@@ -37,6 +37,8 @@ pub struct Options {
     pub allow_buffered: bool,
     /// Series that a database may have, in all; zero is any number.
     pub series_per_database_max: u64,
+    /// Values that a tag of a measurement may have; zero is any number.
+    pub values_per_tag_max: u64,
     pub spin_before_park: Duration,
     /// Ordered L1 files of a shard group that become L2 files together.
     pub l1_files_per_l2: usize,
@@ -126,6 +128,7 @@ struct DataSection {
     dir: Option<PathBuf>,
     partitions: Option<u32>,
     max_series_per_database: Option<u64>,
+    max_values_per_tag: Option<u64>,
     allow_buffered_io: Option<bool>,
     spin_before_park_us: Option<u64>,
     float_encoding: Option<FloatEncodingName>,
@@ -223,6 +226,7 @@ const DATA_DIR_DEFAULT: &str = "./tidemill-data";
 const HTTP_ADDR_DEFAULT: &str = "127.0.0.1:8086";
 /// As upstream.
 const SERIES_PER_DATABASE_MAX_DEFAULT: u64 = 1_000_000;
+const VALUES_PER_TAG_MAX_DEFAULT: u64 = 100_000;
 /// Each point is then copied about once for each power of eight of its shard group's size, and a query of recent rows
 /// looks into few files.
 const L1_FILES_PER_L2: usize = 8;
@@ -285,6 +289,7 @@ impl Options {
             memory_limit_bytes,
             partitions: file.data.partitions,
             series_per_database_max: file.data.max_series_per_database.unwrap_or(SERIES_PER_DATABASE_MAX_DEFAULT),
+            values_per_tag_max: file.data.max_values_per_tag.unwrap_or(VALUES_PER_TAG_MAX_DEFAULT),
             allow_buffered: file.data.allow_buffered_io.unwrap_or(false),
             spin_before_park: Duration::from_micros(file.data.spin_before_park_us.unwrap_or(0)),
             l1_files_per_l2: match file.data.l1_files_per_l2 {
@@ -577,7 +582,7 @@ mod tests {
     #[test]
     fn every_key_has_its_effect_and_the_command_line_wins() {
         let options = with_file(
-            "memory-limit = \"1g\"\n[data]\ndir = \"/d\"\npartitions = 4\nmax-series-per-database = 77\nallow-buffered-io = true\n\
+            "memory-limit = \"1g\"\n[data]\ndir = \"/d\"\npartitions = 4\nmax-series-per-database = 77\nmax-values-per-tag = 78\nallow-buffered-io = true\n\
              spin-before-park-us = 50\nfloat-encoding = \"alp\"\nscrub-rate = \"3k\"\nscrub-interval = \"5m\"\nl1-files-per-l2 = 3\nl2-file-size = \"2m\"\nquery-log-enabled = true\n[log]\ndurability = \"dsync\"\nsegment-size = \"8m\"\nsegments-max = 9\n[http]\n\
              bind-address = \":1\"\nmax-body-size = \"1k\"\nmax-connection-limit = 3\nmax-row-limit = 4\nrealm = \"r\"\n\
              auth-enabled = true\nshared-secret = \"s\"\nping-auth-enabled = true\npprof-auth-enabled = true\npprof-enabled = false\nhttps-enabled = true\n\
@@ -590,7 +595,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!((options.memory_limit_bytes, options.partitions, options.cores), (1 << 30, Some(4), 1));
-        assert_eq!(options.series_per_database_max, 77);
+        assert_eq!((options.series_per_database_max, options.values_per_tag_max), (77, 78));
         assert_eq!((options.data_dir.as_path(), options.allow_buffered), (Path::new("/d"), true));
         assert_eq!(options.spin_before_park, Duration::from_micros(50));
         let scrub = ScrubOptions { rate_bytes: 3072, interval: Duration::from_secs(300) };

@@ -76,10 +76,10 @@ fn start(options: Options, identity: Identity, door: Door) -> anyhow::Result<()>
         Door::Work(_) => Front::default(),
     };
     let queries_bytes_max = Budget::queries_bytes_max(options.memory_limit_bytes);
-    let series_max = match door {
-        Door::Http(_) => options.series_per_database_max,
+    let (series_max, tag_values_max) = match door {
+        Door::Http(_) => (options.series_per_database_max, options.values_per_tag_max),
         // What is brought over was taken in before.
-        Door::Work(_) => 0,
+        Door::Work(_) => (0, 0),
     };
     let series_counts = Arc::new(SeriesCounts::new(series_max));
     let founding = Founding {
@@ -88,6 +88,7 @@ fn start(options: Options, identity: Identity, door: Door) -> anyhow::Result<()>
         partitions: identity.partitions,
         log_seed: identity.cluster,
         series_counts,
+        tag_values_max,
         query_memory: Arc::new(QueryMemory::new(queries_bytes_max, gauge.clone())),
         gauge,
         front,

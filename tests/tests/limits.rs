@@ -429,10 +429,10 @@ fn the_small_disk_can_be_filled_and_freed() {
     std::fs::write(&path, vec![1u8; 1 << 20]).unwrap();
 }
 
-/// A server that lets a database have only so many series.
-fn with_series_max(home: &subject::Home, series_max: u64) -> Server {
+/// A server with a limit of its `[data]`.
+fn with_data_limit(home: &subject::Home, key: &str, limit: u64) -> Server {
     let config = home.path().join("limits.toml");
-    std::fs::write(&config, format!("[data]\nmax-series-per-database = {series_max}\n")).unwrap();
+    std::fs::write(&config, format!("[data]\n{key} = {limit}\n")).unwrap();
     let mut setup = home.setup();
     setup.arguments = vec!["--config".into(), config.to_string_lossy().into_owned()];
     subject::start(setup)
@@ -452,7 +452,7 @@ fn new_series_beyond_the_limit_are_refused_and_known_ones_go_on() {
         return;
     }
     let home = subject::Home::new();
-    let mut server = with_series_max(&home, 40);
+    let mut server = with_data_limit(&home, "max-series-per-database", 40);
     let mut client = with_database(&server);
     subject::query(&mut client, "CREATE DATABASE other", "").unwrap();
     let lines = |hosts: std::ops::Range<u32>, time: u32| -> String {
@@ -468,7 +468,7 @@ fn new_series_beyond_the_limit_are_refused_and_known_ones_go_on() {
     for restart in [false, true] {
         if restart {
             subject::stop(server);
-            server = with_series_max(&home, 40);
+            server = with_data_limit(&home, "max-series-per-database", 40);
             client = subject::client(&server);
         }
         let answer = client.write("db=d", lines(30..45, 2).as_bytes()).unwrap();
@@ -494,7 +494,7 @@ fn the_series_limit_holds_for_many_writers_at_once() {
         return;
     }
     let home = subject::Home::new();
-    let server = with_series_max(&home, 100);
+    let server = with_data_limit(&home, "max-series-per-database", 100);
     let mut client = with_database(&server);
     std::thread::scope(|scope| {
         for writer in 0..4u32 {
@@ -516,5 +516,107 @@ fn the_series_limit_holds_for_many_writers_at_once() {
     let body: String = (0..200).map(|n| format!("m,host=last{n} v=1 1\n")).collect();
     assert_eq!(client.write("db=d", body.as_bytes()).unwrap().status, 400);
     assert_eq!(series_count(&mut client, "d"), 100, "what fits is taken");
+    subject::stop(server);
+}
+
+/// The value that a refusal by the limit of 20 values names; the rest of its text is checked.
+fn refused_value(answer: &tidemill_perf::http::Response, dropped: u32) -> String {
+    let text = answer.text();
+    let begin = r#"{"error":"partial write: max-values-per-tag limit exceeded (20/20): measurement=\"m\" tag=\"host\" value=\""#;
+    let rest = text.trim().strip_prefix(begin).unwrap_or_else(|| panic!("{} {text}", answer.status));
+    let end = format!(r#"\" dropped={dropped}"}}"#);
+    let value = rest.strip_suffix(&end).unwrap_or_else(|| panic!("{text}"));
+    assert_eq!(answer.status, 400);
+    value.to_owned()
+}
+
+fn host_count(client: &mut Client) -> u64 {
+    let text = subject::query(client, "SHOW TAG VALUES EXACT CARDINALITY FROM m WITH KEY = host", "db=d").unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    value["results"][0]["series"][0]["values"][0][0].as_u64().unwrap_or(0)
+}
+
+/// 20 values of a tag fit exactly, over all partitions and cores; a series with another one is refused by name, new
+/// series with known values go on, and room that a drop makes is room.
+#[test]
+fn new_values_of_a_tag_beyond_the_limit_are_refused_and_known_ones_go_on() {
+    if subject::skip_for_upstream("its limit needs the in-memory index") {
+        return;
+    }
+    let home = subject::Home::new();
+    let mut server = with_data_limit(&home, "max-values-per-tag", 20);
+    let mut client = with_database(&server);
+    let lines = |hosts: std::ops::Range<u32>, rest: &str| -> String {
+        hosts.map(|host| format!("m,host=h{host}{rest}\n")).collect()
+    };
+    for first in (0..20).step_by(5) {
+        subject::write(&mut client, "db=d", &lines(first..first + 5, " v=1 1")).unwrap();
+    }
+    for restart in [false, true] {
+        if restart {
+            subject::stop(server);
+            server = with_data_limit(&home, "max-values-per-tag", 20);
+            client = subject::client(&server);
+        }
+        let answer = client.write("db=d", lines(15..25, " v=1 2").as_bytes()).unwrap();
+        let value: u32 = refused_value(&answer, 5)[1..].parse().unwrap();
+        assert!((20..25).contains(&value), "{value}");
+        assert_eq!((host_count(&mut client), series_count(&mut client, "d")), (20, 20), "restart {restart}");
+    }
+    assert_eq!(count(&mut client, "m"), 25, "the known series of a body with refused ones are written");
+    // Series with values that others have are no new values, wherever their partitions are.
+    subject::write(&mut client, "db=d", &lines(0..20, ",dc=x v=1 3")).unwrap();
+    // The limit is each measurement's own.
+    subject::write(&mut client, "db=d", "n,host=other v=1 1\n").unwrap();
+    subject::query(&mut client, "DROP SERIES FROM m WHERE host =~ /^h1$/", "db=d").unwrap();
+    assert_eq!(host_count(&mut client), 19);
+    // Values are not counted anew all the time.
+    let is_seen = (0..100).any(|_| {
+        let answer = client.write("db=d", lines(100..103, " v=1 4").as_bytes()).unwrap();
+        let is_seen = answer.text().contains("dropped=2");
+        if is_seen {
+            refused_value(&answer, 2);
+        } else {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        is_seen
+    });
+    assert!(is_seen, "the room of a dropped value is never found");
+    assert_eq!(host_count(&mut client), 20);
+    let answer = client.write("db=d", br#"m,host=say\ "so" v=1 5"#).unwrap();
+    assert!(answer.text().contains(r#"value=\"say \\\"so\\\"\""#), "{}", answer.text());
+    subject::stop(server);
+}
+
+/// Many clients that bring the same new values and others at the same time: as many as fit are there, no more.
+#[test]
+fn the_limit_of_tag_values_holds_for_many_writers_at_once() {
+    if subject::skip_for_upstream("its limit needs the in-memory index") {
+        return;
+    }
+    let home = subject::Home::new();
+    let server = with_data_limit(&home, "max-values-per-tag", 100);
+    let mut client = with_database(&server);
+    std::thread::scope(|scope| {
+        for writer in 0..4u32 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut client = subject::client(server);
+                for round in 0..40u32 {
+                    // Two series of each host, so that a value comes to several partitions at once.
+                    let host =
+                        |n: u32| if n.is_multiple_of(2) { round * 4 + n } else { (writer + 1) * 1000 + round + n };
+                    let line = |n: u32| format!("m,host=h{},cpu={} v=1 {}\n", host(n / 2), n % 2, round + 1);
+                    let body: String = (0..8).map(line).collect();
+                    let status = client.write("db=d", body.as_bytes()).unwrap().status;
+                    assert!([204, 400, 503].contains(&status), "{status}");
+                }
+            });
+        }
+    });
+    assert!(host_count(&mut client) <= 100);
+    let body: String = (0..200).map(|n| format!("m,host=last{n} v=1 1\n")).collect();
+    assert_eq!(client.write("db=d", body.as_bytes()).unwrap().status, 400);
+    assert_eq!(host_count(&mut client), 100, "what fits is taken");
     subject::stop(server);
 }

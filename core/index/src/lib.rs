@@ -24,6 +24,7 @@ mod watermark;
 pub use chunked::ChunkedVec;
 pub use id::{FieldId, SeriesId};
 pub use image::{Delta, ImageError, ImageReader, ImageWriter, Restored, RestoredIndex, Written};
+pub use measurement::distinct_tags;
 pub use posting::PostingRef;
 pub use predicate::TagPredicate;
 pub use series_index::{Field, IndexMark, SeriesIndex};

@@ -44,8 +44,11 @@ impl Measurement {
     }
 
     /// The series enters the postings.
-    pub fn post(&mut self, dictionary: &Dictionary, key: &[u8], id: u32, is_restoring: bool) {
+    ///
+    /// Returns how many values the one of its tags has that has most.
+    pub fn post(&mut self, dictionary: &Dictionary, key: &[u8], id: u32, is_restoring: bool) -> usize {
         self.series.insert(id);
+        let mut values_max = 0;
         for (tag, value) in distinct_tags(key) {
             let values = match self.tags.get_mut(tag.as_ref()) {
                 Some(values) => values,
@@ -57,8 +60,10 @@ impl Measurement {
             };
             self.bytes -= values.byte_size();
             values.insert(Texts { dictionary, tag: &tag }, &value, id);
+            values_max = values_max.max(values.len());
             self.bytes += values.byte_size();
         }
+        values_max
     }
 
     /// The series leaves the postings.
@@ -210,7 +215,7 @@ fn tag_bytes(tag: &[u8]) -> usize {
 }
 
 /// The tags of a key: of those with equal names the first one, and none without a value, as that is no tag.
-fn distinct_tags(key: &[u8]) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
+pub fn distinct_tags(key: &[u8]) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
     let mut last: Option<Cow<'_, [u8]>> = None;
     let mut ascending = true;
     series_key::tags(key).filter(move |(tag, value)| {

@@ -34,6 +34,8 @@ pub struct SeriesIndex {
     born: u64,
     /// Counts the changes of what a file holds as a whole: series that died or came back, fields shown or not.
     version: u64,
+    /// No tag ever had more values.
+    tag_values_max: u64,
     is_restoring: bool,
 }
 
@@ -310,6 +312,11 @@ impl SeriesIndex {
         values.map_or(0, |values| values.len() as u64)
     }
 
+    /// No tag of any measurement has more values than this.
+    pub fn tag_values_max(&self) -> u64 {
+        self.tag_values_max
+    }
+
     /// Whether a series has this value of a tag.
     pub fn has_tag_value(&self, measurement: &[u8], key: &[u8], value: &[u8]) -> bool {
         let tag = self.measurements.get(measurement).and_then(|known| known.tag_entry(key));
@@ -358,7 +365,8 @@ impl SeriesIndex {
         let known = known_or_new(&mut self.measurements, &mut self.named_bytes, &name);
         self.measurement_count += u64::from(known.is_empty());
         let before = known.heap_bytes();
-        known.post(&self.dictionary, key, id.0, self.is_restoring);
+        let values = known.post(&self.dictionary, key, id.0, self.is_restoring);
+        self.tag_values_max = self.tag_values_max.max(values as u64);
         self.named_bytes = self.named_bytes + known.heap_bytes() - before;
     }
 }

@@ -58,4 +58,5 @@ pub use pace::breathe;
 pub use partition::{OpenError, Partition, PartitionFigures, PartitionView};
 pub use read_error::ReadError;
 pub use scrub::Scrubbed;
-pub use tidemill_index::{FieldId, SeriesId, SeriesIndex, TagPredicate};
+pub use tidemill_index::{FieldId, PostingRef, SeriesId, SeriesIndex, TagPredicate, distinct_tags};
+pub use turn::Turn;

@@ -12,6 +12,7 @@ use crate::{
         question::{Finding, Question},
         scrub::ScrubFigures,
         series_ledger::{Denial, Place, SeriesLedger},
+        tag_values::{Granted, TagLedger},
     },
     options::Options,
     query::{QueryLimits, QueryMemory, continuous::ContinuousFigures, scan},
@@ -33,7 +34,7 @@ use tidemill_line::{Batch, Splitter};
 use tidemill_meta::{Command as MetaCommand, Meta};
 use tidemill_raft::{GroupId, LogIndex};
 use tidemill_reactor::{CoreContext, CoreId, Pending, RingDisk, SendError};
-use tidemill_store::{Applied, Command as StoreCommand, Partition, ReadCache};
+use tidemill_store::{Applied, Command as StoreCommand, Partition, ReadCache, Turn};
 
 /// The core that the metadata's group lives on.
 pub const META_CORE: CoreId = CoreId(0);
@@ -55,6 +56,9 @@ pub struct DataCore {
     pub(crate) cache: Rc<ReadCache>,
     pub(crate) held: Rc<Held>,
     pub(crate) ledger: Rc<SeriesLedger>,
+    pub(crate) tags: Rc<TagLedger>,
+    /// Of those who count the values of tags.
+    pub(crate) counting: Turn,
     pub(crate) gauge: Arc<MemoryGauge>,
     pub(crate) query_memory: Arc<QueryMemory>,
     /// Parsers that no request uses now.
@@ -193,22 +197,39 @@ impl DataCore {
             // Commands pass: a flush is what makes room.
             Payload::Command(_) => return Box::pin(outcome_of(self.replicas.propose(group, payload))),
         };
-        match self.admit_batch(group, &image) {
+        match self.admit_batch(group, &image, None) {
             Ok(place) => Box::pin(outcome_of(self.enter(group, image, place))),
             Err(Denial::Refused(error)) => Box::pin(future::ready(Err(error))),
-            Err(Denial::Counting) => Box::pin(self.clone().propose_counted(group, image)),
+            Err(denial) => Box::pin(self.clone().propose_counted(group, image, denial)),
         }
     }
 
-    /// Waits until what else is on its way is counted.
-    async fn propose_counted(self: Rc<Self>, group: GroupId, image: Vec<u8>) -> Result<Outcome, CallError> {
-        let _waiting = self.ledger.wait(&image);
+    /// Asks for the values that the batch brings, and waits until what else is on its way is counted.
+    async fn propose_counted(
+        self: Rc<Self>,
+        group: GroupId,
+        image: Vec<u8>,
+        mut denial: Denial,
+    ) -> Result<Outcome, CallError> {
+        let mut granted = Granted::new(&self.tags, self.ledger.counts());
+        let mut waiting = None;
         for _ in 0..COUNTING_TRIES_MAX {
-            self.context.sleep(COUNTING_PAUSE).await;
-            match self.admit_batch(group, &image) {
-                Ok(place) => return outcome_of(self.enter(group, image, place)).await,
-                Err(Denial::Refused(error)) => return Err(error),
-                Err(Denial::Counting) => (),
+            match denial {
+                Denial::Refused(error) => return Err(error),
+                Denial::NewValues(values) => self.ask_values(&image, values, &mut granted).await?,
+                Denial::Counting => {
+                    waiting.get_or_insert_with(|| self.ledger.wait(&image));
+                    self.context.sleep(COUNTING_PAUSE).await;
+                }
+            }
+            match self.admit_batch(group, &image, Some(&granted)) {
+                Ok(place) => {
+                    let ticket = self.enter(group, image, place)?;
+                    granted.entered();
+                    drop(waiting);
+                    return outcome_of(Ok(ticket)).await;
+                }
+                Err(next) => denial = next,
             }
         }
         Err(ProposeError::Busy("the series of other requests are being counted").into())
@@ -230,7 +251,7 @@ impl DataCore {
     }
 
     /// Whether a batch may go into the log of a partition of this core. What it takes is to be given back or entered.
-    fn admit_batch(&self, group: GroupId, image: &[u8]) -> Result<Place, Denial> {
+    fn admit_batch(&self, group: GroupId, image: &[u8], granted: Option<&Granted>) -> Result<Place, Denial> {
         let busy = |why| Denial::Refused(ProposeError::Busy(why).into());
         if self.budget.admit(self.held.rows_bytes()) == Admission::Refused {
             return Err(busy("the memory budget of rows that are in no file yet is used up"));
@@ -241,10 +262,9 @@ impl DataCore {
             return Err(busy("too much waits for its commit"));
         }
         self.admit_series(group.0, image).map_err(|refusal| Denial::Refused(refusal.into()))?;
-        match self.partitions.get(&group.0) {
-            Some(partition) => self.ledger.admit(group.0, partition, image),
-            None => Ok(Place::default()),
-        }
+        let Some(partition) = self.partitions.get(&group.0) else { return Ok(Place::default()) };
+        let fresh = self.tags.admit(partition, image, self.ledger.coming(group.0), granted)?;
+        self.ledger.admit(group.0, partition, image, fresh)
     }
 
     /// Changes the metadata; returns once every core's copy shows it.
@@ -417,7 +437,11 @@ impl DataCore {
     }
 
     /// Asks a core, this one included. The mail is on its way when this returns.
-    fn call(self: &Rc<Self>, core: CoreId, call: Call) -> Pin<Box<dyn Future<Output = Result<Reply, CallError>>>> {
+    pub(super) fn call(
+        self: &Rc<Self>,
+        core: CoreId,
+        call: Call,
+    ) -> Pin<Box<dyn Future<Output = Result<Reply, CallError>>>> {
         let this = self.clone();
         if core == self.context.core {
             return Box::pin(async move { Ok(this.answer(call).await) });
@@ -455,6 +479,9 @@ impl DataCore {
                 }
                 Reply::Found(finding)
             }
+            Call::LargeTags => Reply::LargeTags(self.large_tags()),
+            Call::CountTagValues(question) => Reply::TagValuesCounted(self.count_tag_values(question).await),
+            Call::CollectTagValues(tag) => Reply::TagValuesCollected(self.collect_tag_values(tag).await),
             Call::Scan(order) => {
                 scan::run_scan(self.clone(), order);
                 Reply::Done(Ok(()))

@@ -6,6 +6,7 @@ use crate::{
         figures::CoreFigures,
         question::{Finding, Question},
         series_admission::SeriesRefusal,
+        tag_values::{CollectedValues, TagName, ValueQuestion, ValueVerdict},
     },
     query::scan::{CostOrder, ScanCost, ScanOrder},
     replica::{Payload, ProposeError},
@@ -49,6 +50,12 @@ pub enum Call {
     ChangeStore(StoreCommand),
     /// Look something up in the indexes of the core's partitions.
     Ask(Arc<Question>),
+    /// Whether a tag may have new values; only the core of the metadata is asked.
+    CountTagValues(ValueQuestion),
+    /// Which tags have more than their share of values in a partition of the core.
+    LargeTags,
+    /// Which values a tag has in the core's partitions.
+    CollectTagValues(TagName),
     /// Run a scan over the core's partitions; the outputs go through the order's streams.
     Scan(ScanOrder),
     /// What the core's part of a scan would read.
@@ -68,6 +75,9 @@ pub enum Reply {
     Done(Result<(), CallError>),
     Found(Finding),
     Cost(Result<ScanCost, String>),
+    LargeTags(Vec<TagName>),
+    TagValuesCounted(Result<ValueVerdict, CallError>),
+    TagValuesCollected(Result<CollectedValues, CallError>),
     Figures(Box<CoreFigures>),
     Linked(Result<Vec<Entry>, CallError>),
     Bytes(Vec<u8>),

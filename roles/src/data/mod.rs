@@ -8,6 +8,7 @@ mod budget;
 mod copy_policy;
 mod copying;
 mod core;
+mod distinct;
 mod drops;
 pub mod figures;
 mod maintain;
@@ -20,6 +21,7 @@ mod series_admission;
 mod series_ledger;
 mod start;
 pub mod statistics;
+mod tag_values;
 pub mod write;
 
 pub use budget::Budget;

@@ -1,10 +1,11 @@
 //! Questions to the series indexes, answered by each core for its partitions and joined by the one who asked.
 
+use crate::data::distinct::Distinct;
 use std::collections::{BTreeMap, BTreeSet};
 use tidemill_disk::Disk;
 use tidemill_influxql::TagKeyFilter;
 use tidemill_query::TagFilter;
-use tidemill_store::{Partition, SeriesId, SeriesIndex, TagPredicate};
+use tidemill_store::{Partition, PostingRef, SeriesId, SeriesIndex, TagPredicate};
 
 /// What is asked of a database.
 pub struct Question {
@@ -36,6 +37,8 @@ pub enum About {
     TagKeys,
     /// Values of the tags that pass, by measurement.
     TagValues(TagKeyFilter),
+    /// How many different values of the tags that pass, by measurement.
+    TagValueCount(TagKeyFilter),
     /// Canonical series keys by measurement.
     Series,
     /// How many series, by measurement.
@@ -49,6 +52,8 @@ pub enum Finding {
     /// By measurement: pairs of tag key and value.
     Pairs(BTreeMap<String, BTreeSet<(String, String)>>),
     Counts(BTreeMap<String, u64>),
+    /// By measurement: pairs of tag key and value, to be counted.
+    Distinct(BTreeMap<String, Distinct>),
 }
 
 impl Question {
@@ -75,11 +80,16 @@ impl Question {
         filter: &TagFilter,
         finding: &mut Finding,
     ) {
-        let all = *filter == TagFilter::All;
-        let selected = index.select(name, &predicate(filter));
-        if selected.is_empty() {
+        // Without a condition nothing is looked at one by one: what is counted is known.
+        let selected = match filter {
+            TagFilter::All => None,
+            filter => Some(index.select(name, &predicate(filter))),
+        };
+        if selected.as_ref().is_some_and(|selected| selected.is_empty()) {
             return;
         }
+        let is_meant =
+            |posting: PostingRef<'_>| selected.as_ref().is_none_or(|selected| !posting.is_disjoint(selected));
         match (&self.about, finding) {
             (About::Measurements, Finding::Names(names)) => {
                 names.entry(text).or_default();
@@ -87,7 +97,7 @@ impl Question {
             (About::TagKeys, Finding::Names(names)) => {
                 let keys = names.entry(text).or_default();
                 for key in index.tag_keys(name) {
-                    if all || index.tag_values(name, key).any(|(_, posting)| !posting.is_disjoint(&selected)) {
+                    if selected.is_none() || index.tag_values(name, key).any(|(_, posting)| is_meant(posting)) {
                         keys.insert(lossy(key));
                     }
                 }
@@ -95,18 +105,27 @@ impl Question {
             (About::TagValues(tags), Finding::Pairs(pairs)) => {
                 for key in index.tag_keys(name).filter(|key| tags.accepts(&lossy(key))) {
                     for (value, posting) in index.tag_values(name, key) {
-                        if all || !posting.is_disjoint(&selected) {
+                        if is_meant(posting) {
                             pairs.entry(text.clone()).or_default().insert((lossy(key), lossy(&value)));
                         }
                     }
                 }
             }
+            (About::TagValueCount(tags), Finding::Distinct(distinct)) => {
+                let distinct = distinct.entry(text).or_default();
+                for key in index.tag_keys(name).filter(|key| tags.accepts(&lossy(key))) {
+                    let values = index.tag_values(name, key).filter(|(_, posting)| is_meant(*posting));
+                    values.for_each(|(value, _)| distinct.add(key, &value));
+                }
+            }
             (About::Series, Finding::Names(names)) => {
                 let keys = names.entry(text).or_default();
+                let selected = selected.unwrap_or_else(|| index.select(name, &TagPredicate::All));
                 keys.extend(selected.iter().map(|id| lossy(index.key(SeriesId(id)))));
             }
             (About::SeriesCount, Finding::Counts(counts)) => {
-                *counts.entry(text).or_default() += selected.len();
+                let count = selected.map_or_else(|| index.series_count_of(name), |selected| selected.len());
+                *counts.entry(text).or_default() += count;
             }
             _ => unreachable!("the finding is made for what is asked"),
         }
@@ -117,6 +136,7 @@ impl Question {
         match self.about {
             About::Measurements | About::TagKeys | About::Series => Finding::Names(BTreeMap::new()),
             About::TagValues(_) => Finding::Pairs(BTreeMap::new()),
+            About::TagValueCount(_) => Finding::Distinct(BTreeMap::new()),
             About::SeriesCount => Finding::Counts(BTreeMap::new()),
         }
     }
@@ -134,6 +154,9 @@ impl Finding {
             }
             (Finding::Counts(all), Finding::Counts(more)) => {
                 more.into_iter().for_each(|(name, count)| *all.entry(name).or_default() += count);
+            }
+            (Finding::Distinct(all), Finding::Distinct(more)) => {
+                more.into_iter().for_each(|(name, distinct)| all.entry(name).or_default().join(distinct));
             }
             _ => unreachable!("all cores answer one question"),
         }

@@ -9,7 +9,7 @@
 //! Places are given back when the batch is applied, in the order of the log, whoever still waits for it.
 //! Knows nothing of rows.
 
-use crate::data::{SeriesRefusal, message::CallError};
+use crate::data::{SeriesRefusal, message::CallError, tag_values::NewValues};
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,12 +28,15 @@ const CHUNKS_MAX: usize = 4096;
 /// The lower bits of a count hold what is guessed, the others what is known.
 const GUESSED_BITS: u32 = 24;
 const GUESSED_MAX: u64 = (1 << GUESSED_BITS) - 1;
+/// More than there can be.
+const UNLIMITED: u64 = (1 << (u64::BITS - GUESSED_BITS)) - 1;
 
 /// The counts of all databases, which all cores share.
 #[derive(Debug)]
 pub struct SeriesCounts {
-    /// Zero: any number.
     series_max: u64,
+    /// Counts the times that series or values went that were counted.
+    removals: AtomicU64,
     chunks: Vec<OnceLock<Box<[Count]>>>,
 }
 
@@ -51,8 +54,19 @@ pub struct SeriesLedger {
     counts: Arc<SeriesCounts>,
     /// By partition and database.
     parts: RefCell<BTreeMap<(u32, u32), Part>>,
-    /// By partition: what its batches on their way take, in the order of its log.
-    entered: RefCell<BTreeMap<u32, VecDeque<Place>>>,
+    /// By partition.
+    entered: RefCell<BTreeMap<u32, Entered>>,
+}
+
+/// Batches of a partition.
+#[derive(Default)]
+struct Entered {
+    /// What those on their way take, in the order of the log.
+    places: VecDeque<Place>,
+    /// New series that they may have.
+    fresh: u64,
+    /// Batches that came into the log since the start.
+    count: u64,
 }
 
 #[derive(Default)]
@@ -61,6 +75,8 @@ struct Part {
     counted: u64,
     /// Keys of new series on their way.
     coming: BTreeSet<Box<[u8]>>,
+    /// Of the index that was counted.
+    version: u64,
 }
 
 /// Why a batch may not go.
@@ -69,12 +85,16 @@ pub enum Denial {
     Refused(CallError),
     /// What is on its way has to be counted first.
     Counting,
+    /// These values of tags have to be asked for.
+    NewValues(NewValues),
 }
 
 /// What a batch takes of the counts.
 #[derive(Default)]
 pub struct Place {
     database: u32,
+    /// New series that the batch may have.
+    fresh: u64,
     guessed: u64,
     keys: Vec<Box<[u8]>>,
 }
@@ -86,8 +106,20 @@ pub struct Waiting {
 }
 
 impl SeriesCounts {
+    /// `series_max` zero is any number.
     pub fn new(series_max: u64) -> SeriesCounts {
-        SeriesCounts { series_max, chunks: (0..CHUNKS_MAX).map(|_| OnceLock::new()).collect() }
+        let series_max = if series_max == 0 { UNLIMITED } else { series_max.min(UNLIMITED) };
+        let chunks = (0..CHUNKS_MAX).map(|_| OnceLock::new()).collect();
+        SeriesCounts { series_max, removals: AtomicU64::new(0), chunks }
+    }
+
+    /// Changes when something went that was counted.
+    pub fn removals(&self) -> u64 {
+        self.removals.load(Ordering::SeqCst)
+    }
+
+    pub fn count_removal(&self) {
+        self.removals.fetch_add(1, Ordering::SeqCst);
     }
 
     fn of(&self, database: u32) -> &Count {
@@ -126,23 +158,32 @@ impl SeriesLedger {
         SeriesLedger { counts, parts: RefCell::default(), entered: RefCell::default() }
     }
 
-    /// Whether the new series of a batch may come. What it takes is to be entered or given back.
+    pub fn counts(&self) -> &Arc<SeriesCounts> {
+        &self.counts
+    }
+
+    /// New series that may be on their way to a partition.
+    pub fn coming(&self, id: u32) -> u64 {
+        self.entered.borrow().get(&id).map_or(0, |entered| entered.fresh)
+    }
+
+    /// Whether the new series of a batch may come, of which it has at most `fresh`. What it takes is to be entered or
+    /// given back.
     ///
     /// # Errors
     /// Which of them may not.
-    pub fn admit<D: Disk>(&self, id: u32, partition: &Partition<D>, image: &[u8]) -> Result<Place, Denial> {
+    pub fn admit<D: Disk>(&self, id: u32, partition: &Partition<D>, image: &[u8], fresh: u64) -> Result<Place, Denial> {
         let series_max = self.counts.series_max;
         // A batch that cannot be read is refused where it is applied.
-        let Some(header) = PartitionBatch::header_of(image).filter(|_| series_max > 0) else {
-            return Ok(Place::default());
-        };
+        let Some(header) = PartitionBatch::header_of(image) else { return Ok(Place::default()) };
         let database = header.database;
         let count = self.counts.of(database);
-        let guessed = u64::from(header.series_count);
+        let empty = Place { database, fresh, ..Place::default() };
+        let guessed = fresh;
         if count.waiting.load(Ordering::Relaxed) == 0 && count.take(0, guessed, series_max).is_ok() {
-            return Ok(Place { database, guessed, keys: Vec::new() });
+            return Ok(Place { guessed, ..empty });
         }
-        let Ok(batch) = PartitionBatch::parse(image) else { return Ok(Place { database, ..Place::default() }) };
+        let Ok(batch) = PartitionBatch::parse(image) else { return Ok(empty) };
         let index = partition.index(DatabaseId(database));
         let mut parts = self.parts.borrow_mut();
         let part = parts.entry((id, database)).or_default();
@@ -154,10 +195,10 @@ impl SeriesLedger {
             let keys: Vec<Box<[u8]>> = new.iter().map(|series| series.key.into()).collect();
             part.counted += keys.len() as u64;
             part.coming.extend(keys.iter().cloned());
-            return Ok(Place { database, guessed: 0, keys });
+            return Ok(Place { keys, ..empty });
         };
         if new.is_empty() {
-            return Ok(Place { database, ..Place::default() });
+            return Ok(empty);
         }
         if guessed > 0 {
             return Err(Denial::Counting);
@@ -171,9 +212,11 @@ impl SeriesLedger {
 
     /// The batch is in the log.
     pub fn enter(&self, id: u32, place: Place) {
-        if self.counts.series_max > 0 {
-            self.entered.borrow_mut().entry(id).or_default().push_back(place);
-        }
+        let mut entered = self.entered.borrow_mut();
+        let entered = entered.entry(id).or_default();
+        entered.fresh += place.fresh;
+        entered.count += 1;
+        entered.places.push_back(place);
     }
 
     /// The batch did not come into the log.
@@ -193,16 +236,18 @@ impl SeriesLedger {
             return self.count(id, partition);
         }
         // What the log gives back at a start is counted behind it.
-        if let Some(place) = self.entered.borrow_mut().get_mut(&id).and_then(VecDeque::pop_front) {
+        let place = self.entered.borrow_mut().get_mut(&id).and_then(|entered| {
+            let place = entered.places.pop_front()?;
+            entered.fresh -= place.fresh;
+            Some(place)
+        });
+        if let Some(place) = place {
             self.settle(id, partition, DatabaseId(place.database), &place);
         }
     }
 
     /// Counts what a partition has, after series came or went.
     pub fn count<D: Disk>(&self, id: u32, partition: &Partition<D>) {
-        if self.counts.series_max == 0 {
-            return;
-        }
         let counted = self.parts.borrow().range((id, 0)..=(id, u32::MAX)).map(|((_, database), _)| *database).collect();
         let mut databases: BTreeSet<u32> = counted;
         databases.extend(partition.databases().iter().map(|database| database.0));
@@ -212,14 +257,34 @@ impl SeriesLedger {
     }
 
     fn settle<D: Disk>(&self, id: u32, partition: &Partition<D>, database: DatabaseId, place: &Place) {
-        let alive = partition.index(database).map_or(0, |index| index.alive_count());
+        let (alive, version) = match partition.index(database) {
+            Some(index) => (index.alive_count(), index.version()),
+            // Beside every version of an index that was dropped.
+            None => (0, u64::MAX),
+        };
         let mut parts = self.parts.borrow_mut();
         let part = parts.entry((id, database.0)).or_default();
         part.leave(place);
+        if part.version != version {
+            part.version = version;
+            self.counts.count_removal();
+        }
         let counted = alive + part.coming.len() as u64;
         let more = counted.wrapping_sub(part.counted);
         part.counted = counted;
         self.counts.of(database.0).settle(more, place.guessed);
+    }
+
+    /// How many batches each partition has got, to be asked later whether it has applied them.
+    pub fn entered(&self) -> Vec<(u32, u64)> {
+        self.entered.borrow().iter().map(|(id, entered)| (*id, entered.count)).collect()
+    }
+
+    /// Whether so many batches have been applied.
+    pub fn has_applied(&self, counts: &[(u32, u64)]) -> bool {
+        let all = self.entered.borrow();
+        let applied = |id| all.get(id).map_or(0, |entered| entered.count - entered.places.len() as u64);
+        counts.iter().all(|(id, count)| applied(id) >= *count)
     }
 
     /// While the guard is held, nobody guesses how many new series a batch has for the database of this one.

@@ -14,6 +14,7 @@ use crate::{
         metadata::{META_GROUP, MetaMachine, SnapshotError},
         scrub::ScrubFigures,
         series_ledger::{SeriesCounts, SeriesLedger},
+        tag_values::TagLedger,
     },
     options::Options,
     query::{
@@ -36,7 +37,7 @@ use tidemill_http::{Front, RequestIds, Server, metrics::HttpMetrics};
 use tidemill_log::LogOptions;
 use tidemill_raft::{GroupId, Term};
 use tidemill_reactor::{CoreContext, Listeners, Pending, RingDisk};
-use tidemill_store::{OpenError, Partition, ReadCache};
+use tidemill_store::{OpenError, Partition, ReadCache, Turn};
 
 /// What all cores of a process share at the start.
 #[derive(Clone)]
@@ -51,6 +52,8 @@ pub struct Founding {
     pub query_memory: Arc<QueryMemory>,
     pub series_counts: Arc<SeriesCounts>,
     pub front: Front,
+    /// Values that a tag may have; zero is any number.
+    pub tag_values_max: u64,
 }
 
 /// What the cores do between start and stop.
@@ -159,6 +162,8 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         cache,
         held,
         ledger,
+        tags: Rc::new(TagLedger::new(founding.tag_values_max, founding.partitions)),
+        counting: Turn::default(),
         gauge: founding.gauge.clone(),
         query_memory: founding.query_memory.clone(),
         parsers: RefCell::default(),
@@ -190,6 +195,9 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     let copying = context.spawn(context.queues.background, "copies", core.clone().copy_files());
     if let Some(machine) = &meta_machine {
         context.spawn(latency, "metadata", core.clone().lead_meta(machine.clone())).detach();
+    }
+    if founding.tag_values_max > 0 {
+        context.spawn(latency, "large tags", core.clone().learn_large_tags()).detach();
     }
     meet(&core, meta_machine.as_deref()).await?;
     let mut retention = None;

@@ -75,6 +75,7 @@ impl Options {
         }
         keys.extend([
             ("max-series-per-database", integer(self.series_per_database_max)),
+            ("max-values-per-tag", integer(self.values_per_tag_max)),
             ("allow-buffered-io", Value::Boolean(self.allow_buffered)),
             ("spin-before-park-us", integer(self.spin_before_park.as_micros() as u64)),
             (

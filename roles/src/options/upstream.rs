@@ -39,7 +39,6 @@ const FOREIGN: &[Foreign] = &[
     ("data", "compact-throughput", &["48m"], COPIES),
     ("data", "compact-throughput-burst", &["48m"], COPIES),
     ("data", "max-concurrent-compactions", &["0"], COPIES),
-    ("data", "max-values-per-tag", &["0", "100000"], INDEX),
     ("data", "max-index-log-file-size", &["1m"], INDEX),
     ("data", "series-id-set-cache-size", &["0", "100"], INDEX),
     ("data", "series-file-max-concurrent-snapshot-compactions", &["0"], INDEX),

@@ -1,5 +1,6 @@
 //! SHOW ... CARDINALITY. All figures are exact, those under the estimates' column names too, and a series counts once
-//! however many shards it has points in.
+//! however many shards it has points in. They are the indexes' own counts; with a condition on tags, those of postings.
+//! Only the values of a tag have to be looked at, as a value may be in several partitions.
 
 use crate::{
     data::question::{About, Finding},
@@ -53,11 +54,19 @@ pub(super) async fn field_keys(session: &Session, show: &ShowCardinality) -> Res
 
 pub(super) async fn tag_values(session: &Session, show: &ShowTagValuesCardinality) -> Result<Answer, StatementError> {
     let scope = scope(session, &show.clauses, None)?;
-    let Finding::Pairs(found) = scope.ask(session, About::TagValues(show.key.clone())).await? else {
-        unreachable!("tag values are found as pairs")
+    let Finding::Distinct(found) = scope.ask(session, About::TagValueCount(show.key.clone())).await? else {
+        unreachable!("tag values are told apart")
     };
-    let counts = found.into_iter().map(|(measurement, pairs)| (measurement, pairs.len() as u64));
-    Ok(per_measurement(&show.clauses, counts.collect()))
+    let mut counts = BTreeMap::new();
+    for (measurement, mut distinct) in found {
+        let mut total = 0;
+        while let Some(count) = distinct.count_next() {
+            total += count;
+            session.core.context().yield_now_if_needed().await;
+        }
+        counts.insert(measurement, total);
+    }
+    Ok(per_measurement(&show.clauses, counts))
 }
 
 /// One figure of a database; an unknown one has nothing.

@@ -102,6 +102,7 @@ fn empty(about: &About) -> Finding {
     match about {
         About::Measurements | About::TagKeys | About::Series => Finding::Names(BTreeMap::new()),
         About::TagValues(_) => Finding::Pairs(BTreeMap::new()),
+        About::TagValueCount(_) => Finding::Distinct(BTreeMap::new()),
         About::SeriesCount => Finding::Counts(BTreeMap::new()),
     }
 }
@@ -111,6 +112,7 @@ fn copy_of(about: &About) -> About {
         About::Measurements => About::Measurements,
         About::TagKeys => About::TagKeys,
         About::TagValues(keys) => About::TagValues(keys.clone()),
+        About::TagValueCount(keys) => About::TagValueCount(keys.clone()),
         About::Series => About::Series,
         About::SeriesCount => About::SeriesCount,
     }
