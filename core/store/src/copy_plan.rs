@@ -2,8 +2,8 @@
 //!
 //! Owns: the walk over the keys of several files in their order, and the decision which L2 files a copy writes anew.
 //! Invariants: the decision follows from the order of the entry, the indexes of the files and the deletes before the
-//! entry (I7). A block of L2 that a block of the L1 files overlaps is among the sources, so that after the copy no two
-//! blocks of a key in L2 overlap.
+//! entry (I7). A block of L2 that a block of the L1 files overlaps is among the sources, so that after the copy no time of
+//! a key is in two files of L2. (Their blocks may overlap: small ones are joined across a point of another file.)
 //! Knows nothing of blocks' contents.
 
 use crate::{copy_source::CopySource, entry::CopyOrder, pace::breathe, read_error::ReadError, tsm_file::TsmFile};

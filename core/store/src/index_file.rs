@@ -24,6 +24,8 @@ pub struct IndexFile {
     generation: u64,
     /// The file that the manifest names, if it can be appended to.
     current: Option<Current>,
+    /// Files of earlier generations may be there.
+    has_older: bool,
 }
 
 /// A file up to a commit.
@@ -114,7 +116,7 @@ impl IndexFile {
             has_unsettled: restored.indexes.iter().any(|index| !index.unsettled.is_empty()),
             kept: restored.kept,
         });
-        IndexFile { generation, current }
+        IndexFile { generation, current, has_older: false }
     }
 
     /// The file as the manifest on disk names it.
@@ -136,9 +138,15 @@ impl IndexFile {
         Begun { generation: self.generation, current }
     }
 
-    /// The manifest names the file.
-    pub fn end(&mut self, current: Current) {
+    /// The manifest names the file, which was begun anew or not. Returns whether there may be earlier ones.
+    pub fn end(&mut self, current: Current, is_anew: bool) -> bool {
+        self.has_older |= is_anew && current.record.generation > 1;
         self.current = Some(current);
+        self.has_older
+    }
+
+    pub fn older_are_gone(&mut self) {
+        self.has_older = false;
     }
 }
 

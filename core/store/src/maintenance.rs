@@ -82,10 +82,11 @@ impl MaintainError {
 }
 
 /// The files that a flush made of one frozen memtable.
-struct Made {
+struct Made<F: DiskFile> {
     group: ShardGroupId,
     frozen: Rc<Frozen>,
     records: Vec<FileRecord>,
+    files: Vec<TsmFile<F>>,
 }
 
 impl<D: Disk> Partition<D> {
@@ -152,7 +153,9 @@ impl<D: Disk> Partition<D> {
         let mut made = Vec::new();
         for (group, frozen) in &held {
             match self.write_group(*group, frozen, index).await {
-                Ok(Some(records)) => made.push(Made { group: *group, frozen: frozen.clone(), records }),
+                Ok(Some((records, files))) => {
+                    made.push(Made { group: *group, frozen: frozen.clone(), records, files });
+                }
                 // Dropped meanwhile; a removal is behind us in the queue.
                 Ok(None) => {}
                 Err(error) => {
@@ -180,17 +183,13 @@ impl<D: Disk> Partition<D> {
             self.clear_away(&held, index).await;
             return Err(error);
         }
+        // The manifest is there: from here on nothing waits and nothing fails, or the state would be behind it and the
+        // next manifest would take the flush back.
         for made in made {
-            let mut files = Vec::new();
-            for record in made.records {
-                if self.is_held(made.group, &made.frozen) {
-                    files.push(self.open_file(record).await?);
-                }
-            }
             if self.is_held(made.group, &made.frozen) {
                 let state = &mut *self.state.borrow_mut();
                 if let Some(group) = state.groups.get_mut(&made.group) {
-                    group.thaw(index.0, files);
+                    group.thaw(index.0, made.files);
                 }
             }
         }
@@ -199,13 +198,13 @@ impl<D: Disk> Partition<D> {
         Ok(())
     }
 
-    /// Writes one frozen memtable; `None` if its rows were dropped meanwhile.
+    /// Writes one frozen memtable and opens its files; `None` if its rows were dropped meanwhile.
     async fn write_group(
         &self,
         id: ShardGroupId,
         frozen: &Rc<Frozen>,
         index: LogIndex,
-    ) -> Result<Option<Vec<FileRecord>>, MaintainError> {
+    ) -> Result<Option<(Vec<FileRecord>, Vec<TsmFile<D::File>>)>, MaintainError> {
         let Some((database, policy)) = self.state.borrow().groups.get(&id).map(|group| (group.database, group.policy))
         else {
             return Ok(None);
@@ -223,7 +222,13 @@ impl<D: Disk> Partition<D> {
             let dictionary = state.databases.get(&database);
             dictionary.map(see).is_some()
         };
-        Ok(write_files(&self.disk, &folder, target, index.0, &frozen.memtable, &lend).await?)
+        let written = write_files(&self.disk, &folder, target, index.0, &frozen.memtable, &lend).await?;
+        let Some(records) = written else { return Ok(None) };
+        let mut files = Vec::with_capacity(records.len());
+        for record in &records {
+            files.push(self.open_file(record.clone()).await?);
+        }
+        Ok(Some((records, files)))
     }
 
     /// Whether the rows are still the partition's: neither dropped nor in files yet.

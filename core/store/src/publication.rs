@@ -34,7 +34,8 @@ impl<D: Disk> Partition<D> {
     /// as the one before.
     ///
     /// # Errors
-    /// [`MaintainError::Manifest`] if the fate of the manifest is unknown; no manifest names anything new otherwise.
+    /// [`MaintainError::Manifest`] if the fate of the manifest is unknown; no manifest names anything new otherwise. After
+    /// a manifest that is there for good nothing fails.
     pub(crate) async fn publish(
         &self,
         marks: Option<&Marks>,
@@ -78,10 +79,15 @@ impl<D: Disk> Partition<D> {
         };
         manifest.index = Some(next.record.clone());
         manifest.publish(&self.disk, &self.folder).await?;
-        if is_anew {
-            self.remove_index_files(Some(next.record.generation)).await?;
+        let generation = next.record.generation;
+        let has_older = self.index_file.borrow_mut().end(next, is_anew);
+        if has_older {
+            // The manifest is there: no failure may say otherwise. What stays is removed by a later publication.
+            match self.remove_index_files(Some(generation)).await {
+                Ok(()) => self.index_file.borrow_mut().older_are_gone(),
+                Err(error) => tracing::warn!(%error, folder = self.folder, "an older file of the indexes stays"),
+            }
         }
-        self.index_file.borrow_mut().end(next);
         Ok(())
     }
 
@@ -158,7 +164,7 @@ impl<D: Disk> Partition<D> {
         let is_full =
             matches!(&error, IndexFileError::Io { error, .. } if error.kind() == std::io::ErrorKind::StorageFull);
         if let Some(current) = current.filter(|_| is_full) {
-            self.index_file.borrow_mut().end(current);
+            self.index_file.borrow_mut().end(current, false);
         }
         error
     }

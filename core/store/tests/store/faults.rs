@@ -110,6 +110,52 @@ fn a_call_that_fails_anywhere_in_a_flush_loses_nothing() {
     assert!(struck > 60);
 }
 
+/// A failure behind the publication of the manifest would leave the partition with an older state than its folder: what it
+/// clears away or publishes next would be of the wrong one.
+#[test]
+fn two_calls_that_fail_in_a_row_leave_the_folder_and_the_partition_of_one_mind() {
+    let mut struck = 0;
+    for first in (1..).step_by(13) {
+        let mut ended = false;
+        for second in 1.. {
+            let is_over = Executor::new(second).block_on(async {
+                let scene = scene(second).await;
+                let partition = &scene.store.partition;
+                let context = format!("EIO at call {first}, then at call {second}");
+                scene.store.disk.fail_at(None, first, Fault::Eio);
+                let tried = partition.maintain().await;
+                ended = tried.is_ok();
+                let before = scene.store.disk.operations_total();
+                scene.store.disk.fail_at(None, second, Fault::Eio);
+                let again = partition.maintain().await;
+                let has_struck = scene.store.disk.operations_total() - before >= second;
+                let is_unknown = |result: &Result<_, _>| matches!(result, Err(MaintainError::Manifest(_)));
+                if again.is_ok() || !is_unknown(&tried) && !is_unknown(&again) {
+                    let flushed = scene.store.manifest().flushed_index;
+                    assert_eq!(flushed, partition.flushed().0.0, "{context}: {again:?}");
+                }
+                struck += u64::from(again.is_err());
+                for crash in [Crash::None, Crash::Drop, Crash::Random] {
+                    let disk = scene.store.disk.crash(crash, second);
+                    disk.set_yields(false);
+                    let partition = open(&disk, 0).await.unwrap_or_else(|error| panic!("{context} {crash:?}: {error}"));
+                    replay(&partition, &scene.store.log);
+                    check_points(&partition, &scene.model, &mut Prng::new(2), 4, &format!("{context} {crash:?}")).await;
+                }
+                !has_struck
+            });
+            if is_over || ended {
+                break;
+            }
+        }
+        if ended {
+            break;
+        }
+    }
+    println!("{struck} flushes that failed twice");
+    assert!(struck > 60);
+}
+
 #[test]
 fn a_full_disk_stops_flushes_until_there_is_room_and_keeps_nothing_of_the_attempts() {
     Executor::new(1).block_on(async {
