@@ -14,5 +14,4 @@ mod limits;
 mod memory;
 mod monitor;
 mod prometheus;
-mod simulation;
 mod surface;

@@ -50,6 +50,16 @@ impl SimDisk {
         SimDisk::with(after)
     }
 
+    /// The process was killed, and with it the calls that were under way: what they wrote is there, and a later sync
+    /// covers it. Nothing becomes durable by that.
+    pub fn end_calls(&self) {
+        let mut state = self.state.borrow_mut();
+        state.plans.clear();
+        for inode in state.inodes.values_mut() {
+            inode.changes.iter_mut().for_each(|logged| logged.completed = true);
+        }
+    }
+
     /// The power fails at the `nth` operation from now (from 1): its effect is as un-synced as the others', and it
     /// and all later ones fail so that [`super::is_power_loss`] holds.
     pub fn crash_at(&self, nth: u64) {

@@ -124,6 +124,14 @@ impl Executor {
         panic!("the run took more than {POLLS_MAX} polls");
     }
 
+    /// Ends all tasks where they are, as a kill does, and gives back what they hold.
+    pub fn kill(&self) {
+        // What is dropped may spawn or wake: the lists are not borrowed meanwhile.
+        let tasks = std::mem::take(&mut *self.shared.tasks.borrow_mut());
+        let spawned = std::mem::take(&mut *self.shared.spawned.borrow_mut());
+        drop((tasks, spawned));
+    }
+
     /// Lets any other task run first.
     pub async fn yield_now(&self) {
         yield_now().await;

@@ -1,11 +1,12 @@
 //! The same log gives the same files, whatever else happens beside it and wherever its partition lives (I7).
 
-use super::{
-    truth::GROUP_WIDTH,
-    workload::{delete, request},
-};
 use std::{cell::Cell, collections::BTreeMap, rc::Rc};
 use tidemill_disk::sim::{Crash, Executor, Prng, SimDisk};
+use tidemill_node_sim::{
+    swarm::Swarm,
+    workload::{delete, request},
+    world::{DATABASES, Layout, STRETCHES},
+};
 use tidemill_raft::Term;
 use tidemill_store::{
     Applied, Command, CopyFigures, CopyOrder, Entry, Floats, Manifest, Partition, ReadCache, write_prefix,
@@ -18,24 +19,27 @@ const RESTARTS_MAX: u32 = 8;
 fn entries(seed: u64) -> Vec<Vec<u8>> {
     let mut prng = Prng::new(seed);
     let mut entries = Vec::new();
+    let mut swarm = Swarm::draw(&mut prng);
+    (swarm.points_max, swarm.text_bytes_max, swarm.bulk_one_in) = (8, 60, 150);
+    let mut layout = Layout::default();
     for number in 0..150 {
-        // Images of all partitions: here one takes them all.
-        for (_, image, _) in request(&mut prng, number, 8, 60).parts {
-            entries.push([vec![write_prefix()], image].concat());
+        // Images of all partitions: here one takes them all, and so they have no identities.
+        for part in request(&mut prng, &swarm, &layout, number, 0).parts {
+            entries.push([&[write_prefix()], part.image.as_ref()].concat());
         }
         if prng.one_in(12) {
             let floats = if prng.one_in(2) { Floats::Alp } else { Floats::Gorilla };
             entries.push(Command::Flush { floats }.encode());
         }
         if prng.one_in(9) {
-            entries.push(delete(&mut prng).0.encode());
+            entries.push(delete(&mut prng, number).0.encode());
         }
         if prng.one_in(7) {
             let newest = entries.len() as u64;
             let ordered_through = newest - prng.below(newest.min(20));
             let order = CopyOrder {
                 floats: if prng.one_in(3) { Floats::Alp } else { Floats::Gorilla },
-                shard_group: 1 + prng.below(3),
+                shard_group: layout.group(DATABASES[0], prng.below(STRETCHES)),
                 ordered_through,
                 late_through: if prng.one_in(3) { 0 } else { ordered_through - prng.below(ordered_through.min(40)) },
                 sealed: match prng.below(3) {
@@ -48,7 +52,7 @@ fn entries(seed: u64) -> Vec<Vec<u8>> {
             entries.push(Command::Copy(order).encode());
         }
         if prng.one_in(60) {
-            let groups = vec![1 + prng.below(GROUP_WIDTH as u64) % 3];
+            let groups = layout.renew(DATABASES[0], prng.below(STRETCHES)).into_iter().collect();
             entries.push(Command::DropShardGroups { groups }.encode());
         }
     }
