@@ -86,6 +86,39 @@ pub fn folder_size(path: &Path) -> FolderSize {
     size
 }
 
+/// What each thread of a process is doing, a line each, and how full its io_uring rings are: for the report of one that
+/// does not answer.
+pub fn threads(pid: u32) -> String {
+    let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
+    let entries = |path: String| {
+        let names = std::fs::read_dir(path).into_iter().flatten().flatten();
+        names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    let mut report = String::new();
+    for thread in entries(format!("/proc/{pid}/task")) {
+        let folder = format!("/proc/{pid}/task/{thread}");
+        let status = read(format!("{folder}/status"));
+        let wanted = ["Name:", "State:", "voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"];
+        let lines = status.lines().filter(|line| wanted.iter().any(|name| line.starts_with(name)));
+        let status = lines.collect::<Vec<_>>().join(" ").replace('\t', " ");
+        let run = read(format!("{folder}/schedstat"));
+        report.push_str(&format!(
+            "{thread} {status} waits in: {} schedstat: {}\n",
+            read(format!("{folder}/wchan")),
+            run.trim()
+        ));
+    }
+    for number in entries(format!("/proc/{pid}/fd")) {
+        let target = std::fs::read_link(format!("/proc/{pid}/fd/{number}")).unwrap_or_default();
+        if target.to_string_lossy().contains("io_uring") {
+            let figures = read(format!("/proc/{pid}/fdinfo/{number}"));
+            let lines = figures.lines().filter(|line| line.starts_with("Sq") || line.starts_with("Cq"));
+            report.push_str(&format!("ring {number}: {}\n", lines.collect::<Vec<_>>().join(" ").replace('\t', " ")));
+        }
+    }
+    report
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! Server processes: starting one on a loopback port with a folder of its own, waiting for it, stopping or killing it.
 
 use crate::http::Client;
+use crate::process;
 use anyhow::{Context, Result, bail};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -153,10 +154,11 @@ impl Server {
             std::thread::sleep(Duration::from_millis(5));
         }
         bail!(
-            "{} gave no answer within {:?}\n{}",
+            "{} gave no answer within {:?}\n{}\n{}",
             self.setup.binary.display(),
             self.setup.start_timeout,
-            self.log_tail()
+            self.log_tail(),
+            process::threads(self.pid())
         )
     }
 

@@ -620,3 +620,47 @@ fn the_limit_of_tag_values_holds_for_many_writers_at_once() {
     assert_eq!(host_count(&mut client), 100, "what fits is taken");
     subject::stop(server);
 }
+
+/// A data set of more files than the process may have open: each week of each partition is one.
+#[test]
+fn more_files_than_descriptors_are_served() {
+    use std::os::unix::fs::PermissionsExt;
+    const WEEKS: u64 = 60;
+    const SERIES: u64 = 64;
+    const WEEK_NS: u64 = 7 * 24 * 3600 * 1_000_000_000;
+    if subject::skip_for_upstream("upstream keeps a file open for each") {
+        return;
+    }
+    let home = subject::Home::new();
+    let mut setup = home.setup();
+    let script = home.path().join("with-few-descriptors");
+    let text = format!("#!/bin/sh\nulimit -n 256\nexec '{}' \"$@\"\n", setup.binary.display());
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    setup.binary = script;
+    let server = subject::start(setup.clone());
+    let mut client = with_database(&server);
+    for week in 0..WEEKS {
+        let lines: Vec<String> =
+            (0..SERIES).map(|series| format!("m,s={series} v={week} {}", week * WEEK_NS + series)).collect();
+        subject::write(&mut client, "db=d", &lines.join("\n")).unwrap();
+    }
+    let total: u64 = SERIES * (0..WEEKS).sum::<u64>();
+    let right = format!(r#"[0,{},{total}]"#, SERIES * WEEKS);
+    subject::stop(server);
+    for _ in 0..2 {
+        let server = subject::start(setup.clone());
+        let mut client = subject::client(&server);
+        for _ in 0..3 {
+            let answer = subject::query(&mut client, "SELECT count(v), sum(v) FROM m", "db=d&epoch=ns").unwrap();
+            assert!(answer.contains(&right), "{answer}");
+            let week =
+                subject::query(&mut client, "SELECT sum(v) FROM m WHERE time >= 5w AND time < 6w", "db=d").unwrap();
+            assert!(!week.contains("error"), "{week}");
+        }
+        // Late rows of all weeks: their files are read, merged and replaced while others are read.
+        let lines: Vec<String> = (0..WEEKS).map(|week| format!("m,s=1 v={week} {}", week * WEEK_NS + 1)).collect();
+        subject::write(&mut client, "db=d", &lines.join("\n")).unwrap();
+        subject::stop(server);
+    }
+}
