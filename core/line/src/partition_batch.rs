@@ -27,9 +27,20 @@ pub enum FormatError {
 pub struct PartitionBatch<'a> {
     bytes: &'a [u8],
     header: PartitionHeader,
-    /// Offset of each schema.
-    schemas: Vec<u32>,
+    schemas: Vec<SchemaPlace<'a>>,
+    /// Types of the fields of all schemas, one behind the other.
+    types: Vec<FieldType>,
     series: &'a [u8],
+}
+
+/// A schema that was read: groups of few rows are many, and each has one.
+#[derive(Clone, Debug)]
+struct SchemaPlace<'a> {
+    schema: BatchSchema<'a>,
+    /// Where its types begin.
+    types_start: u32,
+    /// Bytes of the values of a row, where no field is a string.
+    row_bytes: Option<u32>,
 }
 
 /// One measurement with fields.
@@ -110,12 +121,12 @@ impl<'a> PartitionBatch<'a> {
         }
         let header = PartitionHeader::read(&mut reader).filter(is_sound).ok_or(damaged("header", reader))?;
         let mut schemas = Vec::with_capacity((header.schema_count as usize).min(reader.rest.len() / SCHEMA_BYTES_MIN));
+        let mut types = Vec::new();
         for _ in 0..header.schema_count {
             let start = reader;
-            schemas.push((bytes.len() - start.rest.len()) as u32);
-            check_schema(&mut reader).ok_or(damaged("schema", start))?;
+            schemas.push(check_schema(&mut reader, &mut types).ok_or(damaged("schema", start))?);
         }
-        let mut batch = PartitionBatch { bytes, header, schemas, series: reader.rest };
+        let mut batch = PartitionBatch { bytes, header, schemas, types, series: reader.rest };
         let mut seen = Seen { rows: 0, groups: 0 };
         for _ in 0..header.series_count {
             let start = reader;
@@ -149,8 +160,7 @@ impl<'a> PartitionBatch<'a> {
 
     /// Schema `index`, if there is one.
     pub fn schema(&self, index: usize) -> Option<BatchSchema<'a>> {
-        let start = *self.schemas.get(index)?;
-        read_schema(&mut Reader { rest: self.bytes.get(start as usize..)? })
+        Some(self.schemas.get(index)?.schema)
     }
 
     pub fn schemas(&self) -> impl Iterator<Item = BatchSchema<'a>> {
@@ -175,7 +185,7 @@ impl<'a> PartitionBatch<'a> {
                 return None;
             }
             // Lengths of strings were added up on the way; what is left are the truth values.
-            let sound = group.columns().all(|(_, column)| match column {
+            let sound = self.columns_of(&group).all(|column| match column {
                 ColumnSlice::Boolean(bytes) => bytes.iter().all(|byte| *byte <= 1),
                 _ => true,
             });
@@ -191,15 +201,31 @@ impl<'a> PartitionBatch<'a> {
     fn read_group(&self, reader: &mut Reader<'a>) -> Option<RowGroup<'a>> {
         let schema_index = reader.varint()? as usize;
         let row_count = reader.varint()? as usize;
-        let schema = self.schema(schema_index)?;
+        let place = self.schemas.get(schema_index)?;
         let times = reader.items(row_count, 8)?;
-        let start = reader.rest;
-        let mut fields = Reader { rest: schema.fields };
-        for _ in 0..schema.field_count {
-            read_column(read_field(&mut fields)?.field_type, row_count, reader)?;
-        }
-        let columns = start.get(..start.len() - reader.rest.len())?;
-        Some(RowGroup { schema_index, row_count, schema, times, columns })
+        let columns = match place.row_bytes {
+            Some(row_bytes) => reader.items(row_count, row_bytes as usize)?,
+            None => {
+                let start = reader.rest;
+                for field_type in self.types_of(place) {
+                    read_column(*field_type, row_count, reader)?;
+                }
+                start.get(..start.len() - reader.rest.len())?
+            }
+        };
+        Some(RowGroup { schema_index, row_count, schema: place.schema, times, columns })
+    }
+
+    fn types_of(&self, place: &SchemaPlace<'_>) -> &[FieldType] {
+        let start = place.types_start as usize;
+        self.types.get(start..start + place.schema.field_count).unwrap_or_default()
+    }
+
+    /// The columns of a group of this batch, in the order of the schema, as [`RowGroup::columns`] but for the names.
+    pub fn columns_of(&self, group: &RowGroup<'a>) -> impl Iterator<Item = ColumnSlice<'a>> {
+        let types = self.schemas.get(group.schema_index).map(|place| self.types_of(place)).unwrap_or_default();
+        let (row_count, mut reader) = (group.row_count, Reader { rest: group.columns });
+        types.iter().map_while(move |field_type| read_column(*field_type, row_count, &mut reader))
     }
 }
 
@@ -226,13 +252,23 @@ fn read_schema<'a>(reader: &mut Reader<'a>) -> Option<BatchSchema<'a>> {
     Some(BatchSchema { measurement, field_count, fields: reader.rest })
 }
 
-/// Reads a schema with its fields, which must have names.
-fn check_schema(reader: &mut Reader<'_>) -> Option<()> {
+/// Reads a schema with its fields, which must have names; appends their types.
+fn check_schema<'a>(reader: &mut Reader<'a>, types: &mut Vec<FieldType>) -> Option<SchemaPlace<'a>> {
     let schema = read_schema(reader)?;
+    let types_start = types.len() as u32;
+    let mut row_bytes = Some(0u32);
     for _ in 0..schema.field_count {
-        read_field(reader).filter(|field| !field.name.is_empty())?;
+        let field = read_field(reader).filter(|field| !field.name.is_empty())?;
+        types.push(field.field_type);
+        let bytes = match field.field_type {
+            FieldType::Float | FieldType::Integer | FieldType::Unsigned => Some(8),
+            FieldType::Boolean => Some(1),
+            FieldType::String => None,
+        };
+        row_bytes = row_bytes.zip(bytes).and_then(|(sum, bytes)| sum.checked_add(bytes));
     }
-    (!schema.measurement.is_empty() && schema.field_count > 0).then_some(())
+    let is_sound = !schema.measurement.is_empty() && schema.field_count > 0;
+    is_sound.then_some(SchemaPlace { schema, types_start, row_bytes })
 }
 
 fn read_field<'a>(reader: &mut Reader<'a>) -> Option<FieldDefinition<'a>> {

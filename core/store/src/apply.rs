@@ -97,7 +97,7 @@ impl<D: Disk> State<D> {
             };
             for row_group in series.groups() {
                 self.scratch.clear();
-                words(&row_group, memtable.strings_mut(), &mut self.scratch);
+                words(&batch, &row_group, memtable.strings_mut(), &mut self.scratch);
                 let incoming = IncomingRows {
                     series: id,
                     fields: &schemas[row_group.schema_index],
@@ -227,9 +227,9 @@ fn named(index: &SeriesIndex, measurements: &Measurements) -> Result<Vec<Vec<u8>
 }
 
 /// The row group as the memtable's words: times, then one column after the other.
-fn words(rows: &RowGroup<'_>, strings: &mut StringHeap, words: &mut Vec<u64>) {
+fn words<'a>(batch: &PartitionBatch<'a>, rows: &RowGroup<'a>, strings: &mut StringHeap, words: &mut Vec<u64>) {
     words.extend(rows.times().map(|time| time as u64));
-    for (_, column) in rows.columns() {
+    for column in batch.columns_of(rows) {
         match column.field_type() {
             FieldType::Float => words.extend(column.floats().map(f64::to_bits)),
             FieldType::Integer => words.extend(column.integers().map(|value| value as u64)),

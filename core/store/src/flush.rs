@@ -16,9 +16,10 @@ use tidemill_column::{Column, Values};
 use tidemill_disk::{Disk, DiskFile};
 use tidemill_tsm::{BLOCK_POINTS_DEFAULT, block, key};
 
-/// Points and series that are encoded before other tasks of the core get a turn; either is about 300 us of work.
+/// Points that are encoded before other tasks of the core get a turn: about 300 us of work. A series of more takes several.
 const POINTS_PER_TURN: u64 = 16 * 1024;
-const SERIES_PER_TURN: usize = 256;
+/// The same of series, each of which is taken out of the memtable and encoded: two steps.
+const SERIES_PER_TURN: usize = 2 * 256;
 /// Keys that are sorted in one go.
 const SORT_RUN: usize = 2048;
 
@@ -77,18 +78,34 @@ async fn write_series<F: DiskFile>(
 ) -> Result<Option<bool>, FlushError> {
     let mut more = false;
     let mut next = 0;
-    while next < series.len() {
+    let mut begun: Option<SeriesPoints> = None;
+    while next < series.len() || begun.is_some() {
         let mut result = Ok(());
         let lent = lend_index(&mut |index| {
             let memtable = memtable.borrow();
-            let points_before = run.record.points;
-            for id in series[next..].iter().take(SERIES_PER_TURN) {
-                next += 1;
-                match encode_series(run, &memtable, kind, round, *id, index) {
-                    Ok(another) => more |= another,
+            let mut left = POINTS_PER_TURN;
+            for _ in 0..SERIES_PER_TURN {
+                let Some(points) = &mut begun else {
+                    let Some(id) = series.get(next) else { break };
+                    next += 1;
+                    match SeriesPoints::of(run, &memtable, kind, round, *id, index) {
+                        Ok(points) => begun = points,
+                        Err(error) => result = Err(error),
+                    }
+                    if result.is_err() {
+                        break;
+                    }
+                    continue;
+                };
+                match points.encode(run, &mut left) {
+                    Ok(true) => {
+                        more |= points.more;
+                        begun = None;
+                    }
+                    Ok(false) => {}
                     Err(error) => result = Err(error),
                 }
-                if result.is_err() || run.record.points - points_before > POINTS_PER_TURN {
+                if result.is_err() || left == 0 {
                     break;
                 }
             }
@@ -103,46 +120,81 @@ async fn write_series<F: DiskFile>(
     Ok(Some(more))
 }
 
-fn encode_series<F: DiskFile>(
-    run: &mut FileRun<F>,
-    memtable: &Memtable,
-    kind: RunKind,
-    round: usize,
-    series: SeriesId,
-    index: &SeriesIndex,
-) -> Result<bool, FlushError> {
-    let Some(rows) = memtable.sorted(kind, series, i64::MIN, i64::MAX) else { return Ok(false) };
-    let mut fields: Vec<FieldId> = rows.fields().to_vec();
-    fields.sort_by(|a, b| index.field(*a).name.cmp(&index.field(*b).name));
-    let mut more = false;
-    let mut shared = SharedTimes::default();
-    let mut key_bytes = Vec::new();
-    for same_name in fields.chunk_by(|a, b| index.field(*a).name == index.field(*b).name) {
-        // A field whose values were all deleted takes no turn.
-        let mut types = same_name.iter().filter_map(|id| {
-            let field = index.field(*id);
-            rows.column(*id, field.field_type).map(|column| (field, column))
-        });
-        let Some((field, column)) = types.nth(round) else { continue };
-        more |= same_name.len() > 1 && types.next().is_some();
-        key_bytes.clear();
-        key::join(index.key(series), &field.name, &mut key_bytes).map_err(|error| run.format_error(&error))?;
-        let (times, values) = dense(rows.times(), column);
-        let is_shared = times.is_none();
-        let times = times.as_deref().unwrap_or(rows.times());
-        for (number, start) in (0..times.len()).step_by(BLOCK_POINTS_DEFAULT).enumerate() {
-            let end = (start + BLOCK_POINTS_DEFAULT).min(times.len());
-            let mut own = Vec::new();
-            let encoded = if is_shared {
-                shared.block(number, &times[start..end])
-            } else {
-                block::encode_times(&times[start..end], &mut own);
-                &own
-            };
-            run.push_points(&key_bytes, encoded, (times, &values), start..end)?;
+/// The points of a series that go into a file, and how many of them did.
+struct SeriesPoints {
+    times: Vec<i64>,
+    fields: Vec<FieldPoints>,
+    /// Of the present field, from this row on.
+    field: usize,
+    row: usize,
+    shared: SharedTimes,
+    /// Whether a field has another type, for another file.
+    more: bool,
+}
+
+struct FieldPoints {
+    key: Vec<u8>,
+    /// Where some rows hold no value.
+    own_times: Option<Vec<i64>>,
+    values: Values,
+}
+
+impl SeriesPoints {
+    /// Takes a series out of the memtable; `None` if it has no points.
+    fn of<F: DiskFile>(
+        run: &FileRun<F>,
+        memtable: &Memtable,
+        kind: RunKind,
+        round: usize,
+        series: SeriesId,
+        index: &SeriesIndex,
+    ) -> Result<Option<SeriesPoints>, FlushError> {
+        let Some(rows) = memtable.sorted(kind, series, i64::MIN, i64::MAX) else { return Ok(None) };
+        let mut names: Vec<FieldId> = rows.fields().to_vec();
+        names.sort_by(|a, b| index.field(*a).name.cmp(&index.field(*b).name));
+        let (mut more, mut fields) = (false, Vec::new());
+        for same_name in names.chunk_by(|a, b| index.field(*a).name == index.field(*b).name) {
+            // A field whose values were all deleted takes no turn.
+            let mut types = same_name.iter().filter_map(|id| {
+                let field = index.field(*id);
+                rows.column(*id, field.field_type).map(|column| (field, column))
+            });
+            let Some((field, column)) = types.nth(round) else { continue };
+            more |= same_name.len() > 1 && types.next().is_some();
+            let mut key = Vec::new();
+            key::join(index.key(series), &field.name, &mut key).map_err(|error| run.format_error(&error))?;
+            let (own_times, values) = dense(rows.times(), column);
+            fields.push(FieldPoints { key, own_times, values });
         }
+        let times = rows.into_times();
+        Ok(Some(SeriesPoints { times, fields, field: 0, row: 0, shared: SharedTimes::default(), more }))
     }
-    Ok(more)
+
+    /// Encodes blocks until about `left` points are used up, which are taken off it; whether that was the end.
+    fn encode<F: DiskFile>(&mut self, run: &mut FileRun<F>, left: &mut u64) -> Result<bool, FlushError> {
+        while let Some(FieldPoints { key, own_times, values }) = self.fields.get(self.field) {
+            let times = own_times.as_deref().unwrap_or(&self.times);
+            while self.row < times.len() {
+                if *left == 0 {
+                    return Ok(false);
+                }
+                let rows = self.row..(self.row + BLOCK_POINTS_DEFAULT).min(times.len());
+                let mut own = Vec::new();
+                let encoded = if own_times.is_none() {
+                    self.shared.block(self.row / BLOCK_POINTS_DEFAULT, &times[rows.clone()])
+                } else {
+                    block::encode_times(&times[rows.clone()], &mut own);
+                    &own
+                };
+                *left = left.saturating_sub(rows.len() as u64);
+                self.row = rows.end;
+                run.push_points(key, encoded, (times, values), rows)?;
+            }
+            self.field += 1;
+            self.row = 0;
+        }
+        Ok(true)
+    }
 }
 
 /// Encoded times of blocks that several fields of a series share.

@@ -36,26 +36,31 @@ impl<'a> SortedRows<'a> {
                 order: Order::Plain(start..end),
             });
         }
-        let in_range = |row: &u32| (min_time..=max_time).contains(&(arrived[*row as usize] as i64));
-        let mut rows: Vec<u32> = (0..arrived.len() as u32).filter(in_range).collect();
-        // Stable: rows of one time stay in arrival order.
-        rows.sort_by_key(|row| arrived[*row as usize] as i64);
-        let (mut times, mut ends) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-        for (position, row) in rows.iter().enumerate() {
-            let time = arrived[*row as usize] as i64;
-            if times.last() == Some(&time) {
-                *ends.last_mut()? = position as u32 + 1;
+        let timed = arrived.iter().zip(0..).map(|(time, row)| (*time as i64, row));
+        let mut timed: Vec<(i64, u32)> = timed.filter(|(time, _)| (min_time..=max_time).contains(time)).collect();
+        // Stable: rows of one time stay in arrival order, and what came in order is not sorted again.
+        timed.sort_by_key(|(time, _)| *time);
+        let (mut times, mut ends) = (Vec::with_capacity(timed.len()), Vec::with_capacity(timed.len()));
+        for ((time, _), end) in timed.iter().zip(1u32..) {
+            if times.last() == Some(time) {
+                *ends.last_mut()? = end;
             } else {
-                times.push(time);
-                ends.push(position as u32 + 1);
+                times.push(*time);
+                ends.push(end);
             }
         }
+        let rows = timed.into_iter().map(|(_, row)| row).collect();
         (!times.is_empty()).then_some(SortedRows { cells, strings, times, order: Order::Sorted { rows, ends } })
     }
 
     /// Strictly ascending.
     pub fn times(&self) -> &[i64] {
         &self.times
+    }
+
+    /// As [`SortedRows::times`].
+    pub fn into_times(self) -> Vec<i64> {
+        self.times
     }
 
     /// Fields that the series' table has.
@@ -73,7 +78,7 @@ impl<'a> SortedRows<'a> {
                     range.clone().for_each(|row| part.push(valid.bit(row)));
                     part
                 });
-                let values = self.values(cell_type, words[range.clone()].iter().copied(), valid.as_ref());
+                let values = self.values(cell_type, &words.range(range.clone()), valid.as_ref());
                 present(Column { values, valid })
             }
             Order::Sorted { rows, ends } => {
@@ -89,15 +94,16 @@ impl<'a> SortedRows<'a> {
                     }
                     chosen.push(newest.copied().unwrap_or(group[0]));
                 }
-                let chosen = chosen.iter().map(|row| words[*row as usize]);
-                let values = self.values(cell_type, chosen, present_rows.as_ref());
+                let chosen: Vec<u64> = chosen.iter().map(|row| words.word(*row as usize)).collect();
+                let values = self.values(cell_type, &chosen, present_rows.as_ref());
                 present(Column { values, valid: present_rows })
             }
         }
     }
 
     /// `valid` counts for strings alone: the word of a missing one is no handle.
-    fn values(&self, cell_type: CellType, words: impl Iterator<Item = u64>, valid: Option<&Bitmap>) -> Values {
+    fn values(&self, cell_type: CellType, words: &[u64], valid: Option<&Bitmap>) -> Values {
+        let words = words.iter().copied();
         match cell_type {
             FieldType::Float => Values::Float(words.map(f64::from_bits).collect()),
             FieldType::Integer => Values::Integer(words.map(|word| word as i64).collect()),
