@@ -55,6 +55,7 @@ mod tests {
             Value::Float(5e-324),
             Value::Float(0.1 + 0.2),
             Value::Integer(i64::MIN),
+            Value::Unsigned(u64::MAX),
             Value::Boolean(true),
             Value::String(b"a \"quoted\\\" text,\nwith=all\\".as_slice().into()),
         ];
@@ -63,6 +64,7 @@ mod tests {
             push_field(&mut line, true, b"a field,=", &value).unwrap();
             push_time(&mut line, -5);
             let mut batch = Batch::new(1);
+            batch.take_unsigned(true);
             let options = ParseOptions { precision: Precision::Nanosecond, now_ns: 0, validate_keys: false };
             let parsed = batch.parse(&line, &options).unwrap();
             assert_eq!((parsed.rows().len(), parsed.error_text()), (1, None), "{}", line.escape_ascii());
@@ -73,6 +75,7 @@ mod tests {
             match (read, &value) {
                 (ValueRef::Float(read), Value::Float(value)) => assert_eq!(read.to_bits(), value.to_bits()),
                 (ValueRef::Integer(read), Value::Integer(value)) => assert_eq!(read, *value),
+                (ValueRef::Unsigned(read), Value::Unsigned(value)) => assert_eq!(read, *value),
                 (ValueRef::Boolean(read), Value::Boolean(value)) => assert_eq!(read, *value),
                 (ValueRef::String(read), Value::String(value)) => assert_eq!(read, &value[..]),
                 other => panic!("{other:?}"),

@@ -54,7 +54,7 @@ pub struct Batch {
     pub(crate) series: SeriesTable,
     pub(crate) schemas: SchemaTable,
     pub(crate) rows: Vec<Row>,
-    /// Row after row, one slot a field: the bits of a float, integer or boolean, or the place of a string.
+    /// Row after row, one slot a field: the bits of a number or boolean, or the place of a string.
     pub(crate) values: Vec<u64>,
     pub(crate) errors: Vec<LineError>,
     pub(crate) error_count: usize,
@@ -62,6 +62,7 @@ pub struct Batch {
     pub(crate) dropped_count: usize,
     /// Fields of a line whose schema was not the expected one.
     pub(crate) fields: Vec<TextField>,
+    pub(crate) takes_unsigned: bool,
 }
 
 impl Batch {
@@ -69,6 +70,12 @@ impl Batch {
     /// that collide in the look-up tables. It changes nothing in the result.
     pub fn new(seed: u64) -> Batch {
         Batch { series: SeriesTable::new(seed), schemas: SchemaTable::new(seed), ..Batch::default() }
+    }
+
+    /// Whether bodies from now on may hold unsigned integers (`7u`). Upstream's default build refuses them, and so does
+    /// a new batch.
+    pub fn take_unsigned(&mut self, takes_unsigned: bool) {
+        self.takes_unsigned = takes_unsigned;
     }
 
     /// Forgets the last body and keeps the buffers, unless they exceed [`RETAINED_BYTES_MAX`].

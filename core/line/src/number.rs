@@ -125,6 +125,14 @@ pub(crate) fn integer(input: &[u8], at: usize) -> Option<(i64, usize)> {
     Some((signed(negative, magnitude)?, end))
 }
 
+/// Digits with a `u` behind them, and the position behind that. `None` outside of uint64.
+pub(crate) fn unsigned(input: &[u8], at: usize) -> Option<(u64, usize)> {
+    let count = input.get(at..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let end = at + count;
+    let value = std::str::from_utf8(input.get(at..end)?).ok()?.parse().ok()?;
+    (byte_at(input, end) == b'u').then_some((value, end + 1))
+}
+
 /// More digits than fit, which leading zeros may excuse.
 #[cold]
 fn long_integer(input: &[u8], at: usize, end: usize) -> Option<i64> {

@@ -18,7 +18,7 @@ use crate::number::integer;
 use crate::reason::reason;
 use crate::schema_table::TextField;
 use crate::text::{Text, byte_at, has_text_then, skip_whitespace};
-use crate::value::field_value;
+use crate::value::{FieldValue, field_value, unsigned_value};
 
 /// A line that is bad in some way.
 struct Rejected;
@@ -105,7 +105,7 @@ impl Parser<'_> {
                 if !more || !has_text_then(input, at, name, b'=') {
                     break;
                 }
-                let value = field_value(input, at + name.len() + 1, &mut batch.arena).ok_or(Rejected)?;
+                let value = value(input, at + name.len() + 1, &mut batch.arena, batch.takes_unsigned)?;
                 if value.field_type != field.field_type {
                     break;
                 }
@@ -140,7 +140,7 @@ impl Parser<'_> {
         }
         while more {
             let name_end = field_name_end(input, at).ok_or(Rejected)?;
-            let value = field_value(input, name_end + 1, &mut batch.arena).ok_or(Rejected)?;
+            let value = value(input, name_end + 1, &mut batch.arena, batch.takes_unsigned)?;
             batch.fields.push(TextField { name: Text::in_input(at, name_end), field_type: value.field_type });
             batch.values.push(value.bits);
             more = byte_at(input, value.end) == b',';
@@ -217,6 +217,16 @@ impl Parser<'_> {
             self.batch.errors.push(LineError { line: Span::new(start, end), reason });
         }
         end + 1
+    }
+}
+
+/// The value from `at` on.
+#[inline(always)]
+fn value(input: &[u8], at: usize, arena: &mut Vec<u8>, takes_unsigned: bool) -> Result<FieldValue, Rejected> {
+    match field_value(input, at, arena) {
+        Some(value) => Ok(value),
+        None if takes_unsigned => unsigned_value(input, at).ok_or(Rejected),
+        None => Err(Rejected),
     }
 }
 

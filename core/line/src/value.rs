@@ -5,7 +5,7 @@
 use memchr::memchr2;
 use tidemill_column::FieldType;
 
-use crate::number::{Number, number};
+use crate::number::{Number, number, unsigned};
 use crate::text::{Text, byte_at};
 
 /// A parsed value: its type, the content of its value slot, and the position of the comma, space or line end behind it.
@@ -33,6 +33,17 @@ pub(crate) fn field_value(input: &[u8], at: usize, arena: &mut Vec<u8>) -> Optio
         b'"' => string(input, at, arena),
         _ => boolean(input, at),
     }
+}
+
+/// An unsigned integer (`7u`) from `at` on, for a batch that takes them; `None` if there is none.
+#[cold]
+pub(crate) fn unsigned_value(input: &[u8], at: usize) -> Option<FieldValue> {
+    let (bits, end) = unsigned(input, at)?;
+    matches!(byte_at(input, end), b',' | b' ' | b'\n').then_some(FieldValue {
+        field_type: FieldType::Unsigned,
+        bits,
+        end,
+    })
 }
 
 /// The position behind a word that ends with a comma, a space or the line.

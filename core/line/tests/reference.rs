@@ -224,3 +224,19 @@ fn buffers_of_an_unusual_body_are_given_back() {
     batch.clear();
     assert!(batch.byte_size() <= tidemill_line::RETAINED_BYTES_MAX);
 }
+
+#[test]
+fn unsigned_integers_are_taken_where_they_are_asked_for() {
+    let body = b"m a=7u,b=1,c=18446744073709551615u 1\nm a=8u 2\nm a=-1u 3\nm a=18446744073709551616u 4\nm a=u 5\nm a=1ux 6\nm a=1u";
+    let mut batch = Batch::new(1);
+    let refused = batch.parse(body, &options(Precision::Nanosecond)).unwrap();
+    assert_eq!((refused.rows().len(), refused.error_count()), (0, 7));
+    batch.take_unsigned(true);
+    let parsed = batch.parse(body, &options(Precision::Nanosecond)).unwrap();
+    assert_eq!((parsed.rows().len(), parsed.error_count()), (3, 4));
+    let values: Vec<_> = parsed.rows().iter().flat_map(|row| parsed.values(row).map(|(_, value)| value)).collect();
+    let unsigned = ValueRef::Unsigned;
+    assert_eq!(values, [unsigned(7), ValueRef::Float(1.0), unsigned(u64::MAX), unsigned(8), unsigned(1)]);
+    batch.take_unsigned(false);
+    assert_eq!(batch.parse(body, &options(Precision::Nanosecond)).unwrap().rows().len(), 0);
+}

@@ -119,6 +119,8 @@ pub struct WriteTarget {
     /// `None` for the database's default.
     pub retention_policy: Option<String>,
     pub precision: Precision,
+    /// Whether `7u` is an unsigned integer. Upstream's default build refuses it, and so does a write that does not ask.
+    pub unsigned: bool,
     pub consistency: Consistency,
     pub caller: Caller,
 }

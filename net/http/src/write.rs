@@ -88,6 +88,7 @@ pub(crate) fn target_v1(url: &Parameters, caller: Caller) -> Result<WriteTarget,
         database,
         retention_policy: url.text("rp"),
         precision,
+        unsigned: url.value("unsigned") == "true",
         consistency: Consistency::default(),
         caller,
     })
@@ -111,6 +112,7 @@ fn target_v2(url: &Parameters, caller: Caller) -> Result<WriteTarget, Refusal> {
         database: database.to_owned(),
         retention_policy: Some(retention_policy.to_owned()).filter(|name| !name.is_empty()),
         precision,
+        unsigned: url.value("unsigned") == "true",
         consistency: Consistency::default(),
         caller,
     })

@@ -84,6 +84,7 @@ impl DataCore {
             Err(outcome) => return outcome,
         };
         let (mut batch, mut splitter) = self.take_parser();
+        batch.take_unsigned(request.target.unsigned);
         let options = ParseOptions { precision: request.target.precision, now_ns, validate_keys: false };
         let started = self.context.clock.monotonic_ns();
         let outcome = match batch.parse(&request.body, &options) {

@@ -293,6 +293,7 @@ impl Sink for Writer<'_> {
             database: self.shard.database.clone(),
             retention_policy: Some(self.shard.policy.clone()),
             precision: Precision::Nanosecond,
+            unsigned: true,
             consistency: Consistency::default(),
             caller: tidemill_http::Caller::default(),
         };

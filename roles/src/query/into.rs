@@ -142,6 +142,7 @@ impl Into {
             database: self.database.clone(),
             retention_policy: self.target.retention_policy.clone(),
             precision: Precision::Nanosecond,
+            unsigned: true,
             consistency: Consistency::default(),
             caller: self.session.caller.clone(),
         };
