@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use tidemill::{
-    backup::{self, RestoreOptions, TakeOptions},
+    backup::{self, PointsOptions, PointsRestored, RestoreOptions, TakeOptions},
     ctl::Ctl,
     inspect::Inspect,
     options::{CommandLine, Options},
@@ -34,7 +34,7 @@ enum Role {
     Backup(BackupArguments),
     /// Print the configuration that a server started like this would have
     Config(Server),
-    /// Make a data folder of a backup; every file is checked on its way
+    /// Make a data folder of a backup, or write its points into a running server; every file is checked
     Restore(RestoreArguments),
 }
 
@@ -61,8 +61,26 @@ struct RestoreArguments {
     /// Folder of the backup
     source: PathBuf,
     /// The new data folder; must be empty or missing
-    #[arg(long, value_name = "DIR", default_value = "./tidemill-data")]
+    #[arg(long, value_name = "DIR", default_value = "./tidemill-data", conflicts_with = "host")]
     data: PathBuf,
+    /// Write the points into this running server instead, beside what it has; may be started again
+    #[arg(long, value_name = "URL")]
+    host: Option<String>,
+    /// An admin, where the server asks who calls; the password is read from TIDEMILL_PASSWORD
+    #[arg(long, value_name = "NAME", requires = "host")]
+    username: Option<String>,
+    /// Only this database
+    #[arg(long, value_name = "NAME", requires = "host")]
+    database: Option<String>,
+    /// Into a database of this name
+    #[arg(long, value_name = "NAME", requires = "database")]
+    new_database: Option<String>,
+    /// Only this retention policy
+    #[arg(long, value_name = "NAME", requires = "database")]
+    retention: Option<String>,
+    /// Into a retention policy of this name
+    #[arg(long, value_name = "NAME", requires = "retention")]
+    new_retention: Option<String>,
 }
 
 #[derive(Args)]
@@ -144,8 +162,7 @@ fn run_backup(arguments: BackupArguments) -> anyhow::Result<()> {
         println!("{} files, {} bytes: all are what they should be", contents.entries.len(), contents.byte_count());
         return Ok(());
     }
-    let password = std::env::var("TIDEMILL_PASSWORD").unwrap_or_default();
-    let user = arguments.username.map(|name| (name, password));
+    let user = with_password(arguments.username);
     let options = TakeOptions { target: arguments.target, url: arguments.host, user, base: arguments.base };
     let taken = backup::take(&options)?;
     println!(
@@ -155,9 +172,30 @@ fn run_backup(arguments: BackupArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn with_password(username: Option<String>) -> Option<(String, String)> {
+    username.map(|name| (name, std::env::var("TIDEMILL_PASSWORD").unwrap_or_default()))
+}
+
 fn run_restore(arguments: RestoreArguments) -> anyhow::Result<()> {
+    if let Some(url) = arguments.host {
+        let RestoreArguments { source, username, database, new_database, retention, new_retention, .. } = arguments;
+        let user = with_password(username);
+        return restore_points(&PointsOptions { source, url, user, database, new_database, retention, new_retention });
+    }
     let options = RestoreOptions { source: arguments.source, data_dir: arguments.data };
     let contents = backup::restore(&options)?;
     println!("{} files, {} bytes restored", contents.entries.len(), contents.byte_count());
+    Ok(())
+}
+
+fn restore_points(options: &PointsOptions) -> anyhow::Result<()> {
+    let PointsRestored { files, series, rows, too_old, refusals, inexpressible } = backup::restore_points(options)?;
+    println!("{files} files are what they should be; {rows} rows of {series} series were written");
+    if too_old > 0 {
+        println!("{too_old} of them are older than the server's retention policy keeps and were left out");
+    }
+    if refusals + inexpressible > 0 {
+        anyhow::bail!("{refusals} requests were refused in part; {inexpressible} values have no text in line protocol");
+    }
     Ok(())
 }

@@ -143,6 +143,104 @@ fn a_damaged_backup_is_refused_and_so_is_a_folder_in_use() {
 }
 
 #[test]
+fn a_backup_goes_into_another_database_and_policy_of_a_running_server() {
+    if subject::skip_for_upstream("its backups are of another kind") {
+        return;
+    }
+    let home = subject::Home::new();
+    let server = home.start();
+    let mut client = subject::client(&server);
+    fill(&mut client);
+    let types = "kinds,t\\ =a\\,b f=-0,i=-9223372036854775808i,u=18446744073709551615u,b=f,s=\"a\\\"\nb\" 5";
+    subject::write(&mut client, "db=d&unsigned=true", types).unwrap();
+    let target = home.path().join("backup");
+    assert!(backup(&server, &target, &[]).status.success());
+    let (target, url) = (target.display().to_string(), format!("http://{}", server.address()));
+    let restore = |further: &[&str]| tidemill(&server, &[&["restore", &target, "--host", &url], further].concat());
+
+    // The server has other points by now, and takes more while the restore runs.
+    subject::query(&mut client, "DROP MEASUREMENT words", "db=d").unwrap();
+    subject::write(&mut client, "db=d", "m,host=h0 v=77 0").unwrap();
+    let asked = |database: &str, policy: &str| -> Vec<String> {
+        ["m", "words", "kinds"].map(|name| format!("SELECT * FROM {database}.{policy}.{name} GROUP BY *")).to_vec()
+    };
+    let answers = |client: &mut Client, statements: &[String]| -> Vec<String> {
+        statements.iter().map(|statement| subject::query(client, statement, "epoch=ns").unwrap()).collect()
+    };
+    let copied = restore(&["--database", "d", "--new-database", "copy \"of\" d"]);
+    assert!(copied.status.success(), "{}", text(&copied));
+    let moved = restore(&["--database", "d", "--retention", "autogen", "--new-retention", "kept"]);
+    assert!(moved.status.success(), "{}", text(&moved));
+    // What is there already is replaced by the same.
+    let again = restore(&["--database", "d", "--new-database", "copy \"of\" d"]);
+    assert!(again.status.success(), "{}", text(&again));
+
+    let elsewhere = home.path().join("elsewhere");
+    let restored = tidemill(&server, &["restore", &target, "--data", &elsewhere.display().to_string()]);
+    assert!(restored.status.success(), "{}", text(&restored));
+    let mut setup = home.setup();
+    setup.data = elsewhere;
+    setup.cores = Some(1);
+    let original = subject::start(setup);
+    let mut original_client = subject::client(&original);
+    let expected = answers(&mut original_client, &asked("d", "autogen"));
+    assert!(expected[2].contains("18446744073709551615") && expected[2].contains("-9223372036854775808"));
+    assert_eq!(answers(&mut client, &asked("\"copy \\\"of\\\" d\"", "autogen")), expected);
+    assert_eq!(answers(&mut client, &asked("d", "kept")), expected);
+    let short = |database: &str| vec![format!("SELECT * FROM {database}.short.m")];
+    let expected = answers(&mut original_client, &short("d"));
+    assert_eq!(answers(&mut client, &short("\"copy \\\"of\\\" d\"")), expected);
+    subject::stop(original);
+    // Where nothing was restored to, the server's own points are what they were.
+    let own = subject::query(&mut client, "SELECT v FROM d.autogen.m WHERE time = 0", "epoch=ns").unwrap();
+    assert!(own.contains("[0,77]"), "{own}");
+    let own = subject::query(&mut client, "SELECT * FROM d.autogen.words", "").unwrap();
+    assert!(!own.contains("series"), "{own}");
+    subject::stop(server);
+}
+
+#[test]
+fn a_restore_into_a_running_server_says_what_it_leaves_out_and_takes_nothing_damaged() {
+    if subject::skip_for_upstream("its backups are of another kind") {
+        return;
+    }
+    let home = subject::Home::new();
+    let server = home.start();
+    let mut client = subject::client(&server);
+    subject::query(&mut client, "CREATE DATABASE d", "").unwrap();
+    subject::write(&mut client, "db=d", "m v=1 1\nm v=2 2\nn v=3i 1").unwrap();
+    let target = home.path().join("backup");
+    assert!(backup(&server, &target, &[]).status.success());
+    let (target_text, url) = (target.display().to_string(), format!("http://{}", server.address()));
+    let restore = |further: &[&str]| tidemill(&server, &[&["restore", &target_text, "--host", &url], further].concat());
+    let unknown = restore(&["--database", "nowhere"]);
+    assert!(!unknown.status.success() && text(&unknown).contains("it has d"), "{}", text(&unknown));
+    // Too old for the policy that is there.
+    subject::query(&mut client, "CREATE DATABASE young WITH DURATION 1h NAME autogen", "").unwrap();
+    let late = restore(&["--database", "d", "--new-database", "young"]);
+    assert!(late.status.success() && text(&late).contains("3 of them are older"), "{}", text(&late));
+    // A field that has another type there.
+    subject::query(&mut client, "CREATE DATABASE typed", "").unwrap();
+    subject::write(&mut client, "db=typed", "n v=\"text\" 9").unwrap();
+    let refused = restore(&["--database", "d", "--new-database", "typed"]);
+    assert!(!refused.status.success() && text(&refused).contains("field type conflict"), "{}", text(&refused));
+    let taken = subject::query(&mut client, "SELECT count(v) FROM m", "db=typed").unwrap();
+    assert!(taken.contains(",2]"), "{taken}");
+
+    let list = std::fs::read_to_string(target.join("contents")).unwrap();
+    let file = list.lines().find_map(|line| line.rsplit(' ').next().filter(|path| path.ends_with(".tsm"))).unwrap();
+    let file = target.join(file);
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[7] ^= 32;
+    std::fs::write(&file, &bytes).unwrap();
+    let damaged = restore(&["--database", "d", "--new-database", "fresh"]);
+    assert!(!damaged.status.success() && text(&damaged).contains(".tsm"), "{}", text(&damaged));
+    let databases = subject::query(&mut client, "SHOW DATABASES", "").unwrap();
+    assert!(!databases.contains("fresh"), "{databases}");
+    subject::stop(server);
+}
+
+#[test]
 fn snapshots_are_for_admins_and_their_names_lead_nowhere_else() {
     if subject::skip_for_upstream("it has no snapshots") {
         return;

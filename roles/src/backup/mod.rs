@@ -10,10 +10,13 @@
 
 mod contents;
 mod copy;
+mod points;
 mod restore;
+mod server;
 pub mod snapshot;
 mod take;
 
 pub use contents::{Contents, ContentsError, Entry};
+pub use points::{PointsOptions, PointsRestored, restore_points};
 pub use restore::{RestoreOptions, is_unfinished, restore, verify};
 pub use take::{TakeOptions, take};

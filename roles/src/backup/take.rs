@@ -3,6 +3,7 @@
 use super::{
     contents::{self, Contents, Entry},
     copy::{bar, fetch, is_whole, partial_path, sync_folders},
+    server::Server,
 };
 use anyhow::{Context, bail};
 use indicatif::ProgressBar;
@@ -11,7 +12,7 @@ use std::{
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// What to back up, and where to.
@@ -37,14 +38,12 @@ pub struct Taken {
     pub bytes_reused: u64,
 }
 
-/// How long the server may be silent: a snapshot takes a flush.
-const SILENCE_MAX: Duration = Duration::from_secs(120);
 /// A transfer that is cut off is taken up again; so often for each file.
 const TRIES: usize = 5;
 
 /// Takes a backup.
 pub fn take(options: &TakeOptions) -> anyhow::Result<Taken> {
-    let server = Server::new(options);
+    let server = Server::new(&options.url, options.user.as_ref());
     let begun = Instant::now();
     let (name, contents) = server.make_snapshot()?;
     eprintln!(
@@ -183,67 +182,6 @@ fn remove_unknown(folder: &Path, known: &BTreeSet<PathBuf>) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The server's HTTP side.
-struct Server {
-    agent: ureq::Agent,
-    url: String,
-    authorization: Option<String>,
-}
-
-impl Server {
-    fn new(options: &TakeOptions) -> Server {
-        use base64::{Engine, prelude::BASE64_STANDARD};
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_connect(Some(Duration::from_secs(10)))
-            .timeout_recv_response(Some(SILENCE_MAX))
-            .build();
-        let authorization = options.user.as_ref();
-        let authorization = authorization
-            .map(|(user, password)| format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))));
-        Server { agent: config.into(), url: options.url.trim_end_matches('/').to_owned(), authorization }
-    }
-
-    fn make_snapshot(&self) -> anyhow::Result<(String, Contents)> {
-        let url = format!("{}/snapshots", self.url);
-        let request = self.authorized(self.agent.post(&url));
-        let mut answer = request.send_empty().with_context(|| url.clone())?;
-        let text = answer.body_mut().with_config().limit(1 << 30).read_to_string()?;
-        if answer.status() != 201 {
-            bail!("{url}: {} {}", answer.status(), text.trim());
-        }
-        let json: serde_json::Value = serde_json::from_str(&text).context("the server's answer")?;
-        let name = json["name"].as_str().context("the server's answer names no snapshot")?;
-        let list = json["contents"].as_str().context("the server's answer lists no files")?;
-        Ok((name.to_owned(), Contents::parse(list)?))
-    }
-
-    fn read(&self, name: &str, path: &str, offset: u64) -> io::Result<impl Read + use<>> {
-        let url = format!("{}/snapshots/{name}/{path}?offset={offset}", self.url);
-        let answer = self.authorized(self.agent.get(&url)).call().map_err(io::Error::other)?;
-        if answer.status() != 200 {
-            return Err(io::Error::other(format!("{url}: {}", answer.status())));
-        }
-        Ok(answer.into_body().into_reader())
-    }
-
-    fn drop_snapshot(&self, name: &str) -> anyhow::Result<()> {
-        let url = format!("{}/snapshots/{name}", self.url);
-        let answer = self.authorized(self.agent.delete(&url)).call()?;
-        if answer.status() != 204 {
-            bail!("{url}: {}", answer.status());
-        }
-        Ok(())
-    }
-
-    fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
-        match &self.authorization {
-            Some(authorization) => request.header("Authorization", authorization),
-            None => request,
-        }
-    }
 }
 
 #[cfg(test)]

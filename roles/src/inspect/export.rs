@@ -16,8 +16,10 @@ use std::{
     io::{BufWriter, Write},
     path::{Path, PathBuf},
 };
+use tidemill_column::Points;
 use tidemill_influxql::{TimeText, parse_time_text};
 use tidemill_meta::{Database, RetentionPolicy};
+use tidemill_store::ScanField;
 
 /// Writes the points of a data folder as line protocol, as `influx_inspect export` does, or as a folder that InfluxDB 1.x serves
 #[derive(clap::Args, Debug)]
@@ -174,29 +176,46 @@ async fn lines_of(
             let Some((key, fields)) = reader.known(series) else { continue };
             let mut cursor = reader.cursor(series, &fields, range);
             while let Some(points) = cursor.next().await? {
-                for (row, time) in points.times.iter().enumerate() {
-                    let start = lines.len();
-                    lines.extend_from_slice(&key);
-                    let mut is_first = true;
-                    for (field, column) in fields.iter().zip(&points.columns) {
-                        let Some(value) = column.as_ref().and_then(|column| column.value(row)) else { continue };
-                        match push_field(&mut lines, is_first, &field.name, &value) {
-                            Ok(()) => is_first = false,
-                            Err(_) => inexpressible += 1,
-                        }
-                    }
-                    if is_first {
-                        lines.truncate(start);
-                    } else {
-                        push_time(&mut lines, *time);
-                    }
-                }
+                inexpressible += push_lines(&key, &fields, &points, &mut lines).inexpressible;
                 out.write_all(&lines)?;
                 lines.clear();
             }
         }
     }
     Ok(inexpressible)
+}
+
+/// What [`push_lines`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// Lines that were appended.
+    pub rows: u64,
+    /// Values that line protocol cannot express, which are left out.
+    pub inexpressible: u64,
+}
+
+/// Appends the points of a series as lines; `fields` are those of the points' columns.
+pub fn push_lines(key: &[u8], fields: &[ScanField], points: &Points, lines: &mut Vec<u8>) -> Pushed {
+    let mut pushed = Pushed { rows: 0, inexpressible: 0 };
+    for (row, time) in points.times.iter().enumerate() {
+        let start = lines.len();
+        lines.extend_from_slice(key);
+        let mut is_first = true;
+        for (field, column) in fields.iter().zip(&points.columns) {
+            let Some(value) = column.as_ref().and_then(|column| column.value(row)) else { continue };
+            match push_field(lines, is_first, &field.name, &value) {
+                Ok(()) => is_first = false,
+                Err(_) => pushed.inexpressible += 1,
+            }
+        }
+        if is_first {
+            lines.truncate(start);
+        } else {
+            push_time(lines, *time);
+            pushed.rows += 1;
+        }
+    }
+    pushed
 }
 
 /// A time as a number of nanoseconds or as text.

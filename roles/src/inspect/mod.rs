@@ -8,14 +8,14 @@
 
 mod cat_log;
 mod dump;
-mod export;
+pub(crate) mod export;
 mod export_upstream;
 mod folder;
 mod import;
 
 mod report;
 mod scratch_disk;
-mod stopped;
+pub(crate) mod stopped;
 mod table;
 mod tsm_source;
 mod upstream_shard;
