@@ -293,6 +293,8 @@ fn gauges() -> Vec<Figure> {
         ("tidemill_log_pending_bytes", "Bytes waiting for their commit.", |c| c.log.pending_bytes),
         ("tidemill_log_segments_live", "Log segments in use.", |c| c.log.segments_live),
         ("tidemill_log_segments_spare", "Log segments ready for use.", |c| c.log.segments_spare),
+        ("tidemill_scrub_rate_bytes", "The most that the scrub reads in a second.", |c| c.scrub.rate_bytes.get()),
+        ("tidemill_scrub_pass_bytes", "Files of the scrub's present or last pass.", |c| c.scrub.pass_bytes.get()),
         ("tidemill_scrub_left_bytes", "Left of the scrub's present pass.", |c| c.scrub.left_bytes.get()),
         ("tidemill_memtable_active_bytes", "Rows that take more rows.", |c| c.store.active_bytes as u64),
         ("tidemill_memtable_frozen_bytes", "Rows on their way to files.", |c| c.store.frozen_bytes as u64),

@@ -192,6 +192,30 @@ fn decode(bytes: &[u8]) -> Result<(LogIndex, Term, Meta), SnapshotError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidemill_disk::sim::{SimDisk, block_on};
+
+    #[test]
+    fn metadata_are_not_loaded_from_a_damaged_snapshot() {
+        let mut meta = Meta::default();
+        meta.apply(Command::CreateDatabase { name: "d".into(), policy: None, autocreate_policy: true }).unwrap();
+        let disk = SimDisk::new(1);
+        disk.set_yields(false);
+        let bytes = encode(LogIndex(7), Term(2), &meta);
+        let load = |content: &[u8]| {
+            disk.plant(SNAPSHOT, content.to_vec());
+            block_on(1, MetaMachine::load(&disk)).map(|machine| machine.state())
+        };
+        assert_eq!(load(&bytes).unwrap(), meta);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let error = load(&damaged).unwrap_err().to_string();
+            assert!(error.starts_with(SNAPSHOT), "bit {bit}: {error}");
+        }
+        for cut in 0..bytes.len() {
+            assert!(load(&bytes[..cut]).unwrap_err().to_string().starts_with(SNAPSHOT), "cut at {cut}");
+        }
+    }
 
     #[test]
     fn every_flipped_bit_of_a_snapshot_is_noticed() {

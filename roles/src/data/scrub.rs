@@ -45,14 +45,19 @@ pub struct ScrubFigures {
     pub passes: Cell<u64>,
     /// Blocks and files that are damaged, counted again in each pass.
     pub findings: Cell<u64>,
+    /// Bytes of the files of the present pass, or of the last one.
+    pub pass_bytes: Cell<u64>,
     /// Bytes of the present pass that are still to be read.
     pub left_bytes: Cell<u64>,
+    /// The most that is read in a second.
+    pub rate_bytes: Cell<u64>,
 }
 
 impl DataCore {
     /// Runs until the core stops.
     pub(crate) async fn scrub(self: Rc<Self>) {
         let options = self.options.scrub;
+        self.scrub_figures.rate_bytes.set(options.rate_bytes);
         if options.rate_bytes == 0 {
             return;
         }
@@ -80,11 +85,22 @@ impl DataCore {
             .iter()
             .flat_map(|(id, known)| known.file_records().into_iter().map(|file| (*id, file)))
             .collect();
-        figures.left_bytes.set(records.iter().map(|(_, record)| record.size).sum());
+        let pass_bytes = records.iter().map(|(_, record)| record.size).sum();
+        figures.pass_bytes.set(pass_bytes);
+        figures.left_bytes.set(pass_bytes);
+        let (started, before) = (self.context.clock.monotonic_ns(), figures.findings.get());
+        let files = records.len();
+        if files > 0 {
+            tracing::info!(files, bytes = pass_bytes, rate_bytes, "the scrub begins to read files again");
+        }
         let mut owed = 0;
         for (id, record) in records {
             let Some(partition) = self.partitions.get(&id) else { continue };
+            let (left_bytes, mut read_bytes) = (figures.left_bytes.get(), 0);
             let mut pace = async |bytes: u64| {
+                // Places of damage are looked for in a second reading.
+                read_bytes = record.size.min(read_bytes + bytes);
+                figures.left_bytes.set(left_bytes.saturating_sub(read_bytes));
                 figures.bytes.set(figures.bytes.get() + bytes);
                 owed += bytes;
                 if owed < BURST_BYTES {
@@ -97,7 +113,7 @@ impl DataCore {
             let scrubbed = partition.scrub(&record, &mut pace).await;
             figures.files.set(figures.files.get() + u64::from(scrubbed.is_complete));
             figures.findings.set(figures.findings.get() + scrubbed.findings.len() as u64);
-            figures.left_bytes.set(figures.left_bytes.get().saturating_sub(record.size));
+            figures.left_bytes.set(left_bytes.saturating_sub(record.size));
             for finding in scrubbed.findings.iter().take(LOGGED_MAX) {
                 tracing::error!(partition = id, %finding, "the scrub found damage; queries of it answer with an error");
             }
@@ -115,5 +131,10 @@ impl DataCore {
         }
         figures.left_bytes.set(0);
         figures.passes.set(figures.passes.get() + 1);
+        if files > 0 {
+            let seconds = (self.context.clock.monotonic_ns() - started) / 1_000_000_000;
+            let findings = figures.findings.get() - before;
+            tracing::info!(files, bytes = pass_bytes, findings, seconds, "the scrub has read all files again");
+        }
     }
 }
