@@ -64,6 +64,8 @@ pub struct Setup {
     pub control_group: Option<PathBuf>,
     /// Tidemill only: further arguments.
     pub arguments: Vec<String>,
+    /// Influxd only: seconds until data that settled goes to files.
+    pub cold_seconds: u32,
     /// Where its standard output and error go.
     pub log: PathBuf,
     /// Longest wait for its first answer.
@@ -83,6 +85,7 @@ impl Setup {
             shared_secret: None,
             control_group: None,
             arguments: Vec::new(),
+            cold_seconds: 5,
             log: folder.join("server.log"),
             start_timeout: Duration::from_secs(60),
         }
@@ -287,8 +290,8 @@ bind-address = "127.0.0.1:{rpc}"
 [data]
   dir = "{folder}/data"
   wal-dir = "{folder}/wal"
-  cache-snapshot-write-cold-duration = "5s"
-  compact-full-write-cold-duration = "5s"
+  cache-snapshot-write-cold-duration = "{cold}s"
+  compact-full-write-cold-duration = "{cold}s"
   query-log-enabled = false
   max-series-per-database = 0
   max-values-per-tag = 0
@@ -301,5 +304,6 @@ bind-address = "127.0.0.1:{rpc}"
   level = "error"
 "#,
         rpc = free_port()?,
+        cold = setup.cold_seconds,
     ))
 }
