@@ -243,6 +243,23 @@ proptest! {
     }
 
     #[test]
+    fn taking_unsigned_integers_changes_no_other_line(
+        body in body(), at in any::<proptest::sample::Index>(), unsigned in "-?[0-9]{0,21}u",
+    ) {
+        let options = ParseOptions { precision: Precision::Nanosecond, now_ns: NOW, validate_keys: false };
+        let mut batch = Batch::new(1);
+        let mut plain: Vec<u8> = body.into_iter().filter(|byte| *byte != b'u').collect();
+        let expected = outcome(&batch.parse(&plain, &options).unwrap(), &plain);
+        batch.take_unsigned(true);
+        prop_assert_eq!(outcome(&batch.parse(&plain, &options).unwrap(), &plain), expected);
+        // Wherever one stands.
+        let at = at.index(plain.len() + 1);
+        plain.splice(at..at, unsigned.bytes());
+        let parsed = batch.parse(&plain, &options).unwrap();
+        prop_assert!(parsed.rows().iter().all(|row| parsed.values(row).count() > 0));
+    }
+
+    #[test]
     fn damaged_images_are_refused_or_readable(body in body(), at in any::<proptest::sample::Index>(), byte in any::<u8>()) {
         let mut batch = Batch::new(1);
         let options = ParseOptions { precision: Precision::Second, now_ns: NOW, validate_keys: false };

@@ -28,6 +28,10 @@ fuzz_target!(|data: &[u8]| {
         let Ok(parsed) = batch.parse(body, &options) else { return };
         assert_eq!(outcome(&parsed, body), expected);
         check_split(&parsed);
+        // Every line that holds one goes another way then.
+        batch.take_unsigned(true);
+        let _ = batch.parse(body, &options);
+        batch.take_unsigned(false);
     });
 });
 
