@@ -3,6 +3,7 @@
 //! ```text
 //! main ── options, identity ─┬─ inspect   tools for folders of stopped servers
 //!                            ├─ ctl       certificates of a cluster
+//!                            ├─ shell     a client
 //!                            └─ standalone
 //!                                 └── data ── start (recover, serve, stop), core (what lives on one core)
 //!                                       ├── service   HTTP requests
@@ -25,5 +26,6 @@ pub mod options;
 pub mod query;
 pub mod replica;
 pub mod service;
+pub mod shell;
 pub mod side_thread;
 pub mod standalone;

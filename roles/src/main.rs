@@ -7,6 +7,7 @@ use tidemill::{
     ctl::Ctl,
     inspect::Inspect,
     options::{CommandLine, Options},
+    shell::Shell,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -32,6 +33,8 @@ enum Role {
     Ctl(Ctl),
     /// Copy a snapshot of a running server into a folder; what is there already, by hash, is not copied again
     Backup(BackupArguments),
+    /// Ask a running server, this one or InfluxDB
+    Shell(Shell),
     /// Print the configuration that a server started like this would have
     Config(Server),
     /// Make a data folder of a backup, or write its points into a running server; every file is checked
@@ -121,6 +124,7 @@ fn main() -> ExitCode {
         }
         Some(Role::Backup(arguments)) => return ended(run_backup(arguments)),
         Some(Role::Restore(arguments)) => return ended(run_restore(arguments)),
+        Some(Role::Shell(shell)) => return shell.run(),
         Some(Role::Config(server)) => {
             return ended(Options::read(&server.into()).map(|options| print!("{}", options.effective_text())));
         }

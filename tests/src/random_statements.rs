@@ -85,8 +85,10 @@ pub const SHOWS: [&str; 6] = [
 /// One SELECT statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Select {
-    /// Without LIMIT and OFFSET.
+    /// Without LIMIT, OFFSET and TZ.
     pub text: String,
+    /// What cuts windows and shows times, if not UTC.
+    pub zone: Option<&'static str>,
     /// LIMIT and OFFSET.
     pub limit: Option<(usize, usize)>,
     /// Without functions: several rows of a series of the answer may have the same time.
@@ -96,11 +98,21 @@ pub struct Select {
 impl Select {
     /// The whole statement.
     pub fn whole(&self) -> String {
-        match self.limit {
-            None => self.text.clone(),
-            Some((rows, 0)) => format!("{} LIMIT {rows}", self.text),
-            Some((rows, skipped)) => format!("{} LIMIT {rows} OFFSET {skipped}", self.text),
-        }
+        let limit = match self.limit {
+            None => String::new(),
+            Some((rows, 0)) => format!(" LIMIT {rows}"),
+            Some((rows, skipped)) => format!(" LIMIT {rows} OFFSET {skipped}"),
+        };
+        format!("{}{limit}{}", self.text, self.zone_text())
+    }
+
+    /// The statement without LIMIT and OFFSET.
+    pub fn unlimited(&self) -> String {
+        format!("{}{}", self.text, self.zone_text())
+    }
+
+    fn zone_text(&self) -> String {
+        self.zone.map_or_else(String::new, |zone| format!(" TZ('{zone}')"))
     }
 }
 
@@ -115,7 +127,9 @@ pub fn select(random: &mut Sequence, unit_seconds: u64) -> Select {
         let skipped = if random.chance(0.4) { random.below(6) } else { 0 };
         (1 + random.below(8) as usize, skipped as usize)
     });
-    Select { text, limit, is_raw: kind <= 2 }
+    // Their clocks are not set while the points lie; one is ahead of UTC by no whole minutes.
+    let zone = random.chance(0.2).then(|| one(random, &["America/New_York", "Asia/Kolkata", "Africa/Monrovia"]));
+    Select { text, zone, limit, is_raw: kind <= 2 }
 }
 
 fn source(random: &mut Sequence) -> &'static str {

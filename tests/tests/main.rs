@@ -16,4 +16,5 @@ mod limits;
 mod memory;
 mod monitor;
 mod prometheus;
+mod shell;
 mod surface;

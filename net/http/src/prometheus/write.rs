@@ -116,7 +116,10 @@ mod tests {
     use super::super::protobuf::push_time_series;
     use super::*;
 
-    fn lines_of(all: &[(&[(&str, &str)], &[(f64, i64)])]) -> Result<String, WriteError> {
+    /// Labels and samples.
+    type Given<'a> = (&'a [(&'a str, &'a str)], &'a [(f64, i64)]);
+
+    fn lines_of(all: &[Given<'_>]) -> Result<String, WriteError> {
         let mut message = Vec::new();
         for (labels, samples) in all {
             let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
