@@ -4,14 +4,14 @@ use crate::{
     access::{Gate, Offload, authorize_query, authorize_write},
     backup::snapshot,
     data::{DataCore, figures, statistics::statistics},
-    query::QueryPieces,
+    query::{self, QueryPieces},
 };
 use std::{net::IpAddr, rc::Rc};
 use tidemill_http::{
     Caller, Callers, Credentials, QueryRequest, Refusal, Service, SnapshotOutcome, SnapshotRequest, WriteOutcome,
     WriteRequest, WriteTarget,
 };
-use tidemill_influxql::TimestampText;
+use tidemill_influxql::{Statement, TimestampText};
 
 /// Answers the requests of one core.
 pub struct DataService {
@@ -69,6 +69,10 @@ impl Service for DataService {
 
     async fn write(&self, request: WriteRequest) -> WriteOutcome {
         self.core.write(request).await
+    }
+
+    fn statement_text(&self, statement: &Statement, database: &str) -> String {
+        query::qualified(&self.core.meta(), statement, database).to_string()
     }
 
     async fn query(&self, request: QueryRequest) -> Result<QueryPieces, Refusal> {

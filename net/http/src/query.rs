@@ -63,7 +63,8 @@ pub(crate) async fn query<S: Service>(
         Err((status, text)) => return Reply::error(spelling, status, &text),
     };
     let is_read_only = head.method == Method::GET;
-    let shape = shape(&parameters, &query, is_read_only, call.options);
+    let text = |statement: &Statement| call.service.statement_text(statement, parameters.value("db"));
+    let shape = shape(&parameters, &query, is_read_only, call.options, &text);
     let request = QueryRequest {
         query,
         database: parameters.value("db").to_owned(),
@@ -150,11 +151,18 @@ fn parameter_value(value: &Value) -> Result<ParameterValue, String> {
     })
 }
 
-fn shape(parameters: &Parameters, query: &Query, is_read_only: bool, options: &Options) -> Shape {
+fn shape(
+    parameters: &Parameters,
+    query: &Query,
+    is_read_only: bool,
+    options: &Options,
+    text: &dyn Fn(&Statement) -> String,
+) -> Shape {
     let chunk_size = parameters.value("chunk_size").parse().unwrap_or(0i64);
     let statement_shape = |statement: &Statement| StatementShape {
         warning: (is_read_only && is_deprecated_in_get(statement)).then(|| {
-            format!("deprecated use of '{statement}' in a read only context, please use a POST request instead")
+            let text = text(statement);
+            format!("deprecated use of '{text}' in a read only context, please use a POST request instead")
         }),
         is_whole: matches!(statement, Statement::ShowTagKeys(_) | Statement::ShowTagValues(_)),
     };

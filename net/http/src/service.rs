@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use tidemill_influxql::Query;
+use tidemill_influxql::{Query, Statement};
 use tidemill_line::Precision;
 use tidemill_query::{ResultSeries, TimeZone};
 
@@ -55,6 +55,12 @@ pub trait Service: 'static {
 
     /// Stores a body of line protocol.
     fn write(&self, request: WriteRequest) -> impl Future<Output = WriteOutcome>;
+
+    /// A statement as a warning names it, with everything that the request leaves to defaults written out.
+    fn statement_text(&self, statement: &Statement, database: &str) -> String {
+        let _ = database;
+        statement.to_string()
+    }
 
     /// Starts a query. An `Err` answers the whole request; errors of single statements come as [`Piece::Error`].
     fn query(&self, request: QueryRequest) -> impl Future<Output = Result<Self::Pieces, Refusal>>;

@@ -24,8 +24,8 @@ use std::{
 };
 use tidemill_http::{Caller, Piece, Pieces, QueryRequest};
 use tidemill_influxql::{
-    BinaryOperator, CreateContinuousQuery, Expr, Measurement, Query, Source, Statement, TimeContext, VarRef,
-    parse_statement, split_time,
+    BinaryOperator, CreateContinuousQuery, Expr, Measurement, Query, SelectStatement, Source, Statement, TimeContext,
+    VarRef, parse_statement, split_time,
 };
 use tidemill_meta::{Command, ContinuousQueryId, Database, Meta};
 use tidemill_query::{ContinuousSchedule, ContinuousTurn, ResultColumn};
@@ -76,13 +76,7 @@ const CHUNK_ROWS: usize = 10_000;
 pub(super) async fn create(session: &Session, mut create: CreateContinuousQuery) -> Result<Answer, StatementError> {
     {
         let meta = session.core.meta();
-        // Names without a database mean the request's, and only without one that of the query, as in upstream.
-        let default = if session.database.is_empty() { &create.database } else { &session.database };
-        let default_policy = |name: &str| {
-            let policy = meta.database(name).map(|database| database.default_policy.clone());
-            policy.filter(|policy| !policy.is_empty())
-        };
-        create.source.qualify_measurements(default, &default_policy);
+        qualify(&meta, &mut create, &session.database);
         check_measurements(&meta, &create)?;
     }
     let text = create.to_string();
@@ -104,6 +98,36 @@ pub(super) fn show(session: &Session) -> Result<Answer, StatementError> {
         table(&database.name, vec![("name", TableColumn::Texts(names)), ("query", TableColumn::Texts(texts))])
     };
     Ok(Answer::of(meta.databases().iter().map(of_database).collect()))
+}
+
+/// Names without a database mean the request's, and only without one that of the query, as in upstream.
+fn qualify(meta: &Meta, create: &mut CreateContinuousQuery, database: &str) {
+    let database = if database.is_empty() { &create.database } else { database };
+    create.source.qualify_measurements(database, &|name| default_policy(meta, name));
+}
+
+fn default_policy(meta: &Meta, database: &str) -> Option<String> {
+    let policy = meta.database(database).map(|database| database.default_policy.clone());
+    policy.filter(|policy| !policy.is_empty())
+}
+
+/// A statement with the databases and policies written out that it leaves to defaults.
+pub fn qualified(meta: &Meta, statement: &Statement, database: &str) -> Statement {
+    let mut statement = statement.clone();
+    match &mut statement {
+        Statement::CreateContinuousQuery(create) => qualify(meta, create, database),
+        Statement::Select(select) if !database.is_empty() || names_its_databases(select) => {
+            select.qualify_measurements(database, &|name| default_policy(meta, name));
+        }
+        _ => {}
+    }
+    statement
+}
+
+fn names_its_databases(select: &SelectStatement) -> bool {
+    let mut named: Vec<&Measurement> = select.target.iter().collect();
+    measurements(&select.sources, &mut named);
+    named.iter().all(|measurement| measurement.database.is_some())
 }
 
 /// Every database and every policy that the statement names must be there.

@@ -29,6 +29,7 @@ mod sources;
 mod users;
 
 pub use account::QueryMemory;
+pub use continuous::qualified;
 pub use error::StatementError;
 pub use limits::QueryLimits;
 pub use pieces::QueryPieces;
