@@ -12,8 +12,11 @@ use std::{collections::BTreeMap, io};
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 use tidemill_index::{ImageError, ImageReader, ImageWriter, Restored, Written};
 
-/// Bytes that are read or written with one call.
+/// Bytes that are written with one call.
 const CALL_BYTES: usize = 512 * 1024;
+/// Bytes that are read with one call: buffers below a quarter of a mebibyte are used again by the allocator, larger ones
+/// are the system's each time, which is a page fault for every four kibibytes of the file.
+const READ_BYTES: usize = 128 * 1024;
 /// Replaced bytes that are not worth a new file.
 const REPLACED_BYTES_MIN: u64 = 4 << 20;
 
@@ -84,7 +87,7 @@ pub async fn load<D: Disk>(disk: &D, folder: &str, record: &IndexRecord) -> Resu
     let mut reader = ImageReader::default();
     let (mut held, mut offset) = (Vec::new(), 0);
     while offset < record.size {
-        let part = file.read_at(offset, CALL_BYTES).await.map_err(io_error)?;
+        let part = file.read_at(offset, READ_BYTES).await.map_err(io_error)?;
         let upto = part.as_ref().len().min((record.size - offset) as usize);
         held.extend_from_slice(&part.as_ref()[..upto]);
         offset += upto as u64;
@@ -98,7 +101,7 @@ pub async fn load<D: Disk>(disk: &D, folder: &str, record: &IndexRecord) -> Resu
             breathe().await;
         }
         held.drain(..at);
-        if part.as_ref().len() < CALL_BYTES {
+        if part.as_ref().len() < READ_BYTES {
             break;
         }
     }
