@@ -38,6 +38,10 @@ use tidemill_store::{Applied, Command as StoreCommand, Partition, ReadCache, Tur
 
 /// The core that the metadata's group lives on.
 pub const META_CORE: CoreId = CoreId(0);
+/// How long a batch waits for room in the log before its request is refused, and the longest between two tries: making a
+/// segment takes a fraction of a second on a busy device.
+const LOG_WAIT_NS_MAX: u64 = 2_000_000_000;
+const LOG_PAUSE: Duration = Duration::from_millis(20);
 
 /// Everything that lives on one core.
 pub struct DataCore {
@@ -173,7 +177,7 @@ impl DataCore {
     }
 
     /// Sends a batch to the log of its partition, wherever that lives, at once; the future waits until it is applied.
-    /// The batch stays proposed if the future is dropped.
+    /// The batch stays proposed if the future is dropped, but for one that waits for room in the log.
     pub fn propose(self: &Rc<Self>, partition: u32, batch: Vec<u8>) -> Proposal {
         let (group, payload) = (GroupId(partition), Payload::Batch(batch));
         let owner = self.core_of(partition);
@@ -198,10 +202,34 @@ impl DataCore {
             Payload::Command(_) => return Box::pin(outcome_of(self.replicas.propose(group, payload))),
         };
         match self.admit_batch(group, &image, None) {
-            Ok(place) => Box::pin(outcome_of(self.enter(group, image, place))),
+            Ok(place) => match self.enter(group, image, place) {
+                Ok(ticket) => Box::pin(outcome_of(Ok(ticket))),
+                Err((ProposeError::Busy(_), Some(image))) => Box::pin(self.clone().propose_later(group, image)),
+                Err((error, _)) => Box::pin(future::ready(Err(error.into()))),
+            },
             Err(Denial::Refused(error)) => Box::pin(future::ready(Err(error))),
             Err(denial) => Box::pin(self.clone().propose_counted(group, image, denial)),
         }
+    }
+
+    /// The log has no room at the moment: often its next segment is not made yet. A refusal would send the client into
+    /// pauses that are longer than that takes.
+    async fn propose_later(self: Rc<Self>, group: GroupId, mut image: Vec<u8>) -> Result<Outcome, CallError> {
+        let begun_ns = self.context.clock.monotonic_ns();
+        let mut refused = ProposeError::Busy("the log has no room");
+        while self.context.clock.monotonic_ns() - begun_ns < LOG_WAIT_NS_MAX {
+            futures_lite::future::or(self.replicas.log().room(), self.context.sleep(LOG_PAUSE)).await;
+            match self.admit_batch(group, &image, None) {
+                Ok(place) => match self.enter(group, image, place) {
+                    Ok(ticket) => return outcome_of(Ok(ticket)).await,
+                    Err((error @ ProposeError::Busy(_), Some(returned))) => (refused, image) = (error, returned),
+                    Err((error, _)) => return Err(error.into()),
+                },
+                Err(Denial::Refused(error)) => return Err(error),
+                Err(denial) => return self.propose_counted(group, image, denial).await,
+            }
+        }
+        Err(refused.into())
     }
 
     /// Asks for the values that the batch brings, and waits until what else is on its way is counted.
@@ -224,7 +252,7 @@ impl DataCore {
             }
             match self.admit_batch(group, &image, Some(&granted)) {
                 Ok(place) => {
-                    let ticket = self.enter(group, image, place)?;
+                    let ticket = self.enter(group, image, place).map_err(|(error, _)| error)?;
                     granted.entered();
                     drop(waiting);
                     return outcome_of(Ok(ticket)).await;
@@ -235,17 +263,20 @@ impl DataCore {
         Err(ProposeError::Busy("the series of other requests are being counted").into())
     }
 
-    fn enter(&self, group: GroupId, image: Vec<u8>, place: Place) -> Result<Ticket, ProposeError> {
+    /// A batch that the log is only too busy for is given back.
+    fn enter(&self, group: GroupId, image: Vec<u8>, place: Place) -> Result<Ticket, (ProposeError, Option<Vec<u8>>)> {
         let bytes = image.len();
-        match self.replicas.propose(group, Payload::Batch(image)) {
+        match self.replicas.propose_or_return(group, Payload::Batch(image)) {
             Ok(ticket) => {
                 self.ledger.enter(group.0, place);
                 self.held.add_rows(bytes);
                 Ok(ticket)
             }
-            Err(error) => {
+            Err((error, payload)) => {
                 self.ledger.give_back(group.0, place);
-                Err(error)
+                let image =
+                    payload.and_then(|payload| if let Payload::Batch(image) = payload { Some(image) } else { None });
+                Err((error, image))
             }
         }
     }

@@ -121,15 +121,21 @@ impl<D: Disk> Replicas<D> {
 
     /// Takes an entry into the group's log. The ticket tells when it is committed and applied.
     pub fn propose(&self, id: GroupId, payload: Payload) -> Result<Ticket, ProposeError> {
-        let group = self.group(id).ok_or_else(|| ProposeError::Stopped(format!("no group {id} on this core")))?;
+        self.propose_or_return(id, payload).map_err(|(error, _)| error)
+    }
+
+    /// As [`Replicas::propose`]; what is only [`ProposeError::Busy`] is given back, to be tried again when there is room.
+    pub fn propose_or_return(&self, id: GroupId, payload: Payload) -> Result<Ticket, (ProposeError, Option<Payload>)> {
+        let stopped = |text: String| (ProposeError::Stopped(text), None);
+        let group = self.group(id).ok_or_else(|| stopped(format!("no group {id} on this core")))?;
         if group.is_broken() {
-            return Err(ProposeError::Stopped(format!("group {id} has stopped: an entry could not be applied")));
+            return Err(stopped(format!("group {id} has stopped: an entry could not be applied")));
         }
         if self.commits.len() >= COMMITS_MAX {
-            return Err(ProposeError::Busy(TOO_MUCH_WAITS));
+            return Err((ProposeError::Busy(TOO_MUCH_WAITS), Some(payload)));
         }
         let mut raft = group.raft.borrow_mut();
-        let (_, output) = raft.propose(payload).map_err(|error| ProposeError::Stopped(error.to_string()))?;
+        let (_, output) = raft.propose(payload).map_err(|error| stopped(error.to_string()))?;
         let (ticket, slot) = Ticket::new();
         for Entry { term, index, content } in output.append {
             let parts = content.data().map_or([&[][..]; 2], Payload::parts);
@@ -145,11 +151,15 @@ impl<D: Disk> Replicas<D> {
                         Content::Opening | Content::Members(_) => None,
                     };
                     group.push(term, index, payload, Rc::<Slot>::clone(&slot));
-                    self.enqueue(position, &group, output.write)?;
+                    self.enqueue(position, &group, output.write).map_err(|error| (error, None))?;
                 }
                 Err(error) => {
                     raft.retract(index);
-                    return Err(refusal(error));
+                    let payload = match content {
+                        Content::Data(payload) => Some(payload),
+                        Content::Opening | Content::Members(_) => None,
+                    };
+                    return Err((refusal(error), payload));
                 }
             }
         }
