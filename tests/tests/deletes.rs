@@ -1,4 +1,4 @@
-//! What is dropped is gone from every answer at once and after a start: shards, and what is too old.
+//! What is dropped is gone from every answer at once and after a start: fields, shards, and what is too old.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidemill_perf::http::Client;
@@ -22,6 +22,51 @@ fn started(home: &subject::Home, config: &str) -> (Server, Client) {
     let server = subject::start(setup);
     let client = subject::client(&server);
     (server, client)
+}
+
+#[test]
+fn a_dropped_field_is_gone_and_comes_back_with_another_type() {
+    if subject::skip_for_upstream("it cannot drop a field") {
+        return;
+    }
+    let home = subject::Home::new();
+    let (server, mut client) = started(&home, "");
+    subject::query(&mut client, "CREATE DATABASE d", "").unwrap();
+    subject::write(&mut client, "db=d", "m,t=a f=1,g=1 1\nm,t=a f=2,g=2 2\nm,t=b f=3 3\nn f=4 4\n").unwrap();
+    subject::query(&mut client, "DROP FIELD f FROM m", "db=d").unwrap();
+    let check = |client: &mut Client| {
+        assert_eq!(values(client, "SHOW FIELD KEYS FROM m"), r#"[["g","float"]]"#);
+        assert_eq!(values(client, "SHOW SERIES FROM m"), r#"[["m,t=a"]]"#);
+        assert_eq!(values(client, "SELECT f FROM m"), "null");
+        assert_eq!(values(client, "SELECT count(*) FROM m"), r#"[["1970-01-01T00:00:00Z",2]]"#);
+        assert_eq!(values(client, "SELECT count(f) FROM n"), r#"[["1970-01-01T00:00:00Z",1]]"#);
+    };
+    check(&mut client);
+    subject::stop(server);
+    let (server, mut client) = started(&home, "");
+    check(&mut client);
+    // The rows of the old type are in files now; the shard group is the same.
+    subject::write(&mut client, "db=d", "m,t=a f=\"text\" 2\nm,t=c f=\"more\" 5\n").unwrap();
+    let check = |client: &mut Client| {
+        assert_eq!(values(client, "SHOW FIELD KEYS FROM m"), r#"[["f","string"],["g","float"]]"#);
+        let text = values(client, "SELECT f, g FROM m");
+        let second = r#"["1970-01-01T00:00:00.000000002Z","text",2]"#;
+        assert_eq!(
+            text,
+            format!(
+                r#"[["1970-01-01T00:00:00.000000001Z",null,1],{second},["1970-01-01T00:00:00.000000005Z","more",null]]"#
+            )
+        );
+    };
+    check(&mut client);
+    subject::stop(server);
+    let (server, mut client) = started(&home, "");
+    check(&mut client);
+    // All of it: the measurement has no series left.
+    subject::query(&mut client, "DROP FIELD f FROM m", "db=d").unwrap();
+    subject::query(&mut client, "DROP FIELD g FROM m; DROP FIELD g FROM m; DROP FIELD x FROM nowhere", "db=d").unwrap();
+    assert_eq!(values(&mut client, "SHOW MEASUREMENTS"), r#"[["n"]]"#);
+    subject::stop(server);
 }
 
 #[test]

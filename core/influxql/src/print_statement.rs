@@ -71,6 +71,9 @@ fn write_short(statement: &Statement, formatter: &mut Formatter<'_>) -> Result {
             write!(formatter, "DROP CONTINUOUS QUERY {} ON {}", QuotedIdent(name), QuotedIdent(database))
         }
         Statement::DropDatabase { name } => write!(formatter, "DROP DATABASE {}", QuotedIdent(name)),
+        Statement::DropField { name, measurement } => {
+            write!(formatter, "DROP FIELD {} FROM {}", QuotedIdent(name), QuotedIdent(measurement))
+        }
         Statement::DropMeasurement { name } => write!(formatter, "DROP MEASUREMENT {}", QuotedIdent(name)),
         Statement::DropRetentionPolicy { name, database } => {
             write!(formatter, "DROP RETENTION POLICY {} ON {}", QuotedIdent(name), QuotedIdent(database))

@@ -57,6 +57,7 @@ impl Statement {
             | Self::CreateSubscription(_)
             | Self::CreateUser(_)
             | Self::DropDatabase { .. }
+            | Self::DropField { .. }
             | Self::DropMeasurement { .. }
             | Self::DropShard { .. }
             | Self::DropSubscription { .. }

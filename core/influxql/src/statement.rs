@@ -24,6 +24,7 @@ pub enum Statement {
     Delete(Delete),
     DropContinuousQuery { name: String, database: String },
     DropDatabase { name: String },
+    DropField { name: String, measurement: String },
     DropMeasurement { name: String },
     DropRetentionPolicy { name: String, database: String },
     DropSeries(DropSeries),

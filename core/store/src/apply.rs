@@ -3,16 +3,17 @@
 use crate::{
     cells::StringHeap,
     copy::PendingCopy,
-    entry::{CopyOrder, EntryError, Floats, Measurements, TagCondition},
+    deletion::Deletion,
+    entry::{CopyOrder, EntryError, Floats, Measurements},
     id::{DatabaseId, FieldId, ShardGroupId},
-    index::{SeriesIndex, TagPredicate},
+    index::SeriesIndex,
     maintenance::{FlushPoint, Job, Publication},
-    manifest::{GroupRecord, PolicyRecord, Tombstone, TombstoneScope},
+    manifest::{GroupRecord, PolicyRecord, Tombstone},
     memtable::IncomingRows,
     partition::State,
+    settle::Unsettled,
     shard_group::ShardGroup,
 };
-use roaring::RoaringBitmap;
 use std::{collections::BTreeMap, rc::Rc};
 use tidemill_column::FieldType;
 use tidemill_disk::Disk;
@@ -32,11 +33,8 @@ pub enum Applied {
     Flush,
     /// Files are to move to the next level; [`crate::Partition::copy`] does it.
     Copy,
-    /// These series lost points; [`crate::Partition::settle`] takes the empty ones out of the index.
-    Deleted {
-        database: DatabaseId,
-        series: Rc<RoaringBitmap>,
-    },
+    /// Points are gone; [`crate::Partition::settle`] takes the series without any out of the index.
+    Deleted,
     Dropped,
 }
 
@@ -100,6 +98,7 @@ impl<D: Disk> State<D> {
                 words(&batch, &row_group, memtable.strings_mut(), &mut self.scratch);
                 let incoming = IncomingRows {
                     series: id,
+                    key: series.key,
                     fields: &schemas[row_group.schema_index],
                     rows: row_group.row_count,
                     cells: &self.scratch,
@@ -113,7 +112,9 @@ impl<D: Disk> State<D> {
 
     pub(crate) fn apply_flush(&mut self, term: Term, index: LogIndex, floats: Floats) -> Applied {
         for group in self.groups.values_mut() {
-            group.freeze(index.0, floats);
+            if let Some(dictionary) = self.databases.get(&group.database) {
+                group.freeze(index.0, floats, dictionary);
+            }
         }
         let record = |(id, group): (&ShardGroupId, &ShardGroup<D::File>)| GroupRecord {
             shard_group: id.0,
@@ -166,43 +167,25 @@ impl<D: Disk> State<D> {
         *floor = time.max(*floor);
     }
 
-    pub(crate) fn apply_delete(
-        &mut self,
-        entry: LogIndex,
-        database: DatabaseId,
-        measurements: &Measurements,
-        condition: &TagCondition,
-        range: (i64, i64),
-    ) -> Result<Applied, ApplyError> {
-        let predicate = condition.compile()?;
-        self.raise_floors(database, range);
-        let nothing = Applied::Deleted { database, series: Rc::default() };
-        let Some(index) = self.databases.get(&database) else { return Ok(nothing) };
-        let mut all = RoaringBitmap::new();
-        for name in named(index, measurements)? {
-            let series = Rc::new(index.select(&name, &predicate));
-            if series.is_empty() {
-                continue;
+    /// The work is a few steps for each file, however many series are covered: see [`Deletion`].
+    pub(crate) fn apply_delete(&mut self, database: DatabaseId, tombstone: Tombstone) -> Result<Applied, ApplyError> {
+        let deletion = Rc::new(Deletion::new(tombstone)?);
+        self.raise_floors(database, deletion.range());
+        let Some(index) = self.databases.get_mut(&database) else { return Ok(Applied::Deleted) };
+        let fields = match (&deletion.tombstone().measurements, deletion.field()) {
+            (Measurements::Named(names), Some(field)) => {
+                // A field that has rows in a memtable is written.
+                let fields = names.iter().flat_map(|name| index.field_ids(name, field)).collect();
+                names.iter().for_each(|name| index.unwrite_field(name, field, None));
+                fields
             }
-            let scope = match predicate {
-                TagPredicate::All => TombstoneScope::Measurement(name),
-                _ => {
-                    let mut keys: Vec<Vec<u8>> =
-                        series.iter().map(|id| index.key(crate::id::SeriesId(id)).to_vec()).collect();
-                    keys.sort_unstable();
-                    TombstoneScope::Series(keys)
-                }
-            };
-            let tombstone = Tombstone { index: entry.0, scope, min_time: range.0, max_time: range.1 };
-            for group in self.groups.values_mut().filter(|group| group.database == database) {
-                group.delete(&series, &tombstone);
-            }
-            all |= series.as_ref();
+            _ => Vec::new(),
+        };
+        for group in self.groups.values_mut().filter(|group| group.database == database) {
+            group.delete(&deletion, &fields);
         }
-        if !all.is_empty() {
-            *self.unsettled.entry(database).or_default() |= &all;
-        }
-        Ok(Applied::Deleted { database, series: Rc::new(all) })
+        self.unsettled.push_back(Unsettled::Deleted { database, deletion });
+        Ok(Applied::Deleted)
     }
 }
 
@@ -210,20 +193,6 @@ impl<D: Disk> State<D> {
 fn is_storable(series_key: &[u8]) -> bool {
     let mut joined = Vec::with_capacity(series_key.len() + key::SEPARATOR.len());
     key::join(series_key, b"", &mut joined).is_ok()
-}
-
-/// Names of the measurements that are there, of those that are meant.
-fn named(index: &SeriesIndex, measurements: &Measurements) -> Result<Vec<Vec<u8>>, EntryError> {
-    let regex = match measurements {
-        Measurements::Matching(text) => Some(regex::bytes::Regex::new(text)?),
-        _ => None,
-    };
-    let meant = |name: &&[u8]| match measurements {
-        Measurements::All => true,
-        Measurements::Named(names) => names.iter().any(|known| known == name),
-        Measurements::Matching(_) => regex.as_ref().is_some_and(|regex| regex.is_match(name)),
-    };
-    Ok(index.measurement_names().filter(meant).map(<[u8]>::to_vec).collect())
 }
 
 /// The row group as the memtable's words: times, then one column after the other.

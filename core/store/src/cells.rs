@@ -208,6 +208,26 @@ impl Cells {
         *self = left;
     }
 
+    /// Removes the values of these fields; rows without another value are removed. Returns how many.
+    pub fn delete_fields(&mut self, fields: &[FieldId]) -> usize {
+        let rows = self.rows();
+        let is_meant: Vec<bool> = self.fields.iter().map(|field| fields.contains(field)).collect();
+        if !is_meant.contains(&true) {
+            return 0;
+        }
+        let valid = &mut self.more.get_or_insert_default().valid;
+        let valid = valid.get_or_insert_with(|| is_meant.iter().map(|_| None).collect());
+        for (valid, _) in valid.iter_mut().zip(&is_meant).filter(|(_, is_meant)| **is_meant) {
+            *valid = Some(Bitmap::filled(rows, false));
+        }
+        let has_value = |row: &usize| valid.iter().any(|valid| valid.as_ref().is_none_or(|valid| valid.bit(*row)));
+        let kept: Vec<usize> = (0..rows).filter(has_value).collect();
+        if kept.len() < rows {
+            self.keep(&kept);
+        }
+        rows - kept.len()
+    }
+
     pub fn rows(&self) -> usize {
         self.rows as usize
     }
@@ -349,6 +369,9 @@ mod tests {
         assert!(cells.is_ascending());
         assert_eq!(cells.delete(20, 30), 2);
         assert_eq!((column(&cells, 1), column(&cells, 2)), (vec![Some(100), None], vec![None, Some(9)]));
+        assert_eq!(cells.delete_fields(&[FieldId(3)]), 0);
+        assert_eq!(cells.delete_fields(&[FieldId(2)]), 1);
+        assert_eq!((column(&cells, 1), cells.times()), (vec![Some(100)], vec![10].into()));
         cells.append(&[FieldId(1)], &[5, 1], 1, 0..1);
         assert!(!cells.is_ascending());
     }
@@ -367,7 +390,7 @@ mod tests {
         /// The same rows as a list of maps, whatever comes in which pieces and goes again.
         #[test]
         fn rows_in_chunks_are_the_rows_that_came(
-            steps in proptest::collection::vec((0usize..1500, 0u8..4, any::<bool>()), 1..8),
+            steps in proptest::collection::vec((0usize..1500, 0u8..4, 0u8..3), 1..8),
         ) {
             let mut cells = Cells::new([FieldId(0)].into());
             let mut expected: Vec<(u64, [Option<u64>; 2])> = Vec::new();
@@ -391,7 +414,13 @@ mod tests {
                     expected.push((*time, [value(0), value(1)]));
                 }
                 next += count as u64 + 2;
-                if deletes {
+                if deletes == 1 {
+                    let before = expected.len();
+                    expected.iter_mut().for_each(|(_, values)| values[1] = None);
+                    expected.retain(|(_, values)| values[0].is_some());
+                    prop_assert_eq!(cells.delete_fields(&[FieldId(1)]), before - expected.len());
+                }
+                if deletes == 2 {
                     let (min, max) = (next / 3, next / 2);
                     let before = expected.len();
                     expected.retain(|(time, _)| !(min..=max).contains(time));

@@ -21,14 +21,14 @@
 use crate::{
     copy_merge::{MergeError, WorkTurn, merge_key},
     copy_output::{CopyOutput, CopyWork},
-    copy_plan::{KeyWalk, choose},
+    copy_plan::{Choice, KeyWalk, choose},
     entry::CopyOrder,
     file_run::FileTarget,
     id::ShardGroupId,
     maintenance::{Job, MaintainError, Publication, generation_prefix},
-    manifest::{FileRecord, Manifest, Tombstone},
+    manifest::{FileRecord, Manifest},
     partition::Partition,
-    shard_group::tombstones_behind,
+    shard_group::deletions_behind,
     tsm_file::TsmFile,
 };
 use std::{cell::Cell, rc::Rc};
@@ -209,7 +209,9 @@ impl<D: Disk> Partition<D> {
                 FileTarget { database, policy, shard_group: group.0, level: 2, floats: order.floats.into() },
             )
         };
-        let sources = choose(&files, index, order).await?;
+        let Choice { sources, untouched_by_deletes } = choose(&files, index, order).await?;
+        // Else whoever looks for space that deletes left would find them again and again. The next manifest says so.
+        untouched_by_deletes.iter().for_each(|file| file.forget_tombstones(index));
         if sources.is_empty() {
             self.state.borrow_mut().copies.remove(&index);
             return Ok(Ending::Done);
@@ -230,7 +232,7 @@ impl<D: Disk> Partition<D> {
         }
         let build = || {
             let point = self.state.borrow().flushed.clone();
-            let mut manifest = self.manifest(&point);
+            let mut manifest = self.manifest_to_publish(&point);
             // Dropped since: then there is nothing to move.
             if self.is_decided(index) {
                 manifest.copies.retain(|copy| copy.index != index);
@@ -307,10 +309,10 @@ fn move_files<F: DiskFile>(
         record.shard_group == group.0 && sources.iter().any(|source| source.rank() == record.rank())
     };
     manifest.files.retain(|record| !is_source(record));
-    let left = tombstones_behind(index, sources);
+    let left = deletions_behind(index, sources);
     for record in records {
-        let touches = |left: &&Tombstone| record.min_time <= left.max_time && record.max_time >= left.min_time;
-        let tombstones = left.iter().filter(touches).cloned().collect();
+        let touching = left.iter().filter(|deletion| deletion.touches(record.min_time, record.max_time));
+        let tombstones = touching.map(|deletion| deletion.tombstone().clone()).collect();
         manifest.files.push(FileRecord { tombstones, ..record.clone() });
     }
     manifest.sort_files();

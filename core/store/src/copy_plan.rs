@@ -54,12 +54,19 @@ impl<'a, F: DiskFile> KeyWalk<'a, F> {
     }
 }
 
-/// The files that the copy of entry `copy` takes, of those of its shard group, in ascending rank.
+/// What a copy does with the files of its shard group, each list in ascending rank.
+pub struct Choice<F: DiskFile> {
+    pub sources: Vec<Rc<TsmFile<F>>>,
+    /// Files that stay, because no block of them is covered by a delete before the copy's entry.
+    pub untouched_by_deletes: Vec<Rc<TsmFile<F>>>,
+}
+
+/// The files that the copy of entry `copy` takes, of those of its shard group.
 pub async fn choose<F: DiskFile>(
     files: &[Rc<TsmFile<F>>],
     copy: u64,
     order: &CopyOrder,
-) -> Result<Vec<Rc<TsmFile<F>>>, ReadError> {
+) -> Result<Choice<F>, ReadError> {
     let is_meant = |file: &&Rc<TsmFile<F>>| {
         let (late, generation, _) = file.rank();
         let through = if late { order.late_through.min(order.ordered_through) } else { order.ordered_through };
@@ -75,13 +82,20 @@ pub async fn choose<F: DiskFile>(
         overlapped || (order.with_deleted && record.tombstones.iter().any(|of| of.index < copy))
     };
     let candidates: Vec<_> = others.into_iter().filter(may_touch).collect();
+    let mut untouched_by_deletes = Vec::new();
     if !candidates.is_empty() {
         let touched = touched(&chosen, &candidates, copy, order.with_deleted).await?;
-        chosen.extend(candidates.into_iter().zip(touched).filter(|(_, touched)| *touched).map(|(file, _)| file));
+        for (file, touched) in candidates.into_iter().zip(touched) {
+            match touched {
+                true => chosen.push(file),
+                false if order.with_deleted => untouched_by_deletes.push(file),
+                false => {}
+            }
+        }
     }
     chosen.extend(named);
     chosen.sort_by_key(|file| file.rank());
-    Ok(chosen)
+    Ok(Choice { sources: chosen, untouched_by_deletes })
 }
 
 /// Which of the candidates have a block that is to be written anew.

@@ -7,14 +7,14 @@
 
 use crate::{
     block_reader::BlockReader,
+    deletion::{Deletion, ranges_of},
     key_scan::{KeyPage, KeyScan},
-    manifest::{Tombstone, TombstoneScope},
     read_error::ReadError,
     tsm_file::TsmFile,
 };
+use std::rc::Rc;
 use tidemill_column::{FieldType, Values};
 use tidemill_disk::DiskFile;
-use tidemill_line::series_key;
 use tidemill_tsm::{block, index::Entry, key, statistics::BlockStatistics};
 
 /// A file that is being copied.
@@ -30,14 +30,17 @@ pub struct CopySource<'a, F: DiskFile> {
     pub entries: Vec<Entry>,
     pub statistics: Vec<Option<BlockStatistics>>,
     /// Deletes before the copy's entry.
-    tombstones: Vec<Tombstone>,
+    deletions: Vec<Rc<Deletion>>,
+    /// The series of the present key, and the deletes that cover it.
+    series: Vec<u8>,
+    covering: Vec<Rc<Deletion>>,
 }
 
 impl<'a, F: DiskFile> CopySource<'a, F> {
     /// A file whose keys `scan` gives, for the copy of entry `copy`.
     pub fn new(table: &'a TsmFile<F>, scan: KeyScan<'a, F>, copy: u64) -> CopySource<'a, F> {
-        let mut tombstones = table.record().tombstones;
-        tombstones.retain(|tombstone| tombstone.index < copy);
+        let mut deletions = table.all_deletions();
+        deletions.retain(|deletion| deletion.index() < copy);
         CopySource {
             table,
             scan,
@@ -48,7 +51,9 @@ impl<'a, F: DiskFile> CopySource<'a, F> {
             field_type: FieldType::Float,
             entries: Vec::new(),
             statistics: Vec::new(),
-            tombstones,
+            deletions,
+            series: Vec::new(),
+            covering: Vec::new(),
         }
     }
 
@@ -66,6 +71,7 @@ impl<'a, F: DiskFile> CopySource<'a, F> {
                 self.statistics.clear();
                 self.statistics.extend(page.statistics_of(self.next));
                 self.next += 1;
+                self.look_up_deletions();
                 return Ok(true);
             }
             self.page = self.scan.next().await?;
@@ -78,17 +84,22 @@ impl<'a, F: DiskFile> CopySource<'a, F> {
 
     /// Ranges of the present key that the copy leaves out: inclusive, disjoint, ascending.
     pub fn deleted(&self) -> Vec<(i64, i64)> {
-        if self.tombstones.is_empty() {
-            return Vec::new();
+        let Some((_, field)) = key::split(&self.key) else { return Vec::new() };
+        ranges_of(&self.covering, field).map_or_else(Vec::new, |ranges| disjoint(ranges.to_vec()))
+    }
+
+    /// Predicates are evaluated once a series, whose fields follow each other.
+    fn look_up_deletions(&mut self) {
+        if self.deletions.is_empty() {
+            return;
         }
         let series = key::split(&self.key).map_or(self.key.as_slice(), |(series, _)| series);
-        let measurement = series_key::measurement(series);
-        let covers = |tombstone: &&Tombstone| match &tombstone.scope {
-            TombstoneScope::Measurement(name) => name.as_slice() == measurement.as_ref(),
-            TombstoneScope::Series(keys) => keys.binary_search_by(|known| known.as_slice().cmp(series)).is_ok(),
-        };
-        let covering = self.tombstones.iter().filter(covers);
-        disjoint(covering.map(|tombstone| (tombstone.min_time, tombstone.max_time)).collect())
+        if series != self.series {
+            self.series.clear();
+            self.series.extend_from_slice(series);
+            self.covering.clear();
+            self.covering.extend(self.deletions.iter().filter(|deletion| deletion.covers(series)).cloned());
+        }
     }
 
     /// An error that names the block.

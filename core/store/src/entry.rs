@@ -16,7 +16,7 @@ use tidemill_tsm::FloatEncoding;
 
 /// How deep a command may be nested: above what the height of a statement's condition allows (256), and far below what
 /// a stack holds. Without it an entry of some KiB could end the process.
-const DEPTH_MAX: usize = 1024;
+pub(crate) const DEPTH_MAX: usize = 1024;
 
 const KIND_WRITE: u8 = 1;
 const KIND_COMMAND: u8 = 2;
@@ -41,6 +41,8 @@ pub enum Command {
     DropDatabase { database: u32, groups: Vec<u64> },
     /// Files of a shard group move to the next level.
     Copy(CopyOrder),
+    /// All points of a measurement's field are gone.
+    DropField { database: u32, measurement: Vec<u8>, field: Vec<u8> },
 }
 
 /// Which files of a shard group an inter-level copy takes. What comes out follows from this, the files and the deletes

@@ -17,6 +17,7 @@ mod copy_plan;
 mod copy_source;
 mod cost;
 mod cursor;
+mod deletion;
 mod entry;
 mod file_run;
 mod flush;
@@ -33,6 +34,7 @@ mod publication;
 mod read_error;
 mod restore;
 mod scrub;
+mod settle;
 mod shard_group;
 mod slots;
 mod sorted;
@@ -46,13 +48,14 @@ pub use cache::{CacheFigures, ReadCache};
 pub use copy::CopyFigures;
 pub use cost::{CostCount, ReadCost};
 pub use cursor::{Batch, ScanField, SeriesCursor};
+pub use deletion::{Deletion, ranges_of};
 pub use entry::{Command, CopyOrder, Entry, EntryError, Floats, Measurements, TagCondition, write_prefix};
 pub use file_run::FlushError;
 pub use group_files::{GroupFiles, RunFiles};
 pub use id::{DatabaseId, ShardGroupId};
 pub use maintenance::MaintainError;
 pub use manifest::{
-    CopyRecord, FileRecord, GroupRecord, IndexRecord, Manifest, ManifestError, PolicyRecord, Tombstone, TombstoneScope,
+    CopyRecord, FileRecord, GroupRecord, IndexRecord, Manifest, ManifestError, PolicyRecord, Tombstone,
 };
 pub use pace::breathe;
 pub use partition::{OpenError, Partition, PartitionFigures, PartitionView};

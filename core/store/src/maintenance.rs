@@ -1,4 +1,4 @@
-//! The work that applied entries leave behind: flushes, removal of files, series without points.
+//! The work that applied entries leave behind: flushes and removal of files.
 //!
 //! Owns: its order, and what happens when it fails.
 //! Invariants: the manifest is published after the files that it names and before the files that it no longer names are
@@ -8,17 +8,16 @@
 
 use crate::{
     copy::PendingCopy,
-    cursor::ScanField,
     file_run::{FileTarget, FlushError},
     flush::write_files,
-    id::{DatabaseId, SeriesId, ShardGroupId},
+    id::{DatabaseId, ShardGroupId},
     index::SeriesIndex,
     manifest::{CopyRecord, FileRecord, GroupRecord, Manifest, ManifestError, PolicyRecord},
-    pace::breathe,
-    partition::{Partition, PartitionView},
+    partition::Partition,
     publication::Marks,
     read_error::ReadError,
-    shard_group::{Frozen, ShardGroup, ShardGroupView},
+    settle::Unsettled,
+    shard_group::{Frozen, ShardGroup},
     tsm_file::TsmFile,
 };
 use roaring::RoaringBitmap;
@@ -33,7 +32,7 @@ pub(crate) enum Job<F: DiskFile> {
     /// Write the memtables that were frozen by this entry.
     Flush { point: Rc<FlushPoint>, marks: Rc<Marks>, publication: Publication },
     /// Remove files, and those whose names begin so. If `is_named`, the manifest may name some of them and is replaced
-    /// first.
+    /// first. `files` are of dropped shard groups, as long as their series were not entered among the unsettled.
     Remove { paths: Vec<String>, files: Vec<(DatabaseId, Rc<TsmFile<F>>)>, is_named: bool },
 }
 
@@ -109,14 +108,6 @@ impl<D: Disk> Partition<D> {
 
     async fn work_off(&self) -> Result<(), MaintainError> {
         loop {
-            // Deletes that were replayed, or whose owner did not settle them, and what removals found.
-            while let Some((database, series)) = self.first_unsettled() {
-                if let Err(error) = self.settle(database, &series).await {
-                    // Such a series stays in the index; a query of it names the damage. Flushes must not wait for it.
-                    tracing::warn!(%error, folder = self.folder, "deleted series cannot be looked at");
-                    self.forget_unsettled(database, &series);
-                }
-            }
             let removal = self.state.borrow().jobs.iter().position(|job| matches!(job, Job::Remove { .. }));
             if let Some(position) = removal {
                 // Later entries queue up behind; nothing else takes jobs away.
@@ -127,19 +118,28 @@ impl<D: Disk> Partition<D> {
                 for (database, file) in &files {
                     self.unsettle(*database, file).await;
                 }
+                if let Job::Remove { files, .. } = &mut self.state.borrow_mut().jobs[position] {
+                    files.clear();
+                }
                 self.remove(&paths, is_named).await?;
                 self.state.borrow_mut().jobs.remove(position);
                 continue;
             }
             let (point, marks) = match self.state.borrow().jobs.front() {
                 Some(Job::Flush { point, marks, .. }) => (point.clone(), marks.clone()),
-                _ => return Ok(()),
+                _ => break,
             };
             self.flush(point, &marks).await?;
             let mut state = self.state.borrow_mut();
             // A removal may have come in behind it, never before it.
             state.jobs.pop_front();
         }
+        // Deletes that were replayed, or whose owner does not settle them; flushes wait for a part of it at most.
+        if let Err(error) = self.settle_some().await {
+            // Such a series stays in the index; a query of it names the damage.
+            tracing::warn!(%error, folder = self.folder, "deleted series cannot be looked at");
+        }
+        Ok(())
     }
 
     async fn flush(&self, point: Rc<FlushPoint>, marks: &Marks) -> Result<(), MaintainError> {
@@ -167,7 +167,7 @@ impl<D: Disk> Partition<D> {
         // From here to the end the turn is held: a copy that published in between would take the flush back.
         let turn = self.publishing.take().await;
         let build = || {
-            let mut manifest = self.manifest(&point);
+            let mut manifest = self.manifest_to_publish(&point);
             for made in made.iter().filter(|made| self.is_held(made.group, &made.frozen)) {
                 manifest.files.extend(made.records.iter().map(|record| made.frozen.marked(record)));
             }
@@ -255,10 +255,10 @@ impl<D: Disk> Partition<D> {
         if is_named {
             let _turn = self.publishing.take().await;
             let point = self.state.borrow().flushed.clone();
-            let published = self.publish(None, || self.manifest(&point)).await;
+            let published = self.publish(None, || self.manifest_to_publish(&point)).await;
             if published.as_ref().is_err_and(MaintainError::is_disk_full) {
                 // The removal is what makes room.
-                self.publish_without_indexes(self.manifest(&point)).await?;
+                self.publish_without_indexes(self.manifest_to_publish(&point)).await?;
             } else {
                 published?;
             }
@@ -295,7 +295,7 @@ impl<D: Disk> Partition<D> {
                 }
             }
             if !series.is_empty() {
-                *state.unsettled.entry(database).or_default() |= series;
+                state.unsettled.push_back(Unsettled::Series { database, left: series });
             }
         }
     }
@@ -319,7 +319,7 @@ impl<D: Disk> Partition<D> {
     }
 
     /// The manifest as of a flush, with the files, tombstones and pending copies as they are now.
-    pub(crate) fn manifest(&self, point: &FlushPoint) -> Manifest {
+    fn manifest(&self, point: &FlushPoint) -> Manifest {
         let state = self.state.borrow();
         let files = state.groups.values().flat_map(|group| group.files.iter().map(|file| file.record())).collect();
         let copy = |(index, copy): (&u64, &PendingCopy)| CopyRecord { index: *index, order: copy.order.clone() };
@@ -338,85 +338,18 @@ impl<D: Disk> Partition<D> {
         manifest
     }
 
-    fn first_unsettled(&self) -> Option<(DatabaseId, RoaringBitmap)> {
-        self.state.borrow().unsettled.iter().next().map(|(database, series)| (*database, series.clone()))
-    }
-
-    /// Takes the series that have no point left out of the index. Blocks of which a part was deleted are read.
-    /// [`Partition::maintain`] does the same for deletes that nobody settled.
-    pub async fn settle(&self, database: DatabaseId, series: &RoaringBitmap) -> Result<(), ReadError> {
-        for (count, id) in series.iter().map(SeriesId).enumerate() {
-            if count % 64 == 63 {
-                breathe().await;
-            }
-            // Before the look: a delete that comes meanwhile enters it again.
-            self.forget_unsettled(database, &RoaringBitmap::from_iter([id.0]));
-            if let Err(error) = self.settle_series(database, id).await {
-                self.state.borrow_mut().unsettled.entry(database).or_default().insert(id.0);
-                return Err(error);
+    /// As [`Partition::manifest`], with the files of dropped shard groups whose series may not have lost their last points
+    /// for good: 1. a drop is applied; 2. a flush or a copy of other files publishes; 3. a crash. The drop is replayed,
+    /// and without those files nobody would know which series had no others.
+    pub(crate) fn manifest_to_publish(&self, point: &FlushPoint) -> Manifest {
+        let mut manifest = self.manifest(point);
+        for job in &self.state.borrow().jobs {
+            if let Job::Remove { files, .. } = job {
+                manifest.files.extend(files.iter().map(|(_, file)| file.record()));
             }
         }
-        Ok(())
-    }
-
-    fn forget_unsettled(&self, database: DatabaseId, series: &RoaringBitmap) {
-        let mut state = self.state.borrow_mut();
-        if let Some(unsettled) = state.unsettled.get_mut(&database) {
-            *unsettled -= series;
-            if unsettled.is_empty() {
-                state.unsettled.remove(&database);
-            }
-        }
-    }
-
-    async fn settle_series(&self, database: DatabaseId, id: SeriesId) -> Result<(), ReadError> {
-        // The database may have been dropped, and begun anew, since the delete.
-        let Some(key) = self.index(database).and_then(|index| Some(index.known_key(id)?.to_vec())) else {
-            return Ok(());
-        };
-        let measurement = tidemill_line::series_key::measurement(&key).into_owned();
-        loop {
-            let seen: Rc<[ShardGroupView<D::File>]> = self.views_of(database).into();
-            if seen.iter().any(|view| view.has_rows_in_memory(id))
-                || self.has_points(database, id, &measurement, seen.clone()).await?
-            {
-                return Ok(());
-            }
-            // Rows may have come while files were read, and may even be in files by now.
-            let now = self.views_of(database);
-            if now.iter().any(|view| view.has_rows_in_memory(id)) {
-                return Ok(());
-            }
-            if now.iter().all(|view| seen.iter().any(|known| view.has_only_files_of(known))) {
-                break;
-            }
-        }
-        if let Some(index) = self.state.borrow_mut().databases.get_mut(&database) {
-            index.remove(id);
-        }
-        Ok(())
-    }
-
-    fn views_of(&self, database: DatabaseId) -> Vec<ShardGroupView<D::File>> {
-        let state = self.state.borrow();
-        state.groups.values().filter(|group| group.database == database).map(ShardGroup::view).collect()
-    }
-
-    /// Reads until a point is found.
-    async fn has_points(
-        &self,
-        database: DatabaseId,
-        series: SeriesId,
-        measurement: &[u8],
-        groups: Rc<[ShardGroupView<D::File>]>,
-    ) -> Result<bool, ReadError> {
-        let fields: Rc<[ScanField]> = {
-            let Some(index) = self.index(database) else { return Ok(false) };
-            index.field_names(measurement).map(|name| ScanField::of(&index, measurement, name)).collect()
-        };
-        let view = PartitionView { groups };
-        let mut cursor = self.cursor(&view, database, series, &fields, (i64::MIN, i64::MAX), false);
-        Ok(cursor.next().await?.is_some())
+        manifest.sort_files();
+        manifest
     }
 }
 

@@ -7,13 +7,19 @@
 //! covered by a checksum.
 //! Knows nothing of memtables and of how files are read.
 
-use crate::entry::CopyOrder;
-use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
-use std::{collections::BTreeMap, io};
+use crate::entry::{CopyOrder, DEPTH_MAX, Measurements, TagCondition};
+use rkyv::{
+    Archive, Deserialize, Serialize,
+    api::access_with_context,
+    rancor::Error,
+    util::AlignedVec,
+    validation::{Validator, archive::ArchiveValidator, shared::SharedValidator},
+};
+use std::{collections::BTreeMap, io, num::NonZeroUsize};
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 
 const MAGIC: [u8; 8] = *b"TMILLMAN";
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// Magic, version, crc32c of the body, length of the body.
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8;
 /// A manifest of a million files is below this; a length above it is damage.
@@ -112,23 +118,18 @@ pub struct FileRecord {
     pub tombstones: Vec<Tombstone>,
 }
 
-/// Points of a file that are gone.
+/// Points of a file that are gone: what the entry that deleted them said.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct Tombstone {
-    /// Index of its entry: it covers what entries before it wrote.
+    /// Of the entry; it covers what entries before it wrote.
     pub index: u64,
-    pub scope: TombstoneScope,
+    pub measurements: Measurements,
+    pub condition: TagCondition,
+    /// The only field that it covers; all of them if absent.
+    pub field: Option<Vec<u8>>,
     /// Inclusive.
     pub min_time: i64,
     pub max_time: i64,
-}
-
-/// What a tombstone covers.
-#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
-pub enum TombstoneScope {
-    Measurement(Vec<u8>),
-    /// Canonical keys, sorted.
-    Series(Vec<Vec<u8>>),
 }
 
 /// Why a manifest cannot be used.
@@ -138,7 +139,9 @@ pub enum ManifestError {
     Io { path: String, error: io::Error },
     #[error("{path}: damaged manifest: {what}")]
     Damaged { path: String, what: String },
-    #[error("{path}: manifest version {found}, this program reads version {VERSION}")]
+    #[error(
+        "{path}: manifest version {found}, this program reads version {VERSION}: export the data with the program that wrote it, and import it"
+    )]
     Version { path: String, found: u32 },
 }
 
@@ -237,7 +240,10 @@ impl Manifest {
         }
         let mut aligned = AlignedVec::<16>::with_capacity(rest.len());
         aligned.extend_from_slice(rest);
-        rkyv::from_bytes::<Manifest, Error>(&aligned).map_err(|error| damaged(error.to_string()))
+        let archive = ArchiveValidator::with_max_depth(&aligned, NonZeroUsize::new(DEPTH_MAX));
+        let mut validator = Validator::new(archive, SharedValidator::new());
+        let archived = access_with_context::<ArchivedManifest, _, Error>(&aligned, &mut validator);
+        archived.and_then(rkyv::deserialize::<Manifest, Error>).map_err(|error| damaged(error.to_string()))
     }
 }
 
@@ -269,7 +275,9 @@ mod tests {
             points: 3,
             tombstones: vec![Tombstone {
                 index: 13,
-                scope: TombstoneScope::Series(vec![b"cpu,host=a".to_vec()]),
+                measurements: Measurements::Named(vec![b"cpu".to_vec()]),
+                condition: TagCondition::Equal { key: b"host".to_vec(), value: b"a".to_vec() },
+                field: Some(b"v".to_vec()),
                 min_time: 0,
                 max_time: 1,
             }],

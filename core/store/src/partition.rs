@@ -11,18 +11,19 @@ use crate::{
     cache::{FileKey, ReadCache},
     copy::{CopyCounts, CopyFigures, PendingCopy},
     cursor::{Scan, ScanField, SeriesCursor},
-    entry::{Command, Entry},
+    deletion::Deletion,
+    entry::{Command, Entry, Measurements, TagCondition},
     id::{DatabaseId, SeriesId, ShardGroupId},
     index::SeriesIndex,
     index_file::{self, IndexFile},
     maintenance::{FlushPoint, Job, Publication, generation_prefix},
-    manifest::{CopyRecord, FileRecord, GroupRecord, Manifest, ManifestError, PolicyRecord},
+    manifest::{CopyRecord, FileRecord, GroupRecord, Manifest, ManifestError, PolicyRecord, Tombstone},
     read_error::ReadError,
+    settle::{Settling, Unsettled},
     shard_group::{ShardGroup, ShardGroupView},
     tsm_file::TsmFile,
     turn::Turn,
 };
-use roaring::RoaringBitmap;
 use std::{
     cell::{Cell, Ref, RefCell},
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -48,6 +49,7 @@ pub struct Partition<D: Disk> {
     /// Whoever has the turn may replace the manifest, and move the state to what it says.
     pub(crate) publishing: Turn,
     pub(crate) copy_counts: CopyCounts,
+    pub(crate) settling: Settling,
 }
 
 /// What the log has made.
@@ -65,8 +67,8 @@ pub(crate) struct State<D: Disk> {
     pub copies: BTreeMap<u64, PendingCopy>,
     /// Newest copy entry that was seen.
     pub copies_index: u64,
-    /// Series that lost points, by database, until [`Partition::settle`] has looked at them.
-    pub unsettled: BTreeMap<DatabaseId, RoaringBitmap>,
+    /// What took points away, until [`Partition::settle`] has looked at its series.
+    pub unsettled: VecDeque<Unsettled>,
     /// Words of the row group that is being applied; kept for its memory.
     pub scratch: Vec<u64>,
 }
@@ -151,7 +153,7 @@ impl<D: Disk> Partition<D> {
                 jobs: VecDeque::new(),
                 copies: manifest.copies.iter().map(copies_of).collect(),
                 copies_index: manifest.copies_index,
-                unsettled: BTreeMap::new(),
+                unsettled: VecDeque::new(),
                 scratch: Vec::new(),
             }),
             maintaining: Cell::new(false),
@@ -161,27 +163,29 @@ impl<D: Disk> Partition<D> {
             halting: Cell::new(false),
             publishing: Turn::default(),
             copy_counts: CopyCounts::default(),
+            settling: Settling::default(),
         };
         partition.remove_strangers(&manifest).await?;
         let is_restored = partition.restore_indexes(manifest.index).await;
         partition.index_was_rebuilt.set(!is_restored && !manifest.files.is_empty());
-        let mut tombstoned: BTreeMap<DatabaseId, RoaringBitmap> = BTreeMap::new();
+        let mut deletions: BTreeMap<(DatabaseId, u64), Rc<Deletion>> = BTreeMap::new();
         for record in manifest.files {
             let (database, group) = (DatabaseId(record.database), ShardGroupId(record.shard_group));
             let policy = record.policy;
             let file = partition.open_file(record).await?;
             if !is_restored {
-                let series = partition.enter(database, &file).await?;
-                if !file.record().tombstones.is_empty() {
-                    *tombstoned.entry(database).or_default() |= series;
-                }
+                partition.enter(database, &file).await?;
+                deletions.extend(file.all_deletions().into_iter().map(|one| ((database, one.index()), one)));
             }
             let mut state = partition.state.borrow_mut();
             let group = state.groups.entry(group).or_insert_with(|| ShardGroup::new(database, policy));
             Rc::make_mut(&mut group.files).push(Rc::new(file));
         }
-        for (database, series) in tombstoned {
-            partition.settle(database, &series).await?;
+        let unsettled =
+            deletions.into_iter().map(|((database, _), deletion)| Unsettled::Deleted { database, deletion });
+        partition.state.borrow_mut().unsettled.extend(unsettled);
+        if !is_restored {
+            partition.settle().await?;
         }
         Ok(partition)
     }
@@ -214,7 +218,16 @@ impl<D: Disk> Partition<D> {
             Some(Entry::Write(batch)) => state.apply_write(batch)?,
             Some(Entry::Command(Command::Flush { floats })) => state.apply_flush(term, index, floats),
             Some(Entry::Command(Command::Delete { database, measurements, condition, min_time, max_time })) => {
-                state.apply_delete(index, DatabaseId(database), &measurements, &condition, (min_time, max_time))?
+                let (index, field) = (index.0, None);
+                let tombstone = Tombstone { index, measurements, condition, field, min_time, max_time };
+                state.apply_delete(DatabaseId(database), tombstone)?
+            }
+            Some(Entry::Command(Command::DropField { database, measurement, field })) => {
+                let measurements = Measurements::Named(vec![measurement]);
+                let (condition, field) = (TagCondition::All, Some(field));
+                let (index, min_time, max_time) = (index.0, i64::MIN, i64::MAX);
+                let tombstone = Tombstone { index, measurements, condition, field, min_time, max_time };
+                state.apply_delete(DatabaseId(database), tombstone)?
             }
             Some(Entry::Command(Command::DropShardGroups { groups })) => self.apply_drop(state, index, None, &groups),
             Some(Entry::Command(Command::DropDatabase { database, groups })) => {
@@ -245,9 +258,9 @@ impl<D: Disk> Partition<D> {
             let Some(group) = state.groups.remove(&id) else { continue };
             state.raise_floor((group.database, group.policy), group.newest());
             // Some of the series may have had no other points. Those of the files are found when the files are removed.
-            let series = group.series_in_memory();
-            if !series.is_empty() {
-                *state.unsettled.entry(group.database).or_default() |= series;
+            let left = group.series_in_memory();
+            if !left.is_empty() {
+                state.unsettled.push_back(Unsettled::Series { database: group.database, left });
             }
             for file in group.files.iter() {
                 paths.push(file.path().to_string());
@@ -261,7 +274,7 @@ impl<D: Disk> Partition<D> {
         if let Some(database) = database {
             state.databases.remove(&database);
             state.floors.retain(|(of, _), _| *of != database);
-            state.unsettled.remove(&database);
+            state.unsettled.retain(|unsettled| unsettled.database() != database);
         }
         state.jobs.push_back(Job::Remove { paths, files, is_named: true });
         Applied::Dropped

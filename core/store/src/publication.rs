@@ -12,7 +12,6 @@ use crate::{
     pace::breathe,
     partition::Partition,
 };
-use roaring::RoaringBitmap;
 use std::collections::BTreeMap;
 use tidemill_disk::Disk;
 use tidemill_index::{Delta, IndexMark, Written};
@@ -123,13 +122,12 @@ impl<D: Disk> Partition<D> {
         let manifest = build();
         let state = self.state.borrow();
         let mut has_unsettled = false;
-        let none = RoaringBitmap::new();
         ends.retain(|database, end| {
             let id = DatabaseId(*database);
             let Some(index) = state.databases.get(&id).filter(|index| index.born() == end.born) else { return false };
-            let unsettled = state.unsettled.get(&id).unwrap_or(&none);
+            let unsettled = self.unsettled_of(&state, id);
             has_unsettled |= !unsettled.is_empty();
-            appending.writer.push_state(*database, index, (end.series, end.fields), unsettled);
+            appending.writer.push_state(*database, index, (end.series, end.fields), &unsettled);
             end.version = index.version();
             true
         });
@@ -155,6 +153,7 @@ impl<D: Disk> Partition<D> {
         let is_new = |delta: &Delta| !current.written.contains_key(&delta.database());
         current.has_unsettled
             || !state.unsettled.is_empty()
+            || self.settling.is_under_way()
             || !current.written.iter().all(is_same)
             || deltas.iter().any(is_new)
     }

@@ -1,15 +1,17 @@
 //! The indexes at a start: from their file, or from all keys of all files.
 
 use crate::{
+    deletion::Deletion,
     id::{DatabaseId, SeriesId},
     index_file::{self, IndexFile},
     manifest::IndexRecord,
     pace::breathe,
     partition::Partition,
     read_error::ReadError,
+    settle::Unsettled,
     tsm_file::TsmFile,
 };
-use roaring::RoaringBitmap;
+use std::rc::Rc;
 use tidemill_disk::Disk;
 use tidemill_tsm::key;
 
@@ -38,25 +40,22 @@ impl<D: Disk> Partition<D> {
             let state = &mut *self.state.borrow_mut();
             let database = DatabaseId(index.database);
             if !index.unsettled.is_empty() {
-                state.unsettled.insert(database, std::mem::take(&mut index.unsettled));
+                let left = std::mem::take(&mut index.unsettled);
+                state.unsettled.push_back(Unsettled::Series { database, left });
             }
             state.databases.insert(database, index.finish());
         }
         true
     }
 
-    /// Enters the series and fields of a file into the dictionary, and its newest times among the watermarks. Returns
-    /// its series.
+    /// Enters the series and fields of a file into the dictionary, and its newest times among the watermarks.
     ///
     /// The watermarks are then at most what they were: rows that were deleted or dropped meanwhile may have raised them.
-    pub(crate) async fn enter(
-        &self,
-        database: DatabaseId,
-        file: &TsmFile<D::File>,
-    ) -> Result<RoaringBitmap, ReadError> {
+    pub(crate) async fn enter(&self, database: DatabaseId, file: &TsmFile<D::File>) -> Result<(), ReadError> {
         let policy = file.record().policy;
-        let mut series = RoaringBitmap::new();
-        let mut last: (Vec<u8>, SeriesId) = (Vec::new(), SeriesId(0));
+        let mut dropped_fields = file.all_deletions();
+        dropped_fields.retain(|deletion| deletion.field().is_some() && file.lies_within(deletion.range()));
+        let mut last: Option<(Vec<u8>, SeriesId)> = None;
         let mut scan = file.keys();
         while let Some(page) = scan.next().await? {
             {
@@ -65,17 +64,22 @@ impl<D: Disk> Partition<D> {
                 for found in page.keys() {
                     let split = key::split(found.key);
                     let (series_key, field) = split.ok_or_else(|| file.damaged(0, &"a key without a field"))?;
-                    if series.is_empty() || series_key != last.0 {
-                        last = (series_key.to_vec(), index.insert_key(series_key));
-                        series.insert(last.1.0);
+                    let id = match &last {
+                        Some((known, id)) if known == series_key => *id,
+                        _ => last.insert((series_key.to_vec(), index.insert_key(series_key))).1,
+                    };
+                    let is_dropped =
+                        |deletion: &Rc<Deletion>| deletion.field() == Some(field) && deletion.covers(series_key);
+                    if !dropped_fields.iter().any(is_dropped) {
+                        let measurement = tidemill_line::series_key::measurement(series_key);
+                        index.insert_field(&measurement, field, found.field_type);
                     }
-                    index.insert_field(&tidemill_line::series_key::measurement(series_key), field, found.field_type);
                     // Late rows are never newer than rows in order.
-                    index.watermarks_mut(policy).raise(last.1, found.entries.time_range().1);
+                    index.watermarks_mut(policy).raise(id, found.entries.time_range().1);
                 }
             }
             breathe().await;
         }
-        Ok(series)
+        Ok(())
     }
 }

@@ -3,18 +3,19 @@
 use crate::{
     block_lane::{Blocks, Lane, Slice},
     cursor::Scan,
+    deletion::{Deletion, ranges_of},
     entry::Floats,
-    id::{DatabaseId, SeriesId},
-    manifest::{FileRecord, Tombstone, TombstoneScope},
+    id::{DatabaseId, FieldId, SeriesId},
+    index::SeriesIndex,
+    manifest::FileRecord,
     memtable::{Memtable, RunKind},
     read_error::ReadError,
     tsm_file::TsmFile,
 };
 use roaring::RoaringBitmap;
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use tidemill_column::{Bitmap, Column, Values};
 use tidemill_disk::DiskFile;
-use tidemill_line::series_key;
 use tidemill_tsm::key;
 
 /// L0 and files of a shard group.
@@ -38,11 +39,8 @@ pub struct Frozen {
     pub floats: Floats,
     pub memtable: Rc<RefCell<Memtable>>,
     /// What was deleted since: the rows stay as they are, so that the files are the same on every replica.
-    pub tombstones: RefCell<Vec<(Covered, Tombstone)>>,
+    pub tombstones: RefCell<Vec<Rc<Deletion>>>,
 }
-
-/// The series that a tombstone covers.
-pub struct Covered(pub Rc<RoaringBitmap>);
 
 /// A shard group at one moment: rows that move to files later are still found here, and no file vanishes.
 pub struct ShardGroupView<F: DiskFile> {
@@ -62,12 +60,16 @@ impl<F: DiskFile> ShardGroup<F> {
         self.active.borrow().newest().map_or(self.newest_frozen, |time| time.max(self.newest_frozen))
     }
 
-    /// Freezes the active memtable, if it has rows.
-    pub fn freeze(&mut self, generation: u64, floats: Floats) -> bool {
+    /// Freezes the active memtable, if it has rows. What was deleted of them must not come into files.
+    pub fn freeze(&mut self, generation: u64, floats: Floats, index: &SeriesIndex) -> bool {
         if self.active.borrow().is_untouched() {
             return false;
         }
         self.newest_frozen = self.newest();
+        let mut place = Some(self.active.borrow().settle_start());
+        while let Some(from) = place {
+            place = self.active.borrow_mut().settle(from, usize::MAX, |series| index.key(series));
+        }
         let memtable = std::mem::take(&mut self.active);
         if memtable.borrow().row_count() == 0 {
             // All of its rows were deleted. Its tables must not stay either: after a restart there are none, and the
@@ -85,9 +87,7 @@ impl<F: DiskFile> ShardGroup<F> {
         let frozen = self.frozen.remove(position);
         let mut all = self.files.as_ref().clone();
         for file in files {
-            for (_, tombstone) in frozen.tombstones.borrow().iter() {
-                file.add_tombstone(tombstone.clone());
-            }
+            frozen.tombstones.borrow().iter().for_each(|deletion| file.add_tombstone(deletion));
             all.push(Rc::new(file));
         }
         self.set_files(all);
@@ -97,11 +97,9 @@ impl<F: DiskFile> ShardGroup<F> {
     pub fn replace(&mut self, copy: u64, sources: &[Rc<TsmFile<F>>], made: Vec<TsmFile<F>>) {
         let mut all = self.files.as_ref().clone();
         all.retain(|file| !sources.iter().any(|source| Rc::ptr_eq(source, file)));
-        let left = tombstones_behind(copy, sources);
+        let left = deletions_behind(copy, sources);
         for file in made {
-            for tombstone in left.iter().filter(|tombstone| file.touches(tombstone.min_time, tombstone.max_time)) {
-                file.add_tombstone(tombstone.clone());
-            }
+            left.iter().for_each(|deletion| file.add_tombstone(deletion));
             all.push(Rc::new(file));
         }
         self.set_files(all);
@@ -112,24 +110,13 @@ impl<F: DiskFile> ShardGroup<F> {
         self.files = Rc::new(files);
     }
 
-    /// Points of these series in the range are gone: at once from the active memtable, by tombstone elsewhere.
-    pub fn delete(&mut self, series: &Rc<RoaringBitmap>, tombstone: &Tombstone) {
-        let (min, max) = (tombstone.min_time, tombstone.max_time);
-        self.active.borrow_mut().delete(&|id| series.contains(id.0), min, max);
+    /// Points that the deletion covers are gone. `fields` are the ids of its field, if it has one.
+    pub fn delete(&mut self, deletion: &Rc<Deletion>, fields: &[FieldId]) {
+        self.active.borrow_mut().delete(deletion.clone(), fields.to_vec());
         for frozen in &self.frozen {
-            frozen.tombstones.borrow_mut().push((Covered(series.clone()), tombstone.clone()));
+            frozen.tombstones.borrow_mut().push(deletion.clone());
         }
-        // A file of a later entry was made without these points: this entry is being replayed.
-        let before = |file: &&Rc<TsmFile<F>>| file.rank().1 < tombstone.index;
-        for file in self.files.iter().filter(before).filter(|file| file.touches(min, max)) {
-            let concerned = match &tombstone.scope {
-                TombstoneScope::Measurement(_) => true,
-                TombstoneScope::Series(keys) => keys.iter().any(|key| file.may_hold(key)),
-            };
-            if concerned {
-                file.add_tombstone(tombstone.clone());
-            }
-        }
+        self.files.iter().for_each(|file| file.add_tombstone(deletion));
     }
 
     /// All series that have rows in memory.
@@ -155,84 +142,84 @@ impl<F: DiskFile> ShardGroup<F> {
     }
 }
 
-/// Tombstones of the files whose entries came after the copy's, by the index of their entries.
-pub fn tombstones_behind<F: DiskFile>(copy: u64, files: &[Rc<TsmFile<F>>]) -> Vec<Tombstone> {
-    let mut left: Vec<Tombstone> = Vec::new();
+/// What was deleted of the files by entries behind the copy's, by the index of those entries.
+pub fn deletions_behind<F: DiskFile>(copy: u64, files: &[Rc<TsmFile<F>>]) -> Vec<Rc<Deletion>> {
+    let mut left: BTreeMap<u64, Rc<Deletion>> = BTreeMap::new();
     for file in files {
-        for tombstone in file.record().tombstones {
-            if tombstone.index > copy && !left.contains(&tombstone) {
-                left.push(tombstone);
-            }
-        }
+        let behind = file.all_deletions().into_iter().filter(|deletion| deletion.index() > copy);
+        left.extend(behind.map(|deletion| (deletion.index(), deletion)));
     }
-    left.sort_by_key(|tombstone| tombstone.index);
-    left
+    left.into_values().collect()
 }
 
 impl Frozen {
     /// A file of these rows as the manifest names it: with the deletes that came since. The series that they emptied are
-    /// out of the index that is published with it, so that a delete that is replayed does not find them any more.
+    /// out of the index that is published with it.
     pub fn marked(&self, record: &FileRecord) -> FileRecord {
         let known = self.tombstones.borrow();
-        let tombstones = known.iter().map(|(_, tombstone)| tombstone);
-        let touching = tombstones.filter(|of| record.min_time <= of.max_time && record.max_time >= of.min_time);
-        FileRecord { tombstones: touching.cloned().collect(), ..record.clone() }
+        let touching = known.iter().filter(|deletion| deletion.touches(record.min_time, record.max_time));
+        FileRecord { tombstones: touching.map(|deletion| deletion.tombstone().clone()).collect(), ..record.clone() }
     }
 
-    /// Inclusive ranges in which points of the series are gone.
-    fn deleted(&self, series: SeriesId) -> Vec<(i64, i64)> {
-        let tombstones = self.tombstones.borrow();
-        let covering = tombstones.iter().filter(|(covered, _)| covered.0.contains(series.0));
-        covering.map(|(_, tombstone)| (tombstone.min_time, tombstone.max_time)).collect()
+    /// What was deleted of the series.
+    fn deletions(&self, key: &[u8]) -> Vec<Rc<Deletion>> {
+        self.tombstones.borrow().iter().filter(|deletion| deletion.covers(key)).cloned().collect()
     }
 }
 
 impl<F: DiskFile> ShardGroupView<F> {
     /// Lanes of one series, oldest source first.
     pub async fn lanes(&self, scan: &Scan) -> Result<Vec<Lane<F>>, ReadError> {
-        let (range, measurement) = (scan.range, series_key::measurement(&scan.key));
+        let range = scan.range;
         let mut lanes = Vec::new();
         let mut tsm_key = [&scan.key, key::SEPARATOR].concat();
         let prefix = tsm_key.len();
         for file in self.files.iter().filter(|file| file.touches(range.0, range.1)) {
-            let deleted = file.deleted(&scan.key, &measurement);
-            if deleted.iter().flat_map(|deleted| deleted.iter()).any(|gone| file.lies_within(*gone)) {
-                continue;
-            }
+            let deletions = file.deletions(&scan.key);
             for (position, field) in scan.fields.iter().enumerate() {
+                let deleted = ranges_of(&deletions, &field.name);
+                if deleted.iter().flat_map(|ranges| ranges.iter()).any(|gone| file.lies_within(*gone)) {
+                    continue;
+                }
                 tsm_key.truncate(prefix);
                 tsm_key.extend_from_slice(&field.name);
                 if let Some(found) = file.find(&tsm_key, range).await? {
-                    lanes.push(Lane::of_blocks(position, Blocks::new(file.clone(), found), range, deleted.clone()));
+                    lanes.push(Lane::of_blocks(position, Blocks::new(file.clone(), found), range, deleted));
                 }
             }
         }
         for frozen in &self.frozen {
-            push_rows(&frozen.memtable.borrow(), scan, &frozen.deleted(scan.series), &mut lanes);
+            push_rows(&frozen.memtable.borrow(), scan, &frozen.deletions(&scan.key), &mut lanes);
         }
+        self.active.borrow_mut().settle_series(scan.series, &scan.key);
         push_rows(&self.active.borrow(), scan, &[], &mut lanes);
         Ok(lanes)
     }
 
-    /// Whether a row of the series is in memory.
-    pub fn has_rows_in_memory(&self, series: SeriesId) -> bool {
-        if self.active.borrow().has_rows(series) {
-            return true;
-        }
-        self.frozen.iter().any(|frozen| {
-            let deleted = frozen.deleted(series);
-            let memtable = frozen.memtable.borrow();
-            let mut runs = [RunKind::Ordered, RunKind::Late].into_iter();
-            runs.any(|kind| {
-                let rows = memtable.sorted(kind, series, i64::MIN, i64::MAX);
-                rows.is_some_and(|rows| rows.times().iter().any(|time| !covered(&deleted, *time)))
-            })
-        })
+    /// Whether the active memtable has a row of the series.
+    pub fn has_active_rows(&self, series: SeriesId, series_key: &[u8]) -> bool {
+        self.active.borrow_mut().settle_series(series, series_key);
+        self.active.borrow().has_rows(series)
     }
 
-    /// Whether every file of the view is one of the other.
-    pub fn has_only_files_of(&self, other: &ShardGroupView<F>) -> bool {
+    /// Whether it is certain, without reading a file, that no point of the series is left.
+    pub fn is_surely_without(&self, series: SeriesId, series_key: &[u8]) -> bool {
+        let is_gone = |deletions: &[Rc<Deletion>], lies_within: &dyn Fn((i64, i64)) -> bool| {
+            deletions.iter().any(|deletion| deletion.field().is_none() && lies_within(deletion.range()))
+        };
+        let is_without = |frozen: &Rc<Frozen>| {
+            let memtable = frozen.memtable.borrow();
+            !memtable.has_rows(series) || is_gone(&frozen.deletions(series_key), &|range| memtable.lies_within(range))
+        };
+        !self.has_active_rows(series, series_key)
+            && self.frozen.iter().all(is_without)
+            && self.files.iter().all(|file| is_gone(&file.deletions(series_key), &|range| file.lies_within(range)))
+    }
+
+    /// Whether every file and every frozen memtable of the view is one of the other.
+    pub fn has_only_sources_of(&self, other: &ShardGroupView<F>) -> bool {
         self.files.iter().all(|file| other.files.iter().any(|known| Rc::ptr_eq(file, known)))
+            && self.frozen.iter().all(|frozen| other.frozen.iter().any(|known| Rc::ptr_eq(frozen, known)))
     }
 }
 
@@ -241,7 +228,7 @@ fn covered(deleted: &[(i64, i64)], time: i64) -> bool {
 }
 
 /// The memtable's rows of one series as lanes.
-fn push_rows<F: DiskFile>(memtable: &Memtable, scan: &Scan, deleted: &[(i64, i64)], lanes: &mut Vec<Lane<F>>) {
+fn push_rows<F: DiskFile>(memtable: &Memtable, scan: &Scan, deletions: &[Rc<Deletion>], lanes: &mut Vec<Lane<F>>) {
     let (series, range) = (scan.series, scan.range);
     if !memtable.touches(range.0, range.1) {
         return;
@@ -249,6 +236,8 @@ fn push_rows<F: DiskFile>(memtable: &Memtable, scan: &Scan, deleted: &[(i64, i64
     for kind in [RunKind::Ordered, RunKind::Late] {
         let Some(rows) = memtable.sorted(kind, series, range.0, range.1) else { continue };
         for (position, field) in scan.fields.iter().enumerate() {
+            let deleted = ranges_of(deletions, &field.name);
+            let deleted = deleted.as_deref().unwrap_or_default();
             for (id, field_type) in field.ids.iter().filter(|(id, _)| rows.fields().contains(id)) {
                 let Some(column) = rows.column(*id, *field_type) else { continue };
                 if let Some(slice) = present_rows(position, rows.times(), column, deleted) {

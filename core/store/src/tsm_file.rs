@@ -11,11 +11,12 @@
 use crate::{
     block_reader::BlockReader,
     cache::{CHUNK_BYTES, FileKey, Part, PartKind, ReadCache},
+    deletion::Deletion,
     key_scan::KeyScan,
-    manifest::{FileRecord, Tombstone, TombstoneScope},
+    manifest::FileRecord,
     read_error::ReadError,
 };
-use std::{cell::RefCell, collections::BTreeMap, ops::Range, rc::Rc};
+use std::{cell::RefCell, ops::Range, rc::Rc};
 use tidemill_column::Values;
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 use tidemill_tsm::{
@@ -23,7 +24,6 @@ use tidemill_tsm::{
     directory::{Directory, DirectoryBuilder, Page},
     file::{FOOTER_BYTES, FileError, FileSummary, Layout, verify_block, verify_header},
     index::{Entry, FileIndex},
-    key,
     statistics::{BlockStatistics, Statistics, TRAILER_BYTES},
 };
 
@@ -38,7 +38,8 @@ pub struct TsmFile<F: DiskFile> {
     blocks_end: u64,
     directory: Directory,
     record: RefCell<FileRecord>,
-    deleted: RefCell<Deleted>,
+    /// Its tombstones, by their index.
+    deletions: RefCell<Vec<Rc<Deletion>>>,
     cache: Rc<ReadCache>,
 }
 
@@ -50,13 +51,6 @@ pub struct KeyBlocks {
     position: usize,
     /// Number of the first of `entries` among all blocks of the key.
     first: usize,
-}
-
-/// Tombstones by what they cover.
-#[derive(Default)]
-struct Deleted {
-    series: BTreeMap<Vec<u8>, Vec<(i64, i64)>>,
-    measurements: BTreeMap<Vec<u8>, Vec<(i64, i64)>>,
 }
 
 /// What [`FileRecord::tail_crc`] is over: `tail` are the bytes that a finished file has behind its blocks, which end at
@@ -117,11 +111,11 @@ impl<F: DiskFile> TsmFile<F> {
             return Err(damaged(&"the footer names another place for the index than the manifest"));
         }
         let directory = directory.map_err(|error| damaged(&error))?;
-        let (blocks_end, deleted) = (record.blocks_end, RefCell::default());
-        let tombstones = record.tombstones.clone();
+        let compiled = record.tombstones.iter().cloned().map(|tombstone| Deletion::new(tombstone).map(Rc::new));
+        let deletions = RefCell::new(compiled.collect::<Result<_, _>>().map_err(|error| damaged(&error))?);
+        let blocks_end = record.blocks_end;
         let record = RefCell::new(record);
-        let file = TsmFile { cache_key, path, file, blocks_end, directory, record, deleted, cache };
-        tombstones.iter().for_each(|tombstone| file.cover(tombstone));
+        let file = TsmFile { cache_key, path, file, blocks_end, directory, record, deletions, cache };
         file.cache.hold(file.byte_size());
         Ok(file)
     }
@@ -166,13 +160,6 @@ impl<F: DiskFile> TsmFile<F> {
         min_time <= record.min_time && record.max_time <= max_time
     }
 
-    /// Whether the file may hold keys of a series: by its first and last key alone.
-    pub fn may_hold(&self, series_key: &[u8]) -> bool {
-        let (first, last) = self.directory.key_range();
-        let lowest = [series_key, key::SEPARATOR].concat();
-        lowest.as_slice() <= last && (first <= lowest.as_slice() || first.starts_with(&lowest))
-    }
-
     /// All keys with their blocks, in order. For passes over the whole file: what it reads does not go through the cache.
     pub fn keys(&self) -> KeyScan<'_, F> {
         KeyScan::new(self, false)
@@ -212,23 +199,32 @@ impl<F: DiskFile> TsmFile<F> {
         Ok(statistics.of_key(&index, blocks.position).skip(blocks.first).take(blocks.entries.len()).collect())
     }
 
-    /// Inclusive ranges in which points of the series are gone.
-    pub fn deleted(&self, series_key: &[u8], measurement: &[u8]) -> Option<Rc<[(i64, i64)]>> {
-        let deleted = self.deleted.borrow();
-        if deleted.series.is_empty() && deleted.measurements.is_empty() {
-            return None;
-        }
-        let by_series = deleted.series.get(series_key).into_iter().flatten();
-        Some(by_series.chain(deleted.measurements.get(measurement).into_iter().flatten()).copied().collect())
+    /// What was deleted of the series of this key.
+    pub fn deletions(&self, series_key: &[u8]) -> Vec<Rc<Deletion>> {
+        self.deletions.borrow().iter().filter(|deletion| deletion.covers(series_key)).cloned().collect()
     }
 
-    /// Marks points as gone; the manifest carries it from its next publication on.
-    pub fn add_tombstone(&self, tombstone: Tombstone) {
-        if self.record.borrow().tombstones.contains(&tombstone) {
-            return;
+    /// All that was deleted of the file.
+    pub fn all_deletions(&self) -> Vec<Rc<Deletion>> {
+        self.deletions.borrow().clone()
+    }
+
+    /// Marks points as gone, if the file may hold some; the manifest carries it from its next publication on. A delete
+    /// that is replayed may be there already, and a file that was made behind it has nothing of what it covers.
+    pub fn add_tombstone(&self, deletion: &Rc<Deletion>) {
+        let record = &mut *self.record.borrow_mut();
+        let is_known = self.deletions.borrow().iter().any(|known| known.index() == deletion.index());
+        let is_older = record.generation < deletion.index();
+        if !is_known && is_older && deletion.touches(record.min_time, record.max_time) {
+            self.deletions.borrow_mut().push(deletion.clone());
+            record.tombstones.push(deletion.tombstone().clone());
         }
-        self.cover(&tombstone);
-        self.record.borrow_mut().tombstones.push(tombstone);
+    }
+
+    /// Forgets the deletes of entries before this one, which were found to cover no point of the file.
+    pub fn forget_tombstones(&self, before: u64) {
+        self.deletions.borrow_mut().retain(|deletion| deletion.index() >= before);
+        self.record.borrow_mut().tombstones.retain(|tombstone| tombstone.index >= before);
     }
 
     /// Reads, verifies and decodes one block. The caller goes on behind it for `ahead` bytes.
@@ -350,19 +346,6 @@ impl<F: DiskFile> TsmFile<F> {
             _ => self.blocks_end,
         };
         self.damaged(offset, error)
-    }
-
-    fn cover(&self, tombstone: &Tombstone) {
-        let range = (tombstone.min_time, tombstone.max_time);
-        let mut deleted = self.deleted.borrow_mut();
-        match &tombstone.scope {
-            TombstoneScope::Measurement(name) => deleted.measurements.entry(name.clone()).or_default().push(range),
-            TombstoneScope::Series(keys) => {
-                for known in keys.iter().filter(|known| self.may_hold(known)) {
-                    deleted.series.entry(known.clone()).or_default().push(range);
-                }
-            }
-        }
     }
 }
 

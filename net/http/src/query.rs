@@ -186,6 +186,7 @@ fn is_deprecated_in_get(statement: &Statement) -> bool {
         | Statement::CreateUser(_)
         | Statement::DropContinuousQuery { .. }
         | Statement::DropDatabase { .. }
+        | Statement::DropField { .. }
         | Statement::DropMeasurement { .. }
         | Statement::DropRetentionPolicy { .. }
         | Statement::DropSeries(_)

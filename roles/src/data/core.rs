@@ -358,13 +358,21 @@ impl DataCore {
             .keys()
             .map(|id| self.replicas.propose(GroupId(*id), Payload::Command(command.encode())))
             .collect();
+        let mut settling = Vec::new();
         for ((id, partition), proposal) in self.partitions.iter().zip(proposals) {
             let outcome = proposal?.outcome().await.map_err(|unknown| CallError::Unknown(unknown.to_string()))?;
-            if let Outcome::Store(Applied::Deleted { database, series }) = outcome {
-                let settled = partition.settle(database, &series).await;
-                settled.map_err(|error| CallError::Unknown(error.to_string()))?;
+            let task = (outcome == Outcome::Store(Applied::Deleted)).then(|| {
+                // A million series take a second: writes go first.
+                let (queue, partition) = (self.context.queues.background, partition.clone());
+                self.context.spawn(queue, "settle deletes", async move { partition.settle().await })
+            });
+            settling.push((*id, partition, task));
+        }
+        for (id, partition, task) in settling {
+            if let Some(task) = task {
+                task.await.map_err(|error| CallError::Unknown(error.to_string()))?;
             }
-            self.ledger.count(*id, partition);
+            self.ledger.count(id, partition);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! DELETE, DROP SERIES and DROP MEASUREMENT: points of some series, in all retention policies of the database.
+//! DELETE, DROP SERIES, DROP MEASUREMENT and DROP FIELD: points of some series, in all retention policies of the database.
 //!
 //! Invariant: a statement whose condition names a field changes nothing.
 
@@ -43,6 +43,29 @@ pub(super) async fn drop_measurement(session: &Session, name: String) -> Result<
     remove(session, database(session)?, &[Measurement::named(name)], None, TimeRange::default()).await
 }
 
+/// The field leaves the metadata before its points go, as whatever is dropped does: a row that is written in between
+/// gives it a type anew.
+pub(super) async fn drop_field(
+    session: &Session,
+    field: String,
+    measurement: String,
+) -> Result<Answer, StatementError> {
+    let database = database(session)?;
+    let tests = Some(vec![MeasurementTest::Name(measurement.clone())]);
+    let measurements = session.measurements(database, tests).await?;
+    if measurements.is_empty() {
+        return Ok(Answer::done());
+    }
+    let of = tidemill_meta::DatabaseId(database.0);
+    let (measurement, field) = (measurement.into_bytes(), field.into_bytes());
+    let forget = Command::ForgetField { database: of, measurement: measurement.clone(), field: field.clone() };
+    session.core.change_meta(forget).await?;
+    let drop = StoreCommand::DropField { database: database.0, measurement, field };
+    session.core.change_store(drop).await?;
+    forget_empty(session, database, measurements).await?;
+    Ok(Answer::done())
+}
+
 /// The request's database. Upstream does not complain of a missing name here, but of an unknown empty one.
 fn database(session: &Session) -> Result<DatabaseId, StatementError> {
     let meta = session.core.meta();
@@ -81,12 +104,12 @@ async fn remove(
         let command = StoreCommand::Delete { database: database.0, measurements, condition, min_time, max_time };
         session.core.change_store(command).await?;
     }
-    forget(session, database, measurements).await?;
+    forget_empty(session, database, measurements).await?;
     Ok(Answer::done())
 }
 
 /// Takes the fields of measurements that have no series left out of the metadata.
-async fn forget(session: &Session, database: DatabaseId, candidates: Vec<String>) -> Result<(), StatementError> {
+async fn forget_empty(session: &Session, database: DatabaseId, candidates: Vec<String>) -> Result<(), StatementError> {
     let tests = candidates.iter().cloned().map(MeasurementTest::Name).collect();
     let left = session.measurements(database, Some(tests)).await?;
     for gone in candidates.into_iter().filter(|name| left.binary_search(name).is_err()) {

@@ -11,7 +11,7 @@ use tidemill_column::FieldType;
 use tidemill_meta::{DatabaseId, FieldDefinition, Meta, PolicyChange, PolicyId, PolicySpec, ShardGroupId};
 use tidemill_store::{
     Command, CopyOrder, CopyRecord, Entry, FileRecord, Floats, GroupRecord, IndexRecord, Manifest, Measurements,
-    PolicyRecord, TagCondition, Tombstone, TombstoneScope,
+    PolicyRecord, TagCondition, Tombstone,
 };
 
 fuzz_target!(|data: &[u8]| {
@@ -151,7 +151,10 @@ fn order() -> CopyOrder {
 }
 
 fn manifest() -> Manifest {
-    let tombstone = |scope| Tombstone { index: 13, scope, min_time: 0, max_time: 1 };
+    let tombstone = |field, condition| {
+        let measurements = Measurements::Named(vec![b"cpu".to_vec(), b"mem".to_vec()]);
+        Tombstone { index: 13, measurements, condition, field, min_time: 0, max_time: 1 }
+    };
     let file = |sequence| FileRecord {
         database: 1,
         policy: 1,
@@ -169,8 +172,8 @@ fn manifest() -> Manifest {
         max_time: 9,
         points: 3,
         tombstones: vec![
-            tombstone(TombstoneScope::Series(vec![b"cpu,host=a".to_vec(), b"m".to_vec()])),
-            tombstone(TombstoneScope::Measurement(b"mem".to_vec())),
+            tombstone(Some(b"usage".to_vec()), TagCondition::All),
+            tombstone(None, TagCondition::Or(vec![TagCondition::Matches { key: b"host".to_vec(), regex: "a".into() }])),
         ],
     };
     let sessions = (0..12).map(|session| (session, session * 2)).collect();

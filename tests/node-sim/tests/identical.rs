@@ -103,11 +103,9 @@ fn files(logs: &[(usize, &[Vec<u8>])], timing: u64, copies: &mut CopyFigures) ->
             let index = partition.applied().next();
             let entry = Entry::parse(&logs[at].1[index.0 as usize - 1]).unwrap();
             let applied = partition.apply(Term(1), index, Some(entry)).unwrap();
-            if let Applied::Deleted { database, series } = applied
-                && !prng.one_in(3)
-            {
+            if applied == Applied::Deleted && !prng.one_in(3) {
                 let partition = partition.clone();
-                executor.spawn(async move { partition.settle(database, &series).await.unwrap() });
+                executor.spawn(async move { partition.settle().await.unwrap() });
             }
             if partition.has_work() && lazy < 2 && prng.one_in(1 + lazy * 6) {
                 let partition = partition.clone();

@@ -15,6 +15,7 @@ use crate::token::Token;
 const STATEMENTS: [&str; 11] =
     ["SELECT", "DELETE", "SHOW", "CREATE", "DROP", "EXPLAIN", "GRANT", "REVOKE", "ALTER", "SET", "KILL"];
 const CREATED: [&str; 5] = ["CONTINUOUS", "DATABASE", "USER", "RETENTION", "SUBSCRIPTION"];
+/// As upstream lists them. `DROP FIELD` is ours and not among them, so that its clients see the texts they know.
 const DROPPED: [&str; 8] =
     ["CONTINUOUS", "DATABASE", "MEASUREMENT", "RETENTION", "SERIES", "SHARD", "SUBSCRIPTION", "USER"];
 
@@ -382,6 +383,11 @@ impl Parser<'_> {
                 Ok(Statement::DropContinuousQuery { name, database })
             }
             (Token::Keyword("DATABASE"), _) => Ok(Statement::DropDatabase { name: self.parse_ident()? }),
+            (Token::Keyword("FIELD"), _) => {
+                let name = self.parse_ident()?;
+                self.expect_keywords(&["FROM"])?;
+                Ok(Statement::DropField { name, measurement: self.parse_ident()? })
+            }
             (Token::Keyword("MEASUREMENT"), _) => Ok(Statement::DropMeasurement { name: self.parse_ident()? }),
             (Token::Keyword("RETENTION"), _) => {
                 self.expect_keywords(&["POLICY"])?;

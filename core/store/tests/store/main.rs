@@ -2,6 +2,7 @@
 
 mod copies;
 mod damage;
+mod deletes;
 mod faults;
 mod harness;
 mod maintenance;

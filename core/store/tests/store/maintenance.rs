@@ -113,10 +113,9 @@ fn points_that_were_deleted_before_their_flush_was_done_do_not_come_back_when_th
         store.write(DATABASE, &[written("h0", 1), written("h1", 1)]);
         store.command(&Command::PLAIN_FLUSH);
         let condition = TagCondition::Equal { key: b"host".to_vec(), value: b"h0".to_vec() };
-        let applied = store.command(&delete(condition, i64::MIN, i64::MAX));
-        let Applied::Deleted { database, series } = applied else { panic!("{applied:?}") };
+        assert_eq!(store.command(&delete(condition, i64::MIN, i64::MAX)), Applied::Deleted);
         // The series leaves the index before the index is published with the flush.
-        store.partition.settle(database, &series).await.unwrap();
+        store.partition.settle().await.unwrap();
         store.partition.maintain().await.unwrap();
         store.crash(Crash::Drop, 1).await;
         store.write(DATABASE, &[written("h0", 2)]);
@@ -139,11 +138,9 @@ fn a_series_that_is_written_while_it_is_settled_stays() {
             store.flush().await;
             // Both ends of the block survive the first delete, so that only reading tells what is left.
             store.command(&delete(TagCondition::All, 0, 20));
-            let Applied::Deleted { database, series } = store.command(&delete(TagCondition::All, 15, 60)) else {
-                panic!()
-            };
+            assert_eq!(store.command(&delete(TagCondition::All, 15, 60)), Applied::Deleted);
             let partition = store.partition.clone();
-            let settling = executor.spawn(async move { partition.settle(database, &series).await.unwrap() });
+            let settling = executor.spawn(async move { partition.settle().await.unwrap() });
             for _ in 0..moment {
                 executor.yield_now().await;
             }

@@ -106,6 +106,11 @@ impl Model {
         self.points.retain(|_, times| !times.is_empty());
     }
 
+    pub fn drop_field(&mut self, database: u32, measurement: &str, field: &str) {
+        self.points
+            .retain(|place, _| (place.0, place.2.0.as_str(), place.3.as_str()) != (database, measurement, field));
+    }
+
     pub fn drop_group(&mut self, database: u32, group: u64) {
         self.points.retain(|place, _| (place.0, place.1) != (database, group));
     }

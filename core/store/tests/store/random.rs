@@ -7,7 +7,7 @@ use crate::{
 use std::collections::BTreeMap;
 use tidemill_column::{FieldType, Value};
 use tidemill_disk::sim::{Crash, Executor, Fault, Prng, SimDisk, Task};
-use tidemill_store::{Applied, Command, CopyFigures, CopyOrder, DatabaseId, Floats, Measurements, TagCondition};
+use tidemill_store::{Applied, Command, CopyFigures, CopyOrder, Floats, Measurements, TagCondition};
 
 const DATABASES: [u32; 2] = [7, 9];
 const MEASUREMENTS: [&str; 3] = ["cpu", "m e,m", "net"];
@@ -185,12 +185,25 @@ impl Run {
     }
 
     fn settle(&mut self, applied: Applied) {
-        let Applied::Deleted { database, series } = applied else { panic!("{applied:?}") };
+        assert_eq!(applied, Applied::Deleted);
         let partition = self.store.partition.clone();
-        self.background.push(self.executor.spawn(async move { partition.settle(database, &series).await.unwrap() }));
+        self.background.push(self.executor.spawn(async move { partition.settle().await.unwrap() }));
+    }
+
+    fn drop_field(&mut self) {
+        let database = DATABASES[self.prng.below(2) as usize];
+        let measurement = MEASUREMENTS[self.prng.below(3) as usize];
+        let field = FIELDS[self.prng.below(FIELDS.len() as u64) as usize];
+        let (of, name) = (measurement.as_bytes().to_vec(), field.as_bytes().to_vec());
+        let applied = self.store.command(&Command::DropField { database, measurement: of, field: name });
+        self.model.drop_field(database, measurement, field);
+        self.settle(applied);
     }
 
     fn delete(&mut self) {
+        if self.prng.one_in(4) {
+            return self.drop_field();
+        }
         let database = DATABASES[self.prng.below(2) as usize];
         let (measurements, name) = match self.prng.below(4) {
             0 => (Measurements::All, None),
@@ -369,7 +382,9 @@ impl Run {
                 self.background.clear();
                 self.count_copies(totals);
                 self.store.crash(crash, self.prng.next_u64()).await;
-                self.settle_all().await;
+                // The series of files that a drop removes are looked at behind their removal.
+                self.store.partition.maintain().await.unwrap();
+                self.store.partition.settle().await.unwrap();
                 let context = format!("{context} after {crash:?}");
                 totals.summaries += check_points(&self.store.partition, &self.model, &mut self.prng, 2, &context).await;
                 check_index(&self.store.partition, &self.model, &DATABASES, &context);
@@ -411,20 +426,6 @@ impl Run {
         self.check_no_strangers(&context);
         let values: usize = self.model.points.values().map(BTreeMap::len).sum();
         assert_eq!(self.store.manifest().files.iter().map(|file| file.points).sum::<u64>(), values as u64, "{context}");
-    }
-
-    /// What replayed deletes left is the caller's to settle.
-    async fn settle_all(&mut self) {
-        for database in DATABASES {
-            let Some(all) = self.store.partition.index(DatabaseId(database)).map(|index| {
-                MEASUREMENTS.iter().fold(roaring::RoaringBitmap::new(), |all, name| {
-                    all | index.select(name.as_bytes(), &tidemill_store::TagPredicate::All)
-                })
-            }) else {
-                continue;
-            };
-            self.store.partition.settle(DatabaseId(database), &all).await.unwrap();
-        }
     }
 
     fn check_no_strangers(&self, context: &str) {

@@ -1,0 +1,251 @@
+//! What is deleted is gone, its series leave the index, and its room comes back: whatever happens in between.
+
+use crate::{
+    harness::*,
+    model::{Model, Point, group_id},
+};
+use tidemill_column::Value;
+use tidemill_disk::sim::{Crash, Executor, Prng, SimDisk, block_on};
+use tidemill_store::{Command, CopyOrder, DatabaseId, Floats, Measurements, TagCondition};
+
+const DATABASE: u32 = 7;
+const ALL: (i64, i64) = (i64::MIN, i64::MAX);
+
+struct Scene {
+    store: Store,
+    model: Model,
+}
+
+impl Scene {
+    async fn new(seed: u64) -> Scene {
+        let disk = SimDisk::new(seed);
+        disk.set_yields(seed != 0);
+        Scene { store: Store::new(disk, 1 << 16).await, model: Model::default() }
+    }
+
+    /// Rows of these hosts, each with both fields.
+    fn write(&mut self, hosts: &[&str], group: u64, rows: std::ops::Range<i64>) {
+        let row = |host: &str, at: i64| {
+            let fields = [("v", Value::Float(at as f64)), ("w", Value::Integer(at))];
+            point("cpu", &[("host", host)], &fields, start_of(group) + at)
+        };
+        let points: Vec<Point> = rows.flat_map(|at| hosts.iter().map(move |host| row(host, at))).collect();
+        self.write_points(&points);
+    }
+
+    fn write_points(&mut self, points: &[Point]) {
+        points.iter().for_each(|point| self.model.write(DATABASE, point));
+        self.store.write(DATABASE, points);
+    }
+
+    fn delete(&mut self, host: &str, (min_time, max_time): (i64, i64)) {
+        let condition = TagCondition::Equal { key: b"host".to_vec(), value: host.as_bytes().to_vec() };
+        let measurements = Measurements::All;
+        self.store.command(&Command::Delete { database: DATABASE, measurements, condition, min_time, max_time });
+        self.model.delete(DATABASE, |series| series.1["host"] == host, min_time, max_time);
+    }
+
+    fn drop_field(&mut self, field: &str) {
+        let (measurement, name) = (b"cpu".to_vec(), field.as_bytes().to_vec());
+        self.store.command(&Command::DropField { database: DATABASE, measurement, field: name });
+        self.model.drop_field(DATABASE, "cpu", field);
+    }
+
+    fn drop_group(&mut self, group: u64) {
+        self.store.command(&Command::DropShardGroups { groups: vec![group_id(DATABASE, group)] });
+        self.model.drop_group(DATABASE, group);
+    }
+
+    fn decide_copy(&mut self, group: u64) {
+        let through = self.store.log.len() as u64 + 1;
+        self.store.command(&Command::Copy(CopyOrder {
+            shard_group: group_id(DATABASE, group),
+            ordered_through: through,
+            late_through: through,
+            sealed: Vec::new(),
+            with_deleted: true,
+            floats: Floats::Gorilla,
+            file_bytes_max: 1 << 30,
+        }));
+    }
+
+    async fn work_off(&self) {
+        let partition = &self.store.partition;
+        while partition.has_copies() || partition.has_work() {
+            partition.maintain().await.unwrap();
+            partition.copy().await.unwrap();
+        }
+    }
+
+    async fn check(&self, context: &str) {
+        check_points(&self.store.partition, &self.model, &mut Prng::new(1), 1, context).await;
+        check_index(&self.store.partition, &self.model, &[DATABASE], context);
+    }
+
+    fn field_names(&self) -> Vec<String> {
+        let Some(index) = self.store.partition.index(DatabaseId(DATABASE)) else { return Vec::new() };
+        index.field_names(b"cpu").map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
+    fn deleted_files(&self) -> usize {
+        self.store.partition.group_files().iter().map(|files| files.deleted_files).sum()
+    }
+
+    /// The file of the indexes is lost.
+    async fn reopen_without_index(&mut self) {
+        let disk = self.store.disk.crash(Crash::Drop, 1);
+        disk.set_yields(false);
+        let index = disk.paths().into_iter().find(|path| path.contains("/index-")).unwrap();
+        disk.lose(&index);
+        self.store.reopen(disk).await;
+        assert!(self.store.partition.index_was_rebuilt());
+    }
+}
+
+#[test]
+fn a_crash_at_any_moment_of_drops_and_deletes_keeps_no_series_without_points_and_takes_none_that_has_some() {
+    let mut moments = 0;
+    for seed in [1, 2, 3] {
+        for moment in (0..).step_by(2) {
+            let executor = Executor::new(seed);
+            let has_ended = executor.clone().block_on(async {
+                let mut scene = Scene::new(seed).await;
+                for group in [1, 2, 3] {
+                    let own = format!("h{group}");
+                    scene.write(&[&own, "all"], group, 0..40);
+                    scene.store.flush().await;
+                }
+                scene.write(&["h2", "memory"], 2, 40..60);
+                scene.drop_group(1);
+                scene.delete("h3", ALL);
+                scene.decide_copy(2);
+                scene.write_points(&[point("cpu", &[("host", "w")], &[("w", Value::Integer(1))], start_of(2))]);
+                scene.store.command(&Command::PLAIN_FLUSH);
+                if seed == 3 {
+                    // It has all series looked at, and so would hide one that was forgotten.
+                    scene.drop_field("w");
+                }
+                scene.decide_copy(3);
+                let copied = scene.store.partition.clone();
+                let copying = executor.spawn(async move { while copied.copy().await.unwrap() {} });
+                let settled = scene.store.partition.clone();
+                let settling = executor.spawn(async move { settled.settle().await.unwrap() });
+                for _ in 0..seed * 20 {
+                    executor.yield_now().await;
+                }
+                let kept = scene.store.partition.clone();
+                let keeping = executor.spawn(async move { kept.maintain().await.map(drop).unwrap() });
+                for _ in 0..moment {
+                    executor.yield_now().await;
+                }
+                let has_ended = copying.is_done() && settling.is_done() && keeping.is_done();
+                for crash in Crash::ALL {
+                    let disk = scene.store.disk.crash(crash, moment);
+                    disk.set_yields(false);
+                    let mut store = Store::new(disk, 0).await;
+                    store.log = scene.store.log.clone();
+                    replay(&store.partition, &store.log);
+                    let after = Scene { store, model: scene.model.clone() };
+                    after.work_off().await;
+                    after.check(&format!("seed {seed} moment {moment} {crash:?}")).await;
+                }
+                has_ended
+            });
+            moments += 1;
+            if has_ended {
+                break;
+            }
+        }
+    }
+    assert!(moments > 100, "{moments}");
+}
+
+#[test]
+fn a_dropped_field_stays_away_and_may_come_back_with_another_type() {
+    block_on(1, async {
+        let mut scene = Scene::new(0).await;
+        scene.write(&["a", "b"], 1, 0..20);
+        scene.store.flush().await;
+        scene.write(&["a", "c"], 1, 20..30);
+        scene.store.command(&Command::PLAIN_FLUSH);
+        scene.write_points(&[point("cpu", &[("host", "v")], &[("v", Value::Float(1.0))], start_of(1))]);
+        // In a file, in a frozen memtable, in the active one.
+        scene.drop_field("v");
+        scene.work_off().await;
+        scene.check("dropped").await;
+        assert_eq!(scene.field_names(), ["w"]);
+        scene.store.flush().await;
+        scene.reopen_without_index().await;
+        scene.check("the index was made anew").await;
+        assert_eq!(scene.field_names(), ["w"]);
+        let text = |at| point("cpu", &[("host", "a")], &[("v", Value::String(b"text"[..].into()))], start_of(1) + at);
+        scene.write_points(&[text(5), text(40)]);
+        scene.check("written again").await;
+        scene.store.flush().await;
+        scene.check("in files").await;
+        scene.decide_copy(1);
+        scene.work_off().await;
+        scene.check("copied").await;
+        scene.store.crash(Crash::Drop, 1).await;
+        scene.check("copied and restarted").await;
+        scene.reopen_without_index().await;
+        scene.check("copied, the index was made anew").await;
+        assert_eq!((scene.field_names(), scene.deleted_files()), (vec!["v".to_owned(), "w".to_owned()], 0));
+        let values: usize = scene.model.points.values().map(std::collections::BTreeMap::len).sum();
+        let stored: u64 = scene.store.manifest().files.iter().map(|file| file.points).sum();
+        assert_eq!(stored, values as u64);
+    });
+}
+
+#[test]
+fn a_delete_that_covers_nothing_of_a_sealed_file_is_forgotten_by_the_copy_that_looked() {
+    block_on(1, async {
+        let mut scene = Scene::new(0).await;
+        scene.write(&["a", "b"], 1, 0..20);
+        scene.store.flush().await;
+        scene.decide_copy(1);
+        scene.work_off().await;
+        let before = scene.store.tsm_files();
+        scene.delete("nobody", ALL);
+        // Between the rows there is nothing, but the block is touched.
+        assert_eq!(scene.deleted_files(), 1);
+        scene.decide_copy(1);
+        scene.work_off().await;
+        assert_eq!((scene.deleted_files(), scene.store.tsm_files() == before), (0, true));
+        // Nothing was published since: a start finds the delete again, and the next copy forgets it again.
+        scene.delete("b", (start_of(1) + 3, start_of(1) + 4));
+        scene.store.flush().await;
+        scene.store.crash(Crash::Drop, 1).await;
+        assert_eq!(scene.store.manifest().files[0].tombstones.len(), 1);
+        scene.check("restarted").await;
+        scene.decide_copy(1);
+        scene.work_off().await;
+        assert_eq!((scene.deleted_files(), scene.store.tsm_files() == before), (0, false));
+        scene.check("copied").await;
+    });
+}
+
+#[test]
+fn rows_behind_a_delete_are_sorted_alike_whether_it_was_settled_before_them_or_not() {
+    let mut files = Vec::new();
+    for is_settled in [false, true] {
+        block_on(1, async {
+            let mut scene = Scene::new(0).await;
+            scene.write(&["a"], 1, 100..110);
+            scene.delete("a", ALL);
+            if is_settled {
+                scene.store.partition.settle().await.unwrap();
+            }
+            scene.write(&["b"], 1, 50..60);
+            scene.store.flush().await;
+            // The floor that this raises is the newest time that was ever written.
+            scene.delete("nobody", ALL);
+            scene.write(&["b", "c"], 1, 80..120);
+            scene.store.flush().await;
+            scene.check("flushed").await;
+            files.push(scene.store.tsm_files());
+        });
+    }
+    assert_eq!(files[0], files[1]);
+    assert_eq!(files[0].len(), 3);
+}
