@@ -211,6 +211,13 @@ pub struct WriteArgs {
     /// are made meanwhile in a database of their own, which gets the rows of one client before.
     #[arg(long)]
     pub stall_report: Option<PathBuf>,
+    /// With --stall-report: the other database gets so many series of one point instead, and one statement takes them
+    /// all away when 40 % of the rows are there. Adds the figures before, beside and behind it.
+    #[arg(long, requires = "stall_report")]
+    pub remove_series: Option<u64>,
+    /// That statement.
+    #[arg(long, requires = "remove_series", default_value = "drop-series", value_parser = tidemill_perf::removal::NAMES)]
+    pub remove_with: String,
     /// JSON file for the figures, the latency histogram and the one-second series.
     #[arg(long)]
     pub out: Option<PathBuf>,

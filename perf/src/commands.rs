@@ -6,8 +6,10 @@ use crate::arguments::{
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use tidemill_perf::acknowledgement;
+use tidemill_perf::cardinality::SeriesSpec;
 use tidemill_perf::check;
 use tidemill_perf::compare::{self, CompareOptions};
 use tidemill_perf::crash::{self, CrashOptions};
@@ -16,10 +18,11 @@ use tidemill_perf::load::{self, LoadControl, LoadOptions};
 use tidemill_perf::memory::{self, MemoryOptions};
 use tidemill_perf::oracle::{Oracle, SavedOracle};
 use tidemill_perf::process;
+use tidemill_perf::removal::{self, RemovalReport};
 use tidemill_perf::report::{self, LoadReport};
 use tidemill_perf::series_index::{self, IndexOptions};
 use tidemill_perf::server::Kind;
-use tidemill_perf::stall_report::{self, StallReport};
+use tidemill_perf::stall_report::{self, StallReport, Stretch};
 use tidemill_perf::statements;
 use tidemill_perf::verify::{self, Grouping, Obligation};
 use tidemill_perf::workload::{self, ClientPlan, Workload};
@@ -94,7 +97,10 @@ pub fn write(args: &WriteArgs) -> Result<()> {
     let control = LoadControl { log: log.as_ref(), ..LoadControl::default() };
     let figures = match &args.stall_report {
         None => load::run(&plans, &options, &control)?.0,
-        Some(folder) => write_and_watch(&plans, &options, control, folder)?,
+        Some(folder) => match args.remove_series {
+            None => write_and_watch(&plans, &options, control, folder)?,
+            Some(series) => write_and_remove(&plans, &options, control, folder, series, &args.remove_with)?,
+        },
     };
     figures.print();
     if let Some(path) = &args.out {
@@ -124,13 +130,68 @@ fn write_and_watch(
     let rows_total = plans.iter().map(ClientPlan::rows).sum();
     let begin = Instant::now();
     let (figures, stretches) = std::thread::scope(|scope| {
-        let watch = scope.spawn(|| stall_report::watch(target, &side, begin, rows_total, &rows_done, &stop));
-        let control = LoadControl { keeps_samples: true, rows_done: Some(&rows_done), ..control };
+        let (side, rows_done, stop) = (&side, &rows_done, &stop);
+        let statements = move || stall_report::run_statements(target, side, begin, rows_total, rows_done, stop);
+        let watch = scope.spawn(move || stall_report::watch(target, begin, stop, statements));
+        let control = LoadControl { keeps_samples: true, rows_done: Some(rows_done), ..control };
         let run = load::run(plans, options, &control);
         stop.store(true, Ordering::Release);
         run.map(|(figures, _)| (figures, watch.join().unwrap_or_default()))
     })?;
     let report = StallReport::new(&figures.samples, &stretches);
+    report.print();
+    report.save(folder)?;
+    println!("saved {}", folder.display());
+    Ok(figures)
+}
+
+/// A load run beside one statement that takes `series` series away, with the report of what it did to the load.
+fn write_and_remove(
+    plans: &[ClientPlan],
+    options: &LoadOptions,
+    control: LoadControl<'_>,
+    folder: &Path,
+    series: u64,
+    statement: &str,
+) -> Result<LoadReport> {
+    let statement = removal::statement(statement)?;
+    let target = &options.targets[0];
+    let side = format!("{}_side", options.database);
+    load::create_database(target, &side, 1)?;
+    let many = Workload::Series(SeriesSpec { series, points: 1, seed: 1 });
+    println!("writing {series} series");
+    let side_plans = workload::render_all(&many, plans.len() as u64, many.rows_per_request(), false)?;
+    let mut side_options = LoadOptions { database: side.clone(), retry: true, server_pid: None, ..options.clone() };
+    (side_options.rate, side_options.precision) = (None, many.precision().to_owned());
+    let written = load::run(&side_plans, &side_options, &LoadControl::default())?.0;
+    if written.rows_acknowledged != series {
+        bail!("{} of {series} series were acknowledged: is there a limit of series?", written.rows_acknowledged);
+    }
+    let (rows_done, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let rows_total = plans.iter().map(ClientPlan::rows).sum();
+    let removed = Mutex::new(None);
+    let begin = Instant::now();
+    let (figures, stretches) = std::thread::scope(|scope| {
+        let (side, rows_done, stop, removed) = (&side, &rows_done, &stop, &removed);
+        let statements = move || {
+            let result = removal::run(target, side, statement, begin, rows_total, rows_done, stop);
+            let stretches: Vec<Stretch> = result.as_ref().ok().copied().flatten().into_iter().collect();
+            *removed.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+            stretches
+        };
+        let watch = scope.spawn(move || stall_report::watch(target, begin, stop, statements));
+        let control = LoadControl { keeps_samples: true, rows_done: Some(rows_done), ..control };
+        let run = load::run(plans, options, &control);
+        stop.store(true, Ordering::Release);
+        run.map(|(figures, _)| (figures, watch.join().unwrap_or_default()))
+    })?;
+    let removed = removed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let stretch = removed.context("the statement did not come to its end")??;
+    let stretch = stretch.context("the load was over before the statement: give it more --rows")?;
+    let report = StallReport::new(&figures.samples, &stretches);
+    report.print();
+    report.save(folder)?;
+    let report = RemovalReport::new(series, statement, &stretch, &figures.samples);
     report.print();
     report.save(folder)?;
     println!("saved {}", folder.display());

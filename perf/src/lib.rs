@@ -27,6 +27,7 @@ pub mod oracle;
 pub mod probes;
 pub mod process;
 pub mod random;
+pub mod removal;
 pub mod report;
 pub mod series_index;
 pub mod server;

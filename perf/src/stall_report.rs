@@ -80,17 +80,16 @@ pub struct StallReport {
     pub beside: Vec<(Work, Histogram<u64>)>,
 }
 
-/// Watches until `stop`: gives the stretches of work, in time from `begin`.
+/// Watches until `stop`, while `statements` runs beside: gives the stretches of work, in time from `begin`, with those
+/// that it gives.
 pub fn watch(
     target: &str,
-    side_database: &str,
     begin: Instant,
-    rows_total: u64,
-    rows_done: &AtomicU64,
     stop: &AtomicBool,
+    statements: impl FnOnce() -> Vec<Stretch> + Send,
 ) -> Vec<Stretch> {
     std::thread::scope(|scope| {
-        let statements = scope.spawn(|| run_statements(target, side_database, begin, rows_total, rows_done, stop));
+        let statements = scope.spawn(statements);
         let mut client = Client::new(target).with_timeout(Duration::from_secs(30));
         let mut stretches: Vec<Stretch> = Vec::new();
         let mut last: Option<Activity> = None;
@@ -116,7 +115,7 @@ pub fn watch(
 }
 
 /// Deletes and drops on the other database while the load goes on.
-fn run_statements(
+pub fn run_statements(
     target: &str,
     database: &str,
     begin: Instant,

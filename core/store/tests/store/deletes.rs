@@ -5,7 +5,7 @@ use crate::{
     model::{Model, Point, group_id},
 };
 use tidemill_column::Value;
-use tidemill_disk::sim::{Crash, Executor, Prng, SimDisk, block_on};
+use tidemill_disk::sim::{Crash, Executor, Fault, Prng, SimDisk, block_on};
 use tidemill_store::{Command, CopyOrder, DatabaseId, Floats, Measurements, TagCondition};
 
 const DATABASE: u32 = 7;
@@ -248,4 +248,80 @@ fn rows_behind_a_delete_are_sorted_alike_whether_it_was_settled_before_them_or_n
     }
     assert_eq!(files[0], files[1]);
     assert_eq!(files[0].len(), 3);
+}
+
+/// Files of three groups; one is dropped, a series and a field of the others are deleted, a flush and two copies wait.
+async fn before_removals(seed: u64) -> Scene {
+    let mut scene = Scene::new(0).await;
+    for group in [1, 2, 3] {
+        let own = format!("h{group}");
+        scene.write(&[&own, "all"], group, 0..40 + seed as i64 % 3);
+        scene.store.flush().await;
+    }
+    scene.write(&["h2", "memory"], 2, 40..60);
+    scene.drop_group(1);
+    scene.delete("h3", (start_of(3), start_of(3) + 10));
+    scene.delete("memory", ALL);
+    scene.drop_field("w");
+    scene.decide_copy(2);
+    scene.write(&["h2"], 2, 10..70);
+    scene.store.command(&Command::PLAIN_FLUSH);
+    scene.decide_copy(3);
+    scene
+}
+
+#[test]
+fn a_call_that_fails_anywhere_in_removals_copies_and_the_index_file_loses_nothing_and_brings_nothing_back() {
+    let (mut struck, mut longest) = (0, 0);
+    for fault in [Fault::Eio, Fault::StorageFull, Fault::ShortWrite] {
+        for nth in 1.. {
+            let has_ended = Executor::new(nth).block_on(async {
+                let mut scene = before_removals(nth).await;
+                let before = scene.store.disk.operations_total();
+                scene.store.disk.fail_at(None, nth, fault);
+                let context = format!("{fault:?} at call {nth}");
+                let partition = scene.store.partition.clone();
+                let mut failed = 0;
+                for _ in 0..100 {
+                    if !partition.has_copies() && !partition.has_work() {
+                        break;
+                    }
+                    failed += usize::from(partition.maintain().await.is_err());
+                    failed += usize::from(partition.copy().await.is_err());
+                    check_points(&partition, &scene.model, &mut Prng::new(1), 2, &context).await;
+                }
+                assert!(!partition.has_copies() && !partition.has_work(), "{context}: it does not come to an end");
+                let took = scene.store.disk.operations_total() - before;
+                if took < nth {
+                    assert_eq!(failed, 0, "{context}");
+                    longest = longest.max(took);
+                    return true;
+                }
+                struck += failed;
+                check_points(&partition, &scene.model, &mut Prng::new(1), 1, &context).await;
+                for crash in Crash::ALL {
+                    let disk = scene.store.disk.crash(crash, nth);
+                    disk.set_yields(false);
+                    let partition = open(&disk, 0).await.unwrap_or_else(|error| panic!("{context} {crash:?}: {error}"));
+                    replay(&partition, &scene.store.log);
+                    let context = format!("{context} {crash:?}");
+                    check_points(&partition, &scene.model, &mut Prng::new(2), 1, &context).await;
+                }
+                // Life goes on, and nothing of what was deleted comes back.
+                scene.write(&["h2", "new"], 2, 70..80);
+                scene.store.flush().await;
+                scene.decide_copy(2);
+                scene.work_off().await;
+                check_points(&scene.store.partition, &scene.model, &mut Prng::new(3), 1, &context).await;
+                scene.store.crash(Crash::Drop, nth).await;
+                check_points(&scene.store.partition, &scene.model, &mut Prng::new(4), 1, &context).await;
+                false
+            });
+            if has_ended {
+                break;
+            }
+        }
+    }
+    println!("{struck} failed calls of up to {longest}");
+    assert!(struck > 100, "{struck}");
 }
