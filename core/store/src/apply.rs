@@ -132,6 +132,7 @@ impl<D: Disk> State<D> {
         let marks = Rc::new(self.databases.iter_mut().map(|(id, index)| (*id, index.mark())).collect());
         let point = Rc::new(FlushPoint { index, term, sessions: self.sessions.clone(), groups, policies });
         self.jobs.push_back(Job::Flush { point, marks, publication: Publication::None });
+        self.unsettled.extend(self.unreadable.drain(..));
         Applied::Flush
     }
 

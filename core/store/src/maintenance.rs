@@ -11,7 +11,7 @@ use crate::{
     file_run::{FileTarget, FlushError},
     flush::write_files,
     id::{DatabaseId, ShardGroupId},
-    index::SeriesIndex,
+    index::{SeriesIndex, TagPredicate},
     manifest::{CopyRecord, FileRecord, GroupRecord, Manifest, ManifestError, PolicyRecord},
     partition::Partition,
     publication::Marks,
@@ -136,7 +136,7 @@ impl<D: Disk> Partition<D> {
         }
         // Deletes that were replayed, or whose owner does not settle them; flushes wait for a part of it at most.
         if let Err(error) = self.settle_some().await {
-            // Such a series stays in the index; a query of it names the damage.
+            // Such a series stays in the index for now; a query of it names the damage.
             tracing::warn!(%error, folder = self.folder, "deleted series cannot be looked at");
         }
         Ok(())
@@ -278,9 +278,14 @@ impl<D: Disk> Partition<D> {
                 Ok(Some(page)) => page,
                 Ok(None) => return,
                 Err(error) => {
-                    // Series without points that stay in the index until the next start do less harm than a file that
-                    // cannot be removed.
-                    tracing::warn!(%error, folder = self.folder, "the series of a dropped file cannot be looked at");
+                    // The file is to go nevertheless. Its series are among all of them.
+                    tracing::warn!(%error, folder = self.folder, "the series of a dropped file cannot be read");
+                    let state = &mut *self.state.borrow_mut();
+                    if let Some(index) = state.databases.get(&database) {
+                        let of = |name| index.select(name, &TagPredicate::All);
+                        let left = index.measurement_names().map(of).fold(RoaringBitmap::new(), |all, some| all | some);
+                        state.unsettled.push_back(Unsettled::Series { database, left });
+                    }
                     return;
                 }
             };

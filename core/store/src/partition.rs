@@ -69,6 +69,8 @@ pub(crate) struct State<D: Disk> {
     pub copies_index: u64,
     /// What took points away, until [`Partition::settle`] has looked at its series.
     pub unsettled: VecDeque<Unsettled>,
+    /// What could not be read of it, until the next flush.
+    pub unreadable: Vec<Unsettled>,
     /// Words of the row group that is being applied; kept for its memory.
     pub scratch: Vec<u64>,
 }
@@ -154,6 +156,7 @@ impl<D: Disk> Partition<D> {
                 copies: manifest.copies.iter().map(copies_of).collect(),
                 copies_index: manifest.copies_index,
                 unsettled: VecDeque::new(),
+                unreadable: Vec::new(),
                 scratch: Vec::new(),
             }),
             maintaining: Cell::new(false),
@@ -275,6 +278,7 @@ impl<D: Disk> Partition<D> {
             state.databases.remove(&database);
             state.floors.retain(|(of, _), _| *of != database);
             state.unsettled.retain(|unsettled| unsettled.database() != database);
+            state.unreadable.retain(|unsettled| unsettled.database() != database);
         }
         state.jobs.push_back(Job::Remove { paths, files, is_named: true });
         Applied::Dropped

@@ -153,6 +153,7 @@ impl<D: Disk> Partition<D> {
         let is_new = |delta: &Delta| !current.written.contains_key(&delta.database());
         current.has_unsettled
             || !state.unsettled.is_empty()
+            || !state.unreadable.is_empty()
             || self.settling.is_under_way()
             || !current.written.iter().all(is_same)
             || deltas.iter().any(is_new)

@@ -104,7 +104,8 @@ impl<D: Disk> Partition<D> {
     /// part was deleted are read. [`Partition::maintain`] does the same part by part for deletes that nobody settles.
     ///
     /// # Errors
-    /// The first block that could not be read; its series stays in the index.
+    /// The first block that could not be read; its series stays in the index and is looked at again behind the next
+    /// flush.
     pub async fn settle(&self) -> Result<(), ReadError> {
         let mut result = Ok(());
         loop {
@@ -160,7 +161,8 @@ impl<D: Disk> Partition<D> {
 
     /// Series of a database that may have lost their points and were not looked at to the end.
     pub(crate) fn unsettled_of(&self, state: &State<D>, database: DatabaseId) -> RoaringBitmap {
-        let waiting = state.unsettled.iter().filter(|unsettled| unsettled.database() == database);
+        let waiting = state.unsettled.iter().chain(&state.unreadable);
+        let waiting = waiting.filter(|unsettled| unsettled.database() == database);
         let mut all = RoaringBitmap::new();
         for unsettled in waiting {
             all |= match unsettled {
@@ -245,10 +247,19 @@ impl<D: Disk> Partition<D> {
             if known.iter().any(|view| view.has_active_rows(id, &key)) {
                 continue;
             }
-            if known.iter().all(|view| view.is_surely_without(id, &key))
-                || !self.has_points(database, id, &key, &mut views).await?
-            {
-                self.remove_series(database, id);
+            let is_surely_without = known.iter().all(|view| view.is_surely_without(id, &key));
+            let has_points = match is_surely_without {
+                true => Ok(false),
+                false => self.has_points(database, id, &key, &mut views).await,
+            };
+            match has_points {
+                Ok(true) => {}
+                Ok(false) => self.remove_series(database, id),
+                Err(error) => {
+                    let unreadable = Unsettled::Series { database, left: RoaringBitmap::from_iter([id.0]) };
+                    self.state.borrow_mut().unreadable.push(unreadable);
+                    return Err(error);
+                }
             }
         }
         Ok(())

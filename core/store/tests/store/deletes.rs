@@ -288,7 +288,6 @@ fn a_call_that_fails_anywhere_in_removals_copies_and_the_index_file_loses_nothin
                     }
                     failed += usize::from(partition.maintain().await.is_err());
                     failed += usize::from(partition.copy().await.is_err());
-                    check_points(&partition, &scene.model, &mut Prng::new(1), 2, &context).await;
                 }
                 assert!(!partition.has_copies() && !partition.has_work(), "{context}: it does not come to an end");
                 let took = scene.store.disk.operations_total() - before;
@@ -312,9 +311,9 @@ fn a_call_that_fails_anywhere_in_removals_copies_and_the_index_file_loses_nothin
                 scene.store.flush().await;
                 scene.decide_copy(2);
                 scene.work_off().await;
-                check_points(&scene.store.partition, &scene.model, &mut Prng::new(3), 1, &context).await;
+                scene.check(&context).await;
                 scene.store.crash(Crash::Drop, nth).await;
-                check_points(&scene.store.partition, &scene.model, &mut Prng::new(4), 1, &context).await;
+                scene.check(&context).await;
                 false
             });
             if has_ended {
