@@ -111,7 +111,7 @@ async fn go_on(
         let truth = truth.borrow().clone();
         reading::check(*number, partition, &truth, layout, &mut prng, context).await;
         let applied = partition.applied().0;
-        reading::check_index(partition, &truth.partition(*number).model(applied, context), context);
+        reading::check_index(partition, &truth.partition(*number).model(applied, context), false, context);
         files::check(disk, *number, context);
         files::check_identity(disk, *number, truth.partition(*number), applied, context).await;
     }

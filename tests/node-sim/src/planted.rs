@@ -71,9 +71,11 @@ fn copy(to: &Path) -> anyhow::Result<()> {
 fn search(tree: &Path, seeds: u64) -> anyhow::Result<Option<(u64, String)>> {
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--offline", "--quiet", "-p", "tidemill-node-sim"]);
-    build.env("CARGO_PROFILE_DEV_DEBUG", "0").env_remove("CARGO_TARGET_DIR");
+    build.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_INCREMENTAL", "1");
     run(build.current_dir(tree))?;
-    let mut sim = Command::new(tree.join("target/debug/tidemill-node-sim"));
+    // With the target folder of another workspace what is of others need not be built again.
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(tree.join("target"), PathBuf::from);
+    let mut sim = Command::new(target.join("debug/tidemill-node-sim"));
     sim.args(["random", "--stop", "--seeds", &seeds.to_string()]).env("RUST_BACKTRACE", "0");
     let output = sim.output()?;
     let said = String::from_utf8_lossy(&output.stdout);
