@@ -32,6 +32,7 @@ counters! {
     flushes
     copies_ordered
     deletes
+    field_drops
     group_drops
     database_drops
     power_losses

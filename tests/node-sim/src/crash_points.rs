@@ -38,6 +38,7 @@ fn swarm() -> Swarm {
         flush_one_in: 12,
         copy_one_in: 40,
         delete_one_in: 25,
+        drop_field_one_in: 60,
         drop_group_one_in: 60,
         drop_database_one_in: 300,
         l1_files_per_l2: 1,
@@ -111,7 +112,7 @@ async fn go_on(
         let truth = truth.borrow().clone();
         reading::check(*number, partition, &truth, layout, &mut prng, context).await;
         let applied = partition.applied().0;
-        reading::check_index(partition, &truth.partition(*number).model(applied, context), false, context);
+        reading::check_index(partition, &truth.partition(*number).model(applied, context), context);
         files::check(disk, *number, context);
         files::check_identity(disk, *number, truth.partition(*number), applied, context).await;
     }
@@ -186,6 +187,7 @@ impl Report {
             ("bulks", run.bulks),
             ("duplicates", run.duplicates),
             ("deletes", run.deletes),
+            ("field_drops", run.field_drops),
             ("group_drops", run.group_drops),
             ("database_drops", run.database_drops),
             ("flushes_replayed", recovered.flushes_replayed),

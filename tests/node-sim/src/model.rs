@@ -49,6 +49,11 @@ pub enum Deed {
         min_time: i64,
         max_time: i64,
     },
+    DropField {
+        database: u32,
+        measurement: u16,
+        field: u8,
+    },
     DropShardGroups(Vec<u64>),
     DropDatabase(u32),
 }
@@ -103,6 +108,9 @@ impl Model {
                     !times.is_empty()
                 });
             }
+            Deed::DropField { database, measurement, field } => self.places.retain(|place, _| {
+                (database_of(place.group), place.series.measurement(), place.field) != (*database, *measurement, *field)
+            }),
             Deed::DropShardGroups(groups) => self.places.retain(|place, _| !groups.contains(&place.group)),
             Deed::DropDatabase(database) => self.places.retain(|place, _| database_of(place.group) != *database),
         }

@@ -115,14 +115,13 @@ pub async fn read_series(
     Ok(found)
 }
 
-/// What the index says when maintenance has ended: the series that have points, and if it `is_exact` no others.
-pub fn check_index(partition: &Partition<SimDisk>, model: &Model, is_exact: bool, context: &str) {
+/// What the index says when maintenance has ended: exactly the series that have points.
+pub fn check_index(partition: &Partition<SimDisk>, model: &Model, context: &str) {
     for database in DATABASES {
         let mut known = known_series(partition, database);
         known.sort_unstable();
         let alive = model.alive(database);
-        let is_right = if is_exact { known == alive } else { alive.iter().all(|series| known.contains(series)) };
-        assert!(is_right, "{context}: series {known:?} of database {database}, points of {alive:?}");
+        assert!(known == alive, "{context}: series {known:?} of database {database}, points of {alive:?}");
         if let Some(index) = partition.index(DatabaseId(database)) {
             assert_eq!(index.alive_count(), known.len() as u64, "{context}");
         }

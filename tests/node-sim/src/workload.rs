@@ -166,6 +166,20 @@ pub fn delete(prng: &mut Prng, number: u64) -> (Command, Deed) {
     (command, Deed::Delete { database, measurement, covers, min_time, max_time })
 }
 
+/// All values of one field of a measurement.
+pub fn drop_field(prng: &mut Prng) -> (Command, Deed) {
+    let database = DATABASES[usize::from(prng.one_in(4))];
+    let measurement = prng.below(MEASUREMENTS.len() as u64) as u16;
+    let field = prng.below(FIELDS.len() as u64) as u8;
+    let name = |text: &str| text.as_bytes().to_vec();
+    let command = Command::DropField {
+        database,
+        measurement: name(MEASUREMENTS[measurement as usize]),
+        field: name(FIELDS[field as usize]),
+    };
+    (command, Deed::DropField { database, measurement, field })
+}
+
 /// A copy of any kind of a shard group that has files, besides those that the server's policy decides.
 pub fn copy(prng: &mut Prng, groups: &[GroupFiles]) -> Option<CopyOrder> {
     let files = groups.get(prng.below(groups.len() as u64) as usize)?;
