@@ -87,7 +87,7 @@ pub async fn recover_from(disk: &SimDisk, options: &NodeOptions) -> Result<Recov
             match applied {
                 Applied::Flush => counters.flushes_replayed += 1,
                 Applied::Copy => counters.copies_replayed += 1,
-                Applied::Deleted { .. } => counters.deletes_replayed += 1,
+                Applied::Deleted => counters.deletes_replayed += 1,
                 Applied::Dropped => counters.drops_replayed += 1,
                 Applied::Written { rows: 0 } => counters.duplicates += 1,
                 _ => {}
