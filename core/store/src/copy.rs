@@ -174,11 +174,7 @@ impl<D: Disk> Partition<D> {
         match self.copy_group(index, group, &order).await {
             Ok(Ending::Done) => {}
             Ok(Ending::Halted) => self.clear_copy(index, group).await,
-            Ok(Ending::Void) => {
-                // An edit that was tried may have become durable: the manifest is replaced before the files go.
-                let paths = vec![format!("{}/{}", self.group_folder(group), generation_prefix(index))];
-                self.state.borrow_mut().jobs.push_back(Job::Remove { paths, files: Vec::new(), is_named: true });
-            }
+            Ok(Ending::Void) => self.clear_void_copy(index, group),
             Err(error) => {
                 self.clear_copy(index, group).await;
                 return Err(error);
@@ -190,10 +186,23 @@ impl<D: Disk> Partition<D> {
     /// Removes what a copy wrote that did not come to its end, as far as the disk lets us: the room may be what a flush
     /// waits for.
     async fn clear_copy(&self, index: u64, group: ShardGroupId) {
-        let tried = self.state.borrow().copies.get(&index).map(|copy| copy.publication);
+        let (tried, is_dropped) = {
+            let state = self.state.borrow();
+            (state.copies.get(&index).map(|copy| copy.publication), !state.groups.contains_key(&group))
+        };
         if tried == Some(Publication::None) {
             let _ = self.remove_matching(&self.group_folder(group), &generation_prefix(index)).await;
+        } else if tried.is_none() && is_dropped {
+            self.clear_void_copy(index, group);
         }
+    }
+
+    /// Has the files of a copy removed whose shard group was dropped while they were written: the removal of the group's
+    /// own files may have been before them.
+    fn clear_void_copy(&self, index: u64, group: ShardGroupId) {
+        // An edit that was tried may have become durable: the manifest is replaced before the files go.
+        let paths = vec![format!("{}/{}", self.group_folder(group), generation_prefix(index))];
+        self.state.borrow_mut().jobs.push_back(Job::Remove { paths, files: Vec::new(), is_named: true });
     }
 
     async fn copy_group(&self, index: u64, group: ShardGroupId, order: &CopyOrder) -> Result<Ending, MaintainError> {
