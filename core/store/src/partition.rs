@@ -256,7 +256,15 @@ impl<D: Disk> Partition<D> {
         let (mut paths, mut files) = (Vec::new(), Vec::new());
         // Of a copy that is under way the one who makes it clears away. A copy of a later entry, which a replay finds in
         // the manifest, is of what will be written after the drop.
-        state.copies.retain(|index, copy| *index > entry.0 || !dropped.contains(&ShardGroupId(copy.order.shard_group)));
+        state.copies.retain(|index, copy| {
+            let group = ShardGroupId(copy.order.shard_group);
+            let stays = *index > entry.0 || !dropped.contains(&group);
+            if !stays && copy.publication == Publication::Tried {
+                // Its files were left between two tries, as a manifest may have named them.
+                paths.push(format!("{}/{}", self.group_folder(group), generation_prefix(*index)));
+            }
+            stays
+        });
         for id in dropped {
             let Some(group) = state.groups.remove(&id) else { continue };
             state.raise_floor((group.database, group.policy), group.newest());
