@@ -91,21 +91,8 @@ impl Home {
 }
 
 /// Starts a server or fails the test with what it printed.
-///
-/// A core of a crowded machine can fall asleep before its first task (glommio's lost park, which the kicker mends only
-/// once a core has run): one start in hundreds gives no answer. That is told, and tried once more; a server that ends is
-/// never tried again.
 pub fn start(setup: Setup) -> Server {
-    let first = Server::start(setup.clone());
-    let server = first.or_else(|error| {
-        let text = format!("{error:#}");
-        if !text.contains("gave no answer") {
-            return Err(error);
-        }
-        eprintln!("STARTED AGAIN: {text}");
-        Server::start(setup)
-    });
-    server.unwrap_or_else(|error| panic!("{error:#}"))
+    Server::start(setup).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 /// A connection to a server, with a bound on every wait.

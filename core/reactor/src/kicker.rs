@@ -18,6 +18,9 @@
 //! | it ran some | moved | otherwise | perhaps lost | yes |
 //! | it did not run | still | handled, settled | asleep, and rightly | no |
 //! | it did not run | still | not handled, or not settled | perhaps lost | yes |
+//!
+//! The very first turn can be lost like any other, and then there is no waker yet: the core sleeps for ever, and the
+//! others wait for it in the start. Such a core is interrupted by a signal, which ends its sleep as an event would.
 
 use crate::{metrics::CoreMetrics, shutdown::Shutdown, syscall};
 use std::{
@@ -27,6 +30,7 @@ use std::{
         atomic::{AtomicI32, AtomicU64, Ordering},
     },
     task::{Poll, Waker},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -34,6 +38,8 @@ use std::{
 pub(crate) const TICK: Duration = Duration::from_millis(5);
 /// A core that looks rightly asleep is kicked every so many ticks all the same (100 ms).
 const BACKSTOP_TICKS: u32 = 20;
+/// A core whose heartbeat has not begun is interrupted every so many ticks (100 ms); a start takes less.
+const INTERRUPT_TICKS: u32 = 20;
 /// CPU time that a core needs to go back to sleep after a kick; more means that it did other work after it.
 const SETTLE_CPU_NS: u64 = 50_000;
 
@@ -80,6 +86,11 @@ impl Heartbeat {
         drop(waker);
     }
 
+    /// Whether the executor has had a turn.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.handled.load(Ordering::Acquire) > 0
+    }
+
     fn observe(&self) -> Observation {
         let handled = self.handled.load(Ordering::Acquire);
         let clock = self.clock.load(Ordering::Relaxed);
@@ -106,12 +117,21 @@ pub(crate) struct Watch {
     handled_at_kick: Option<u64>,
     settled: bool,
     ticks_left_alone: u32,
+    ticks_before_begin: u32,
 }
 
 impl Watch {
-    /// One look at a core; kicks it if it may be lost.
-    pub(crate) fn tick(&mut self, heartbeat: &Heartbeat, metrics: &CoreMetrics) {
-        if self.wants_kick(heartbeat.observe()) {
+    /// One look at a core; wakes it if it may be lost.
+    pub(crate) fn tick(&mut self, heartbeat: &Heartbeat, thread: Option<&JoinHandle<()>>, metrics: &CoreMetrics) {
+        if !heartbeat.has_begun() {
+            self.ticks_before_begin += 1;
+            if let Some(thread) = thread
+                && self.ticks_before_begin.is_multiple_of(INTERRUPT_TICKS)
+            {
+                metrics.kicks.add(1);
+                syscall::interrupt(thread);
+            }
+        } else if self.wants_kick(heartbeat.observe()) {
             metrics.kicks.add(1);
             heartbeat.kick();
         }
@@ -247,7 +267,8 @@ mod tests {
             let alone = crowded.gets_done(None);
             // The same executor, with the kicker from now on: the lost task goes on, and so it does every time after that.
             let (mut watch, metrics) = (Watch::default(), CoreMetrics::default());
-            let kicked = crowded.gets_done(Some(&mut || watch.tick(&crowded.heartbeat, &metrics)));
+            let core = &crowded.threads[0];
+            let kicked = crowded.gets_done(Some(&mut || watch.tick(&crowded.heartbeat, Some(core), &metrics)));
             assert!(kicked, "not done after {} kicks", metrics.kicks.value());
             for thread in crowded.threads {
                 thread.join().unwrap();
@@ -257,5 +278,43 @@ mod tests {
             }
         }
         panic!("the trap is gone from this executor: the kicker may go, too");
+    }
+
+    /// Waits for the first turn of an executor with this timer; returns how often it was interrupted for it.
+    fn interrupts_until_begun(preempt: Duration) -> u64 {
+        let heartbeat = Arc::new(Heartbeat::default());
+        let core_heartbeat = heartbeat.clone();
+        let cpu = syscall::allowed_cpus().unwrap()[0];
+        let core = thread::spawn(move || {
+            let executor = LocalExecutorBuilder::new(Placement::Fixed(cpu)).preempt_timer(preempt).make().unwrap();
+            executor.run(async {
+                core_heartbeat.handled.fetch_add(1, Ordering::Release);
+            });
+        });
+        thread::sleep(TICK * 4);
+        let (mut watch, metrics) = (Watch::default(), CoreMetrics::default());
+        for _ in 0..20_000 {
+            if heartbeat.has_begun() {
+                core.join().unwrap();
+                return metrics.kicks.value();
+            }
+            watch.tick(&heartbeat, Some(&core), &metrics);
+            thread::sleep(Duration::from_micros(50));
+        }
+        panic!("asleep after {} interrupts, timer {preempt:?}", metrics.kicks.value());
+    }
+
+    /// The shorter the timer, the more first turns are lost; the shortest ones lose all turns.
+    #[test]
+    fn an_executor_that_loses_its_first_turn_is_interrupted_until_it_has_one() {
+        syscall::allow_interrupts().unwrap();
+        for preempt_us in [40, 20, 10, 7, 5, 4, 3] {
+            let interrupts: u64 = (0..10).map(|_| interrupts_until_begun(Duration::from_micros(preempt_us))).sum();
+            println!("timer {preempt_us} us: {interrupts} interrupts");
+            if interrupts > 0 {
+                return;
+            }
+        }
+        panic!("no executor lost its first turn: the interrupts may go, too");
     }
 }

@@ -61,6 +61,7 @@ where
     Fut: Future<Output = Result<(), CoreError>> + 'static,
 {
     let _signals = syscall::block_stop_signals().map_err(system("block the stop signals"))?;
+    syscall::allow_interrupts().map_err(system("take the signal that interrupts a core"))?;
     let kernel = KernelProbe::ask()?;
     kernel.check()?;
     check_options(&options, &kernel)?;
@@ -101,18 +102,19 @@ where
             tell_stop.notify_supervisor();
         });
         match thread {
-            Ok(thread) => threads.push(thread),
+            Ok(thread) => threads.push(Some(thread)),
             Err(source) => {
                 // The cores that run wait for this one's mail, so they are told to stop and are waited for as usual.
                 stop.request();
+                threads.push(None);
                 let _ =
                     ended.send((CoreId(index as u16), Err(StartError::Core { core: CoreId(index as u16), source })));
             }
         }
     }
     drop(ended);
-    supervise(&options, &stop, &heartbeats, &all_metrics, &endings)?;
-    for thread in threads {
+    supervise(&options, &stop, &heartbeats, &threads, &all_metrics, &endings)?;
+    for thread in threads.into_iter().flatten() {
         // A core's panic was caught inside its thread, which says all there is to say about it.
         let _ = thread.join();
     }
@@ -309,6 +311,7 @@ fn supervise(
     options: &ReactorOptions,
     stop: &StopFlag,
     heartbeats: &[Arc<Heartbeat>],
+    threads: &[Option<std::thread::JoinHandle<()>>],
     metrics: &[Arc<CoreMetrics>],
     endings: &mpsc::Receiver<(CoreId, Result<(), StartError>)>,
 ) -> Result<(), StartError> {
@@ -353,8 +356,9 @@ fn supervise(
             }
         }
         if options.guards.kicker {
-            for ((watch, heartbeat), metrics) in watches.iter_mut().zip(heartbeats).zip(metrics) {
-                watch.tick(heartbeat, metrics);
+            for (((watch, heartbeat), thread), metrics) in watches.iter_mut().zip(heartbeats).zip(threads).zip(metrics)
+            {
+                watch.tick(heartbeat, thread.as_ref(), metrics);
             }
         }
     }

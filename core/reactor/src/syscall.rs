@@ -1,6 +1,6 @@
 //! The system calls that std does not offer, each behind a safe function.
 //!
-//! Owns: CPU sets, signal masks, event descriptors, the clocks of other threads, file locks and limits.
+//! Owns: CPU sets, signal masks, interrupts of a thread, event descriptors, the clocks of other threads, file locks and limits.
 //! Invariants: nothing here keeps a raw pointer after it returns; every descriptor made here is close-on-exec.
 //! Knows nothing of executors or rings.
 
@@ -11,6 +11,9 @@ use std::{
     ptr,
     time::Duration,
 };
+
+/// Nobody sends it unasked, and nothing in std or the executor uses it; ignored by default.
+const INTERRUPT: libc::c_int = libc::SIGURG;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -150,6 +153,27 @@ pub(crate) fn own_cpu_clock() -> Option<libc::clockid_t> {
     unsafe {
         let mut clock: libc::clockid_t = 0;
         (libc::pthread_getcpuclockid(libc::pthread_self(), &mut clock) == 0).then_some(clock)
+    }
+}
+
+/// Makes [`interrupt`] do nothing but end the system call that a thread waits in. For the process.
+pub(crate) fn allow_interrupts() -> io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: the handler is async-signal-safe, as it does nothing; without SA_RESTART the interrupted call returns.
+    unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        libc::sigemptyset(&mut action.sa_mask);
+        check(libc::sigaction(INTERRUPT, &action, ptr::null_mut())).map(|_| ())
+    }
+}
+
+/// Ends the system call that a thread of this process waits in, if it waits.
+pub(crate) fn interrupt(thread: &std::thread::JoinHandle<()>) {
+    use std::os::unix::thread::JoinHandleExt;
+    // SAFETY: the handle is neither joined nor detached, so the thread's identifier is still its own.
+    unsafe {
+        libc::pthread_kill(thread.as_pthread_t(), INTERRUPT);
     }
 }
 
