@@ -69,13 +69,14 @@ impl AliveBits {
         self.words.get(id as usize / 64).is_some_and(|word| word >> (id % 64) & 1 == 1)
     }
 
-    /// Ids below `end` whose bit is not set.
+    /// Ids below `end` whose bit is not set. Behind the last word there are those that never were, and those that were
+    /// dead in the file that the index was restored from.
     fn unset(&self, end: u32) -> impl Iterator<Item = u32> {
         let words = self.words.iter().enumerate().filter(|(_, word)| **word != u64::MAX);
         let ids = words.flat_map(|(at, word)| {
             (0..64).filter(move |bit| word >> bit & 1 == 0).map(move |bit| at as u32 * 64 + bit)
         });
-        ids.take_while(move |id| *id < end)
+        ids.chain(self.words.len() as u32 * 64..end).take_while(move |id| *id < end)
     }
 
     /// Sets the bit of an id that is the next one or was there before; returns the former bit.

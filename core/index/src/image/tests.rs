@@ -58,6 +58,7 @@ fn assert_same(restored: RestoredIndex, index: &SeriesIndex) {
         (restored.alive_count(), restored.measurement_count()),
         (index.alive_count(), index.measurement_count())
     );
+    assert!(restored.dead(index.series_count()).eq(index.dead(index.series_count())));
     for id in (0..index.series_count()).map(SeriesId) {
         assert_eq!((restored.key(id), restored.is_alive(id)), (index.key(id), index.is_alive(id)));
         assert_eq!(restored.watermark(1, id), index.watermark(1, id));
@@ -131,6 +132,24 @@ fn a_database_that_was_dropped_is_gone_and_one_begun_anew_has_nothing_of_the_old
     assert_eq!(restored.len(), 1);
     assert_eq!((restored[0].database, restored[0].written.born), (1, 20));
     assert_same(restored.remove(0), &indexes[&1]);
+}
+
+#[test]
+fn series_that_are_dead_stay_dead_through_two_starts() {
+    let mut indexes = BTreeMap::from([(1, SeriesIndex::born_at(3))]);
+    for start in 0..2 {
+        let index = indexes.get_mut(&1).unwrap();
+        index.insert_key(b"cpu,host=a");
+        index.remove(SeriesId(0));
+        let mut file = File::begin();
+        file.append(&mut indexes, &RoaringBitmap::new());
+        // The last ids of a restored index may all be dead.
+        indexes.insert(1, read(&file.bytes, file.end).unwrap().remove(0).finish());
+        assert_eq!(indexes[&1].dead(1).count(), 1, "start {start}");
+        let mut file = File::begin();
+        file.append(&mut indexes, &RoaringBitmap::new());
+        assert_eq!(read(&file.bytes, file.end).unwrap().remove(0).finish().alive_count(), 0, "start {start}");
+    }
 }
 
 #[test]
