@@ -26,7 +26,7 @@ use crate::{
     file_run::FileTarget,
     id::ShardGroupId,
     maintenance::{Job, MaintainError, Publication, generation_prefix},
-    manifest::{FileRecord, Manifest},
+    manifest::{FileRecord, Manifest, ManifestError},
     partition::Partition,
     shard_group::deletions_behind,
     tsm_file::TsmFile,
@@ -250,7 +250,7 @@ impl<D: Disk> Partition<D> {
             manifest
         };
         if let Err(error) = self.publish(None, build).await {
-            if let MaintainError::Manifest(_) = error
+            if let MaintainError::Manifest(ManifestError::Unknown { .. }) = error
                 && let Some(copy) = self.state.borrow_mut().copies.get_mut(&index)
             {
                 copy.publication = Publication::Tried;

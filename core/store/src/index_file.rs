@@ -27,6 +27,8 @@ pub struct IndexFile {
     generation: u64,
     /// The file that the manifest names, if it can be appended to.
     current: Option<Current>,
+    /// The last file that a manifest named for certain. It is there until a manifest names another one.
+    named: Option<IndexRecord>,
     /// Files of earlier generations may be there.
     has_older: bool,
 }
@@ -109,22 +111,48 @@ pub async fn load<D: Disk>(disk: &D, folder: &str, record: &IndexRecord) -> Resu
     reader.finish(record.size, record.crc).map_err(image_error)
 }
 
+/// Gives back what was appended to a file behind `start`, or all of it, as [`Appending::abandon`] does. No manifest may
+/// name it.
+pub async fn give_back<D: Disk>(disk: &D, folder: &str, record: &IndexRecord, start: Option<u64>) {
+    let path = path_of(folder, record.generation);
+    let Some(start) = start else {
+        let _ = disk.remove(&path).await;
+        return;
+    };
+    if let Ok(file) = disk.open(&path, Purpose::Data).await {
+        let _ = file.set_len(start).await;
+        let _ = file.close().await;
+    }
+}
+
 impl IndexFile {
     /// The state behind a start: the file that was read, or that nothing can be appended to.
     pub fn opened(record: Option<IndexRecord>, restored: Option<&Restored>) -> IndexFile {
         let generation = record.as_ref().map_or(0, |record| record.generation);
-        let current = record.zip(restored).map(|(record, restored)| Current {
+        let named = record.filter(|_| restored.is_some()).map(|record| IndexRecord { is_behind: false, ..record });
+        let current = named.clone().zip(restored).map(|(record, restored)| Current {
             record,
             written: restored.indexes.iter().map(|index| (index.database, index.written)).collect(),
             has_unsettled: restored.indexes.iter().any(|index| !index.unsettled.is_empty()),
             kept: restored.kept,
         });
-        IndexFile { generation, current, has_older: false }
+        IndexFile { generation, current, named, has_older: false }
     }
 
     /// The file as the manifest on disk names it.
     pub fn current(&self) -> Option<&Current> {
         self.current.as_ref()
+    }
+
+    /// What a manifest says of the indexes that is published without writing them.
+    pub fn as_it_is(&self) -> Option<IndexRecord> {
+        self.named.as_ref().map(|record| IndexRecord { is_behind: true, ..record.clone() })
+    }
+
+    /// No manifest will name a file that there has been so far.
+    pub fn give_up(&mut self) {
+        self.named = None;
+        self.begin(true);
     }
 
     /// Whether most of the file has been replaced by later parts of it.
@@ -144,6 +172,7 @@ impl IndexFile {
     /// The manifest names the file, which was begun anew or not. Returns whether there may be earlier ones.
     pub fn end(&mut self, current: Current, is_anew: bool) -> bool {
         self.has_older |= is_anew && current.record.generation > 1;
+        self.named = Some(current.record.clone());
         self.current = Some(current);
         self.has_older
     }
@@ -228,7 +257,7 @@ impl<F: DiskFile> Appending<F> {
         let (size, crc) = self.writer.end();
         assert_eq!(size, self.offset, "{}: bytes written", self.path);
         let kept = self.kept + self.writer.kept();
-        let record = IndexRecord { generation: self.generation, size, crc };
+        let record = IndexRecord { generation: self.generation, size, crc, is_behind: false };
         Ok(Current { record, written: self.written, has_unsettled, kept })
     }
 }

@@ -11,12 +11,12 @@ use crate::{
     file_run::{FileTarget, FlushError},
     flush::write_files,
     id::{DatabaseId, ShardGroupId},
-    index::{SeriesIndex, TagPredicate},
+    index::SeriesIndex,
     manifest::{CopyRecord, FileRecord, GroupRecord, Manifest, ManifestError, PolicyRecord},
     partition::Partition,
     publication::Marks,
     read_error::ReadError,
-    settle::Unsettled,
+    settle::{Unsettled, all_series},
     shard_group::{Frozen, ShardGroup},
     tsm_file::TsmFile,
 };
@@ -72,7 +72,7 @@ impl MaintainError {
     pub fn is_disk_full(&self) -> bool {
         let error = match self {
             MaintainError::Flush(FlushError::Io { error, .. })
-            | MaintainError::Manifest(ManifestError::Io { error, .. })
+            | MaintainError::Manifest(ManifestError::Io { error, .. } | ManifestError::Unknown { error, .. })
             | MaintainError::Io { error, .. } => error,
             _ => return false,
         };
@@ -175,7 +175,7 @@ impl<D: Disk> Partition<D> {
             manifest
         };
         if let Err(error) = self.publish(Some(marks), build).await {
-            if let MaintainError::Manifest(_) = error
+            if let MaintainError::Manifest(ManifestError::Unknown { .. }) = error
                 && let Some(Job::Flush { publication, .. }) = self.state.borrow_mut().jobs.front_mut()
             {
                 *publication = Publication::Tried;
@@ -258,7 +258,7 @@ impl<D: Disk> Partition<D> {
             let published = self.publish(None, || self.manifest_to_publish(&point)).await;
             if published.as_ref().is_err_and(MaintainError::is_disk_full) {
                 // The removal is what makes room.
-                self.publish_without_indexes(self.manifest_to_publish(&point)).await?;
+                self.publish_on_a_full_disk(self.manifest_to_publish(&point)).await?;
             } else {
                 published?;
             }
@@ -282,9 +282,7 @@ impl<D: Disk> Partition<D> {
                     tracing::warn!(%error, folder = self.folder, "the series of a dropped file cannot be read");
                     let state = &mut *self.state.borrow_mut();
                     if let Some(index) = state.databases.get(&database) {
-                        let of = |name| index.select(name, &TagPredicate::All);
-                        let left = index.measurement_names().map(of).fold(RoaringBitmap::new(), |all, some| all | some);
-                        state.unsettled.push_back(Unsettled::Series { database, left });
+                        state.unsettled.push_back(Unsettled::Series { database, left: all_series(index) });
                     }
                     return;
                 }

@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, io, num::NonZeroUsize};
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 
 const MAGIC: [u8; 8] = *b"TMILLMAN";
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 /// Magic, version, crc32c of the body, length of the body.
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8;
 /// A manifest of a million files is below this; a length above it is damage.
@@ -44,7 +44,8 @@ pub struct Manifest {
     pub copies_index: u64,
     /// Copies that are decided and not done, by index. The log may have been released behind them.
     pub copies: Vec<CopyRecord>,
-    /// The series indexes as of that entry; without it they are made from the files.
+    /// The series indexes as of that entry. Without it they are made from the files, and know nothing of the newest times
+    /// in files that went since: rows behind that entry may come into other runs than on other nodes.
     pub index: Option<IndexRecord>,
 }
 
@@ -84,6 +85,8 @@ pub struct IndexRecord {
     pub size: u64,
     /// Covers all of these bytes.
     pub crc: u32,
+    /// It was written before files of dropped shard groups went: any series may have lost its points since.
+    pub is_behind: bool,
 }
 
 /// One TSM file.
@@ -137,6 +140,9 @@ pub struct Tombstone {
 pub enum ManifestError {
     #[error("{path}: {error}")]
     Io { path: String, error: io::Error },
+    /// Begun and not seen to succeed: the old manifest is there, or the new one.
+    #[error("{path}: {error}")]
+    Unknown { path: String, error: io::Error },
     #[error("{path}: damaged manifest: {what}")]
     Damaged { path: String, what: String },
     #[error(
@@ -183,6 +189,9 @@ impl Manifest {
     }
 
     /// Replaces the partition's manifest, durably.
+    ///
+    /// # Errors
+    /// [`ManifestError::Unknown`] if the new one may be there nevertheless; it is not after any other.
     pub async fn publish<D: Disk>(&self, disk: &D, folder: &str) -> Result<(), ManifestError> {
         let (from, to) = (format!("{folder}/manifest.tmp"), format!("{folder}/manifest"));
         let io_error = |error| ManifestError::Io { path: from.clone(), error };
@@ -198,7 +207,7 @@ impl Manifest {
             file.write_at(buf, (number * CALL_BYTES_MAX) as u64).await.map_err(io_error)?;
         }
         file.set_len(bytes.len() as u64).await.map_err(io_error)?;
-        disk.publish(file, &from, &to).await.map_err(io_error)
+        disk.publish(file, &from, &to).await.map_err(|error| ManifestError::Unknown { path: to.clone(), error })
     }
 
     /// Brings the files into their order.
@@ -282,7 +291,7 @@ mod tests {
                 max_time: 1,
             }],
         };
-        let index = Some(IndexRecord { generation: 3, size: 8192, crc: 77 });
+        let index = Some(IndexRecord { generation: 3, size: 8192, crc: 77, is_behind: true });
         let order = CopyOrder {
             shard_group: 7,
             ordered_through: 12,

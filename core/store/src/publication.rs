@@ -8,7 +8,7 @@ use crate::{
     id::DatabaseId,
     index_file::{self, Appending, Current, IndexFileError},
     maintenance::MaintainError,
-    manifest::Manifest,
+    manifest::{Manifest, ManifestError},
     pace::breathe,
     partition::Partition,
 };
@@ -33,7 +33,7 @@ impl<D: Disk> Partition<D> {
     /// as the one before.
     ///
     /// # Errors
-    /// [`MaintainError::Manifest`] if the fate of the manifest is unknown; no manifest names anything new otherwise. After
+    /// [`ManifestError::Unknown`] if the fate of the manifest is unknown; no manifest names anything new otherwise. After
     /// a manifest that is there for good nothing fails.
     pub(crate) async fn publish(
         &self,
@@ -55,29 +55,38 @@ impl<D: Disk> Partition<D> {
         };
         if !has_news {
             let mut manifest = build();
-            // Without a file to append to the next start makes the indexes from the files.
-            manifest.index = current.map(|current| current.record);
+            // Without a file to append to there is none that says what the indexes are now.
+            manifest.index = current.map(|current| current.record).or_else(|| self.index_file.borrow().as_it_is());
             return Ok(manifest.publish(&self.disk, &self.folder).await?);
         }
         let begun = self.index_file.borrow_mut().begin(is_anew);
         let mut appending = match begun.open(&self.disk, &self.folder).await {
             Ok(appending) => appending,
-            Err(error) => return Err(self.take_back(current, error).into()),
+            Err(error) => return Err(self.take_back(current, error.into())),
         };
         let result = self.append(&mut appending, deltas, build).await;
         let (mut manifest, has_unsettled) = match result {
             Ok(made) => made,
             Err(error) => {
                 appending.abandon(&self.disk).await;
-                return Err(self.take_back(current, error).into());
+                return Err(self.take_back(current, error.into()));
             }
         };
         let next = match appending.finish(&self.disk, has_unsettled).await {
             Ok(next) => next,
-            Err(error) => return Err(self.take_back(current, error).into()),
+            Err(error) => return Err(self.take_back(current, error.into())),
         };
         manifest.index = Some(next.record.clone());
-        manifest.publish(&self.disk, &self.folder).await?;
+        match manifest.publish(&self.disk, &self.folder).await {
+            Ok(()) => {}
+            // A manifest may name what was appended: it is neither taken back nor appended to.
+            Err(error @ ManifestError::Unknown { .. }) => return Err(error.into()),
+            Err(error) => {
+                let start = current.as_ref().filter(|_| !is_anew).map(|current| current.record.size);
+                index_file::give_back(&self.disk, &self.folder, &next.record, start).await;
+                return Err(self.take_back(current, error.into()));
+            }
+        }
         let generation = next.record.generation;
         let has_older = self.index_file.borrow_mut().end(next, is_anew);
         if has_older {
@@ -90,10 +99,19 @@ impl<D: Disk> Partition<D> {
         Ok(())
     }
 
-    /// Publishes a manifest of the same entry as the one before when there is no room for more of the indexes, and
-    /// gives their room back: the next start makes them from the files, unless a flush comes before it.
-    pub(crate) async fn publish_without_indexes(&self, manifest: Manifest) -> Result<(), MaintainError> {
-        self.index_file.borrow_mut().begin(true);
+    /// Publishes a manifest of the same entry as the one before when there is no room for more of the indexes. It names
+    /// their file as it is. If there is no room for the manifest itself, the file goes: the next start makes the indexes
+    /// from the other files, unless a flush comes before it.
+    pub(crate) async fn publish_on_a_full_disk(&self, mut manifest: Manifest) -> Result<(), MaintainError> {
+        manifest.index = self.index_file.borrow().as_it_is();
+        if manifest.index.is_some() {
+            let published = manifest.publish(&self.disk, &self.folder).await.map_err(MaintainError::from);
+            if !published.as_ref().is_err_and(MaintainError::is_disk_full) {
+                return published;
+            }
+        }
+        manifest.index = None;
+        self.index_file.borrow_mut().give_up();
         self.remove_index_files(None).await?;
         Ok(manifest.publish(&self.disk, &self.folder).await?)
     }
@@ -160,10 +178,8 @@ impl<D: Disk> Partition<D> {
     }
 
     /// After a failure that came before the manifest: a file for which there was no room can be tried again.
-    fn take_back(&self, current: Option<Current>, error: IndexFileError) -> IndexFileError {
-        let is_full =
-            matches!(&error, IndexFileError::Io { error, .. } if error.kind() == std::io::ErrorKind::StorageFull);
-        if let Some(current) = current.filter(|_| is_full) {
+    fn take_back(&self, current: Option<Current>, error: MaintainError) -> MaintainError {
+        if let Some(current) = current.filter(|_| error.is_disk_full()) {
             self.index_file.borrow_mut().end(current, false);
         }
         error

@@ -8,7 +8,7 @@ use crate::{
     pace::breathe,
     partition::Partition,
     read_error::ReadError,
-    settle::Unsettled,
+    settle::{Unsettled, all_series},
     tsm_file::TsmFile,
 };
 use std::rc::Rc;
@@ -31,6 +31,7 @@ impl<D: Disk> Partition<D> {
             },
             None => None,
         };
+        let is_behind = record.as_ref().is_some_and(|named| named.is_behind);
         *self.index_file.borrow_mut() = IndexFile::opened(record, read.as_ref());
         let Some(restored) = read else { return false };
         for mut index in restored.indexes {
@@ -39,11 +40,13 @@ impl<D: Disk> Partition<D> {
             }
             let state = &mut *self.state.borrow_mut();
             let database = DatabaseId(index.database);
-            if !index.unsettled.is_empty() {
-                let left = std::mem::take(&mut index.unsettled);
+            let unsettled = std::mem::take(&mut index.unsettled);
+            let index = index.finish();
+            let left = if is_behind { all_series(&index) } else { unsettled };
+            if !left.is_empty() {
                 state.unsettled.push_back(Unsettled::Series { database, left });
             }
-            state.databases.insert(database, index.finish());
+            state.databases.insert(database, index);
         }
         true
     }

@@ -10,7 +10,7 @@ use crate::{
     cursor::ScanField,
     deletion::Deletion,
     id::{DatabaseId, SeriesId, ShardGroupId},
-    index::TagPredicate,
+    index::{SeriesIndex, TagPredicate},
     pace::breathe,
     partition::{Partition, PartitionView, State},
     read_error::ReadError,
@@ -306,6 +306,12 @@ impl<D: Disk> Partition<D> {
         let state = self.state.borrow();
         state.groups.values().filter(|group| group.database == database).map(ShardGroup::view).collect()
     }
+}
+
+/// The series of an index.
+pub(crate) fn all_series(index: &SeriesIndex) -> RoaringBitmap {
+    let of = |name| index.select(name, &TagPredicate::All);
+    index.measurement_names().map(of).fold(RoaringBitmap::new(), |all, some| all | some)
 }
 
 /// Series that a deletion may cover: those that it does cover if the postings tell them soon.

@@ -186,6 +186,6 @@ fn manifest() -> Manifest {
         policies: vec![PolicyRecord { database: 1, policy: 1, floor: -3 }],
         copies_index: 14,
         copies: vec![CopyRecord { index: 14, order: order() }],
-        index: Some(IndexRecord { generation: 1, size: 4096, crc: 9 }),
+        index: Some(IndexRecord { generation: 1, size: 4096, crc: 9, is_behind: false }),
     }
 }

@@ -193,13 +193,40 @@ fn dropping_makes_room_although_a_flush_waits_for_it() {
     Executor::new(1).block_on(async {
         let mut scene = scene(1).await;
         let used = scene.store.disk.used_bytes();
-        scene.store.disk.set_capacity(Some(used + 4096));
+        scene.store.disk.set_capacity(Some(used + 3 * 4096));
         assert!(scene.store.partition.maintain().await.unwrap_err().is_disk_full());
         scene.store.command(&Command::DropShardGroups { groups: vec![crate::model::group_id(DATABASE, 1)] });
         scene.model.drop_group(DATABASE, 1);
         scene.store.partition.maintain().await.unwrap();
         scene.check("after the drop").await;
     });
+}
+
+#[test]
+fn a_drop_for_which_the_index_has_no_room_keeps_its_file_and_loses_no_series() {
+    let mut moments = 0;
+    for room in 1..6 {
+        Executor::new(1).block_on(async {
+            let mut scene = scene(1).await;
+            scene.store.disk.set_capacity(Some(scene.store.disk.used_bytes() + room * 4096));
+            assert!(scene.store.partition.maintain().await.unwrap_err().is_disk_full());
+            scene.store.command(&Command::DropShardGroups { groups: vec![crate::model::group_id(DATABASE, 1)] });
+            scene.model.drop_group(DATABASE, 1);
+            let _ = scene.store.partition.maintain().await;
+            scene.store.crash(Crash::Drop, room).await;
+            // It knows the newest times of the files that went: a row is late here if it is on other nodes.
+            assert!(!scene.store.partition.index_was_rebuilt(), "{room} blocks");
+            let behind = scene.store.manifest().index.is_some_and(|index| index.is_behind);
+            moments += usize::from(behind);
+            scene.store.disk.set_capacity(None);
+            scene.store.partition.maintain().await.unwrap();
+            scene.store.partition.settle().await.unwrap();
+            scene.check("after a restart").await;
+            check_index(&scene.store.partition, &scene.model, &[DATABASE], "after a restart");
+            assert!(!scene.store.manifest().index.unwrap().is_behind);
+        });
+    }
+    assert!(moments > 0);
 }
 
 #[test]
