@@ -10,7 +10,7 @@ use crate::{
     groups::Group,
     log::{Shared, State},
     range::FramePlace,
-    segment::{FIRST_COMMIT, Segment},
+    segment::FIRST_COMMIT,
 };
 use std::collections::VecDeque;
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile};
@@ -222,20 +222,25 @@ impl<D: Disk> Shared<D> {
         true
     }
 
-    /// Seals the segment being filled and opens a batch in the prepared one. `false`: none is prepared.
+    /// Seals the segment being filled and opens a batch in the prepared one. `false`: none is prepared that has the room.
+    /// One of those a new log begins with may be too short for a large frame: it is left empty then, and the one behind it
+    /// is longer.
     pub fn roll(&self, state: &mut State<D>, bytes: usize) -> bool {
-        if state.ready.is_empty() {
-            return false;
+        while let Some(next) = state.ready.pop_front() {
+            // The block of the seal is never given to anything else; a batch that still waits takes the seal along.
+            assert!(self.open_batch(state, 0, Limit::Seal), "a segment keeps a block for its seal");
+            state.pending.batches.back_mut().expect("a batch is open").sealed = true;
+            let is_full_size = next.bytes >= self.options.segment_bytes;
+            state.live.push_back(next);
+            state.pending.offset = FIRST_COMMIT;
+            self.chores.notify();
+            self.work.notify();
+            if self.open_batch(state, bytes, Limit::Frames) {
+                return true;
+            }
+            assert!(!is_full_size, "an empty segment of full size holds the largest frame");
         }
-        // The block of the seal is never given to anything else; a batch that still waits takes the seal along.
-        assert!(self.open_batch(state, 0, Limit::Seal), "a segment keeps a block for its seal");
-        state.pending.batches.back_mut().expect("a batch is open").sealed = true;
-        let next: Segment<D::File> = state.ready.pop_front().expect("a prepared segment");
-        state.live.push_back(next);
-        state.pending.offset = FIRST_COMMIT;
-        self.chores.notify();
-        assert!(self.open_batch(state, bytes, Limit::Frames), "an empty segment holds the largest frame");
-        true
+        false
     }
 
     /// Gives up the oldest segments of which nothing is needed any more. In this order: (1) hard states that stand in

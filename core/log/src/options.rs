@@ -21,8 +21,12 @@ pub enum Durability {
 
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// Size of new segments, a multiple of the block.
+    /// Size that segments grow to, a multiple of the block.
     pub segment_bytes: u64,
+    /// Size of the first segment of a new log, a multiple of the block; each one that is made is twice as long as the one
+    /// before it, up to `segment_bytes`. A log that somebody waits for is there at once, and one that is written to at full
+    /// speed from its first moment waits a little for each of its first segments instead of long for its second.
+    pub first_segment_bytes: u64,
     pub durability: Durability,
     /// A batch is closed at this size and the next one begun; a larger frame gets a batch of its own.
     pub batch_bytes: usize,
@@ -47,6 +51,8 @@ impl Default for LogOptions {
         LogOptions {
             // Large enough that sealing and preparing vanish, small enough to be zeroed in a fraction of a second.
             segment_bytes: 64 << 20,
+            // Room for some commits beside the reserves, made within tens of milliseconds.
+            first_segment_bytes: 4 << 20,
             durability: Durability::default(),
             // Throughput of direct writes is flat from here on.
             batch_bytes: 1 << 20,
@@ -67,10 +73,21 @@ impl LogOptions {
         (COMMIT_HEADER_BYTES + self.groups_max * HARD_STATE_FRAME_BYTES).next_multiple_of(BLOCK_BYTES) as u64
     }
 
-    /// Largest frame that fits an empty segment.
+    /// Largest frame that fits an empty segment of full size.
     pub(crate) fn frame_bytes_max(&self) -> usize {
+        self.frame_room_bytes(self.segment_bytes).min(FRAME_BYTES_MAX)
+    }
+
+    /// Room for a frame in an empty segment of this size.
+    fn frame_room_bytes(&self, segment_bytes: u64) -> usize {
         let kept = 2 * BLOCK_BYTES as u64 + self.trim_reserve_bytes() + self.commands_reserve_bytes();
-        (self.segment_bytes.saturating_sub(kept + COMMIT_HEADER_BYTES as u64) as usize).min(FRAME_BYTES_MAX)
+        segment_bytes.saturating_sub(kept + COMMIT_HEADER_BYTES as u64) as usize
+    }
+
+    /// Size of the segment that is made behind one of this size; `None`: of the first one.
+    pub(crate) fn next_segment_bytes(&self, newest_bytes: Option<u64>) -> u64 {
+        let wanted = newest_bytes.map_or(self.first_segment_bytes, |bytes| bytes.saturating_mul(2));
+        wanted.max(self.first_segment_bytes).min(self.segment_bytes)
     }
 
     /// As wanted, but a small part of a small segment.
@@ -83,6 +100,13 @@ impl LogOptions {
         let wrong = |text: &str| Err(OpenError::Options(text.to_owned()));
         if !self.segment_bytes.is_multiple_of(BLOCK_BYTES as u64) || self.frame_bytes_max() < BLOCK_BYTES {
             return wrong("segment_bytes must be a multiple of 4096 with room for a frame and for all hard states");
+        }
+        if !self.first_segment_bytes.is_multiple_of(BLOCK_BYTES as u64)
+            || self.frame_room_bytes(self.next_segment_bytes(None)) < BLOCK_BYTES
+        {
+            return wrong(
+                "first_segment_bytes must be a multiple of 4096 with room for a frame and for all hard states",
+            );
         }
         if !self.batch_bytes.is_multiple_of(BLOCK_BYTES) || self.batch_bytes == 0 {
             return wrong("batch_bytes must be a multiple of 4096");

@@ -13,7 +13,7 @@ use tidemill_disk::{Disk, DiskFile};
 /// Segments prepared ahead: rolling takes one at once, and another is made while that one fills.
 const READY_MAX: usize = 1;
 
-/// Files kept for later use; more are removed, so that a burst does not hold the disk for ever.
+/// Files of full size that are kept for later use; more are removed, so that a burst does not hold the disk for ever.
 const SPARES_MAX: usize = 4;
 
 /// After a full disk, refused appends until the next attempt: doubles up to this. An attempt fills what little space
@@ -22,7 +22,7 @@ const RETRY_AFTER_MAX: u32 = 16;
 
 enum Chore<F> {
     PutAside(Segment<F>),
-    Prepare(u64),
+    Prepare { sequence: u64, bytes: u64 },
 }
 
 impl<D: Disk> Shared<D> {
@@ -45,7 +45,7 @@ impl<D: Disk> Shared<D> {
                     let doing = format!("putting segment {:x} aside", segment.sequence);
                     self.put_aside(segment).await.map_err(|error| self.poison(&doing, &error))?;
                 }
-                Some(Chore::Prepare(sequence)) => self.prepare(sequence).await?,
+                Some(Chore::Prepare { sequence, bytes }) => self.prepare(sequence, bytes).await?,
                 None => wanted.await,
             }
         }
@@ -64,7 +64,10 @@ impl<D: Disk> Shared<D> {
             return None;
         }
         let newest = state.ready.back().or(state.live.back()).expect("a segment is being filled");
-        Some(Chore::Prepare(newest.sequence + 1))
+        Some(Chore::Prepare {
+            sequence: newest.sequence + 1,
+            bytes: self.options.next_segment_bytes(Some(newest.bytes)),
+        })
     }
 
     /// The name goes first and durably: a segment under its name holds what its name says.
@@ -91,11 +94,12 @@ impl<D: Disk> Shared<D> {
         Ok(())
     }
 
-    async fn prepare(&self, sequence: u64) -> Result<(), Poisoned> {
-        let bytes = self.options.segment_bytes;
-        let header = SegmentHeader { log_id: self.log_id, sequence, segment_bytes: bytes };
+    /// `bytes` is what a new one is long; a spare file is of full size, and there at once.
+    async fn prepare(&self, sequence: u64, bytes: u64) -> Result<(), Poisoned> {
         let spare = self.state.borrow_mut().spares.pop();
         let recycled = spare.is_some();
+        let bytes = if recycled { self.options.segment_bytes } else { bytes };
+        let header = SegmentHeader { log_id: self.log_id, sequence, segment_bytes: bytes };
         let made = match &spare {
             Some(spare) => reuse(&self.disk, &self.folder, spare, header).await,
             None => make(&self.disk, &self.folder, header).await,

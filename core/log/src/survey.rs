@@ -25,9 +25,6 @@ use std::{
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 use tidemill_raft::{GroupId, LogIndex};
 
-/// Length of the first segment of a log: room for some commits beside the reserves.
-const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
-
 pub(crate) struct Survey<D: Disk> {
     pub log_id: u64,
     pub state: State<D>,
@@ -158,8 +155,7 @@ pub(crate) async fn survey<D: Disk>(
         metrics: LogMetrics::default(),
     };
     if found.is_empty() {
-        // Short, because somebody waits for it; those behind it are made while it fills.
-        let segment_bytes = options.segment_bytes.min(FIRST_SEGMENT_BYTES);
+        let segment_bytes = options.next_segment_bytes(None);
         let header = SegmentHeader { log_id, sequence: 1, segment_bytes };
         let file = make(disk, folder, header).await.map_err(io("making the first segment in"))?;
         found.push(Found { sequence: 1, file: Rc::new(file), header: Ok(header) });
@@ -172,9 +168,11 @@ pub(crate) async fn survey<D: Disk>(
         unusable |= header.is_err() && at > walk.filling;
         let Some(header) = header.ok().filter(|_| !unusable) else {
             let (from, to) = (path_in(folder, &segment_name(sequence)), path_in(folder, &spare_name(sequence)));
-            disk.rename(&from, &to).await.map_err(io("putting an unused segment aside in"))?;
-            if file.len().await.map_err(io("reading a spare segment in"))? == options.segment_bytes {
+            if file.len().await.map_err(io("reading an unused segment in"))? == options.segment_bytes {
+                disk.rename(&from, &to).await.map_err(io("putting an unused segment aside in"))?;
                 state.spares.push(spare_name(sequence));
+            } else {
+                disk.remove(&from).await.map_err(io("removing an unused segment in"))?;
             }
             continue;
         };

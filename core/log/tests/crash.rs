@@ -8,7 +8,7 @@ use std::{
     rc::Rc,
 };
 use tidemill_disk::sim::{Crash, Executor, Operation, Prng, SimDisk, block_on};
-use tidemill_log::Durability;
+use tidemill_log::{Durability, LogOptions};
 use tidemill_raft::{GroupId, LogIndex};
 
 struct Outcome {
@@ -22,8 +22,7 @@ struct Outcome {
 }
 
 /// Runs a load and, before and within every disk operation, recovers from each of the crashes.
-fn every_crash_point(seed: u64, durability: Durability, crashes: &'static [Crash], shape: Load) -> Outcome {
-    let options = options(96 << 10, durability);
+fn every_crash_point(seed: u64, options: LogOptions, crashes: &'static [Crash], shape: Load) -> Outcome {
     let executor = Executor::new(seed);
     let disk = SimDisk::new(seed);
     let truth = Rc::new(RefCell::new(Truth::default()));
@@ -82,9 +81,11 @@ const CRASHES: &[Crash] = &[Crash::None, Crash::Drop, Crash::Tear, Crash::Reorde
 
 #[test]
 fn every_crash_point_of_2000_appends_recovers_what_was_acknowledged() {
-    for (seed, durability) in [(1, Durability::Fdatasync), (2, Durability::Dsync)] {
+    let cases = [(1, options(96 << 10, Durability::Fdatasync)), (2, growing(96 << 10, Durability::Dsync))];
+    for (seed, options) in cases {
+        let durability = options.durability;
         let shape = Load { groups: 5, appends: 2000, replace_one_in: 0, bytes_max: 9000, release_lag: Some(20) };
-        let outcome = every_crash_point(seed, durability, CRASHES, shape);
+        let outcome = every_crash_point(seed, options, CRASHES, shape);
         println!(
             "{durability:?}: {} appends, {} points, {} recoveries, {} cuts, {} unacknowledged kept whole, {} recycled, {:?}",
             outcome.appends,
@@ -105,7 +106,9 @@ fn every_crash_point_of_2000_appends_recovers_what_was_acknowledged() {
 fn crashes_with_replaced_entries_recover_a_prefix_of_the_appends() {
     for seed in 10..14 {
         let shape = Load { groups: 3, appends: 300, replace_one_in: 9, bytes_max: 20_000, release_lag: Some(30) };
-        every_crash_point(seed, Durability::Fdatasync, &[Crash::Random, Crash::Tear, Crash::Drop], shape);
+        let options = if seed % 2 == 0 { options } else { growing };
+        let options = options(96 << 10, Durability::Fdatasync);
+        every_crash_point(seed, options, &[Crash::Random, Crash::Tear, Crash::Drop], shape);
     }
 }
 
@@ -115,7 +118,7 @@ fn life_goes_on_over_many_crashes() {
     for seed in 0..60 {
         let mut prng = Prng::new(seed);
         let durability = if prng.one_in(2) { Durability::Fdatasync } else { Durability::Dsync };
-        let options = options(64 << 10, durability);
+        let options = if prng.one_in(2) { options(64 << 10, durability) } else { growing(64 << 10, durability) };
         let mut disk = SimDisk::new(seed);
         let truth = Rc::new(RefCell::new(Truth::default()));
         for life in 0..12 {

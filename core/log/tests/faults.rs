@@ -27,7 +27,7 @@ fn run(executor: &Executor, log: &Log<SimDisk>) -> tidemill_disk::sim::Task<Resu
 /// A run whose `nth` operation fails. Returns how many operations it took, and whether the log was poisoned.
 fn run_with_fault(nth: Option<(u64, Fault)>, durability: Durability) -> (u64, bool) {
     let seed = nth.map_or(0, |(nth, _)| nth);
-    let options = options(32 << 10, durability);
+    let options = growing(32 << 10, durability);
     let executor = Executor::new(seed);
     let disk = SimDisk::new(seed);
     if let Some((nth, fault)) = nth {
@@ -330,6 +330,85 @@ fn a_log_whose_last_segment_is_full_opens_on_a_full_disk_and_takes_terms() {
     }
 }
 
+/// Sizes of the segments that are there, by their headers' places in the order of the log.
+fn sizes(disk: &SimDisk) -> Vec<usize> {
+    let paths = disk.paths();
+    let segments = paths.iter().filter(|path| path.ends_with(".log"));
+    segments.map(|path| disk.content(path).expect("a file that is listed").len() >> 10).collect()
+}
+
+#[test]
+fn segments_double_up_to_their_size_and_only_full_ones_are_used_again() {
+    let options = growing(160 << 10, Durability::Fdatasync);
+    let (executor, disk, log) = fresh(6, &options);
+    assert_eq!(sizes(&disk), [24]);
+    let truth = Rc::new(RefCell::new(Truth::default()));
+    let shape =
+        |release_lag| Rc::new(Load { groups: 1, appends: 800, replace_one_in: 0, bytes_max: 9000, release_lag });
+    let runner = run(&executor, &log);
+    executor.block_on(load(&executor, &log, &truth, shape(None), 6));
+    assert_eq!(sizes(&disk)[..5], [24, 48, 96, 160, 160]);
+    let made = log.metrics().segments_made;
+    executor.block_on(load(&executor, &log, &truth, shape(Some(3)), 7));
+    executor.block_on(async {
+        log.close();
+        runner.join().await.unwrap();
+    });
+    assert!(sizes(&disk).iter().all(|size| *size == 160), "{:?}", disk.paths());
+    assert!(log.metrics().segments_recycled > 0 && log.metrics().segments_made <= made + 1, "{:?}", log.metrics());
+    let spares = disk.paths().into_iter().filter(|path| path.ends_with(".spare"));
+    assert!(spares.into_iter().all(|path| disk.content(&path).is_some_and(|spare| spare.len() == 160 << 10)));
+    // A smaller size from the next start on: what is there is read, and new segments have the new size.
+    let smaller = LogOptions { segment_bytes: 64 << 10, ..options };
+    let snapshot = truth.borrow().clone();
+    let (log, groups, _) = executor.block_on(recover(&disk, &smaller, &snapshot)).unwrap();
+    assert_eq!(snapshot.check(&groups, "with the smaller size"), 0);
+    let runner = run(&executor, &log);
+    executor.block_on(async {
+        load(&executor, &log, &truth, shape(Some(3)), 8).await;
+        log.close();
+        runner.join().await.unwrap();
+    });
+    assert_eq!(sizes(&disk).last(), Some(&64));
+}
+
+/// The largest frame comes first: those of the first segments that are too short for it are passed over.
+#[test]
+fn a_frame_that_the_first_segments_are_too_short_for_waits_for_a_longer_one() {
+    for seed in 0..20 {
+        let options = growing(200 << 10, Durability::Fdatasync);
+        let (executor, disk, log) = fresh(seed, &options);
+        let truth = Rc::new(RefCell::new(Truth::default()));
+        let append = |index: u64, bytes: usize| {
+            let record = Owned::Entry { group: 1, term: 1, index, payload: vec![index as u8; bytes] };
+            log.append(record.record()).map(|position| (position, truth.borrow_mut().appended(record)))
+        };
+        let runner = run(&executor, &log);
+        executor.block_on(async {
+            for (index, bytes) in [(1, 180_000), (2, 100), (3, 180_000)] {
+                let (position, count) = loop {
+                    match append(index, bytes) {
+                        Ok(appended) => break appended,
+                        Err(AppendError::Busy) => log.room().await,
+                        Err(error) => panic!("{error}"),
+                    }
+                };
+                log.stable(position).await.unwrap();
+                truth.borrow_mut().acked(count);
+            }
+            for crash in Crash::ALL {
+                let after = disk.crash(crash, seed);
+                let (_, groups, _) = block_on(0, recover(&after, &options, &truth.borrow())).unwrap();
+                truth.borrow().check(&groups, "after a crash");
+            }
+            log.close();
+            runner.join().await.unwrap();
+        });
+        let sizes = sizes(&disk);
+        assert!(sizes.iter().all(|size| [192, 200].contains(size)), "the empty ones are given up: {sizes:?}");
+    }
+}
+
 #[test]
 fn limits_are_held() {
     let mut small = options(64 << 10, Durability::Dsync);
@@ -359,6 +438,8 @@ fn limits_are_held() {
     for wrong in [
         LogOptions { segment_bytes: 5000, ..small.clone() },
         LogOptions { segment_bytes: 16 << 10, ..small.clone() },
+        LogOptions { first_segment_bytes: 25_000, ..small.clone() },
+        LogOptions { first_segment_bytes: 16 << 10, ..small.clone() },
         LogOptions { batch_bytes: 0, ..small.clone() },
         LogOptions { pending_bytes_max: 10, ..small.clone() },
         LogOptions { segments_max: 1, ..small.clone() },

@@ -17,6 +17,7 @@ pub const FOLDER: &str = "log";
 pub fn options(segment_bytes: u64, durability: Durability) -> LogOptions {
     LogOptions {
         segment_bytes,
+        first_segment_bytes: segment_bytes,
         durability,
         batch_bytes: 16 << 10,
         pending_bytes_max: 1 << 20,
@@ -25,6 +26,11 @@ pub fn options(segment_bytes: u64, durability: Durability) -> LogOptions {
         commands_reserve_bytes: 4 << 10,
         new_log_id: 0x7469_6465,
     }
+}
+
+/// The same with segments that grow: the first ones are too short for the larger frames of the tests.
+pub fn growing(segment_bytes: u64, durability: Durability) -> LogOptions {
+    LogOptions { first_segment_bytes: 24 << 10, ..options(segment_bytes, durability) }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
