@@ -27,52 +27,51 @@ pub struct Dictionary {
     /// Chunk and unit in it, by id.
     places: ChunkedVec<u32>,
     by_key: IdTable,
-    /// While an index is restored, the hash of each key: a table that grows needs no keys then.
-    hashes: Option<Vec<u64>>,
 }
 
 impl Dictionary {
-    /// The dictionary of an index that is being restored.
-    pub fn restoring() -> Dictionary {
-        Dictionary { hashes: Some(Vec::new()), ..Dictionary::default() }
-    }
-
-    /// The index is restored.
-    pub fn end_restoring(&mut self) {
-        self.hashes = None;
-    }
-
     /// The id of a key.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<SeriesId> {
-        let is_meant = |id: u32| match &self.hashes {
-            Some(hashes) if hashes[id as usize] != hash => false,
-            _ => self.key_at(id as usize) == key,
-        };
-        self.by_key.find(hash, is_meant).map(SeriesId)
+        self.by_key.find(hash, |id| self.key_at(id as usize) == key).map(SeriesId)
     }
 
     /// Gives a key that is not there the next id.
     pub fn push(&mut self, hash: u64, key: &[u8]) -> SeriesId {
+        let id = self.append(key);
+        let (chunks, places) = (&self.chunks, &self.places);
+        let hash_of = |other: u32| xxh3_64(text_at(chunks, places[other as usize]));
+        self.by_key.insert(hash, id.0, hash_of);
+        id
+    }
+
+    /// As [`Dictionary::push`], for a key that is not found before [`Dictionary::restore_table`].
+    pub fn append(&mut self, key: &[u8]) -> SeriesId {
         assert!(key.len() <= KEY_BYTES_MAX, "a series key has at most {KEY_BYTES_MAX} bytes");
         assert!(self.places.len() < SERIES_MAX, "fewer than 2^31 series in a partition");
         let id = self.places.len() as u32;
         let place = self.store(key);
         self.places.push(place);
-        if let Some(hashes) = &mut self.hashes {
-            hashes.push(hash);
-        }
-        let (chunks, places, hashes) = (&self.chunks, &self.places, self.hashes.as_deref());
-        let hash_of = |other: u32| match hashes {
-            Some(hashes) => hashes[other as usize],
-            None => xxh3_64(text_at(chunks, places[other as usize])),
-        };
-        self.by_key.insert(hash, id, hash_of);
         SeriesId(id)
+    }
+
+    /// The table of all keys, which were appended.
+    pub fn restore_table(&mut self, by_key: IdTable) {
+        assert_eq!(by_key.len(), self.places.len(), "all keys are in the table");
+        self.by_key = by_key;
     }
 
     pub fn key(&self, id: SeriesId) -> &[u8] {
         self.key_at(id.0 as usize)
+    }
+
+    /// Where a key lies: shorter than the key itself, and as good as its id.
+    pub fn place(&self, id: SeriesId) -> u32 {
+        self.places[id.0 as usize]
+    }
+
+    pub fn key_in(&self, place: u32) -> &[u8] {
+        text_at(&self.chunks, place)
     }
 
     pub fn len(&self) -> usize {

@@ -16,8 +16,10 @@ mod id_table;
 mod image;
 mod measurement;
 mod posting;
+mod postings_builder;
 mod predicate;
 mod series_index;
+mod tag_column;
 mod tag_values;
 mod watermark;
 

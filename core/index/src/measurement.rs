@@ -38,15 +38,17 @@ pub(crate) const fn tree_bytes<T>() -> usize {
 }
 
 impl Measurement {
-    /// The index is restored.
-    pub fn end_restoring(&mut self) {
-        self.tags.values_mut().for_each(TagValues::end_restoring);
+    /// The postings of a measurement that has none.
+    pub fn restore(&mut self, series: Posting, tags: BTreeMap<Box<[u8]>, TagValues>) {
+        assert!(self.is_empty() && self.tags.is_empty(), "a measurement is restored once");
+        self.bytes += tags.iter().map(|(tag, values)| tag_bytes(tag) + values.byte_size()).sum::<usize>();
+        (self.series, self.tags) = (series, tags);
     }
 
     /// The series enters the postings.
     ///
     /// Returns how many values the one of its tags has that has most.
-    pub fn post(&mut self, dictionary: &Dictionary, key: &[u8], id: u32, is_restoring: bool) -> usize {
+    pub fn post(&mut self, dictionary: &Dictionary, key: &[u8], id: u32) -> usize {
         self.series.insert(id);
         let mut values_max = 0;
         for (tag, value) in distinct_tags(key) {
@@ -54,8 +56,7 @@ impl Measurement {
                 Some(values) => values,
                 None => {
                     self.bytes += tag_bytes(&tag);
-                    let values = if is_restoring { TagValues::restoring() } else { TagValues::default() };
-                    self.tags.entry(tag.as_ref().into()).or_insert(values)
+                    self.tags.entry(tag.as_ref().into()).or_default()
                 }
             };
             self.bytes -= values.byte_size();

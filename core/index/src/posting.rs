@@ -43,6 +43,17 @@ impl Default for Posting {
 }
 
 impl Posting {
+    /// Of ascending ids.
+    pub fn from_sorted(ids: &[u32]) -> Posting {
+        if !is_smaller_as_bitmap(ids) {
+            return Posting::Few(ids.into());
+        }
+        let sorted = RoaringBitmap::from_sorted_iter(ids.iter().copied());
+        let mut many = Many { ids: sorted.expect("the ids ascend"), bytes: 0, unmeasured: 0 };
+        many.measure();
+        Posting::Many(Box::new(many))
+    }
+
     /// Adds an id; whether it was not there.
     pub fn insert(&mut self, id: u32) -> bool {
         match self {
@@ -57,11 +68,8 @@ impl Posting {
                 };
                 if ids.len() == ids.capacity() {
                     if is_smaller_as_bitmap(ids) {
-                        let mut many = Many { ids: ids.iter().copied().collect(), bytes: 0, unmeasured: 0 };
-                        many.ids.insert(id);
-                        many.measure();
-                        *self = Posting::Many(Box::new(many));
-                        return true;
+                        *self = Posting::from_sorted(ids);
+                        return self.insert(id);
                     }
                     let more = if ids.len() < LIST_LEN_MIN { ids.len().max(2) } else { ids.len() / 4 };
                     ids.reserve_exact(more);
@@ -234,7 +242,9 @@ mod tests {
             view.take_from(&mut left);
             prop_assert!(left.is_empty());
             view.add_to(&mut left);
-            prop_assert_eq!(left, view.to_bitmap());
+            prop_assert_eq!(&left, &view.to_bitmap());
+            let ids: Vec<u32> = left.iter().collect();
+            prop_assert_eq!(Posting::from_sorted(&ids).view().to_bitmap(), left);
         }
     }
 

@@ -4,14 +4,15 @@ use crate::{
     chunked::ChunkedVec,
     dictionary::{Dictionary, KEY_BYTES_MAX},
     id::{FieldId, SeriesId},
+    id_table::IdTable,
     measurement::{Measurement, tree_bytes},
-    posting::PostingRef,
+    posting::{Posting, PostingRef},
     predicate::TagPredicate,
-    tag_values::Texts,
+    tag_values::{TagValues, Texts},
     watermark::WatermarkColumn,
 };
 use roaring::RoaringBitmap;
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 use tidemill_column::FieldType;
 use tidemill_line::series_key;
 use xxhash_rust::xxh3::xxh3_64;
@@ -36,7 +37,6 @@ pub struct SeriesIndex {
     version: u64,
     /// No tag ever had more values.
     tag_values_max: u64,
-    is_restoring: bool,
 }
 
 /// An index at one moment of the log: how much of it there was. It takes what it holds of the index along.
@@ -65,6 +65,16 @@ struct AliveBits {
 }
 
 impl AliveBits {
+    /// Of `count` ids that all have points.
+    fn all(count: u32) -> AliveBits {
+        let mut bits = AliveBits { words: ChunkedVec::default(), count: u64::from(count) };
+        (0..count / 64).for_each(|_| bits.words.push(u64::MAX));
+        if !count.is_multiple_of(64) {
+            bits.words.push((1 << (count % 64)) - 1);
+        }
+        bits
+    }
+
     fn contains(&self, id: u32) -> bool {
         self.words.get(id as usize / 64).is_some_and(|word| word >> (id % 64) & 1 == 1)
     }
@@ -98,17 +108,6 @@ impl SeriesIndex {
         SeriesIndex { born, ..SeriesIndex::default() }
     }
 
-    /// As [`SeriesIndex::born_at`], to be filled from a file until [`SeriesIndex::end_restoring`].
-    pub(crate) fn restoring(born: u64) -> SeriesIndex {
-        SeriesIndex { born, dictionary: Dictionary::restoring(), is_restoring: true, ..SeriesIndex::default() }
-    }
-
-    pub(crate) fn end_restoring(&mut self) {
-        self.is_restoring = false;
-        self.dictionary.end_restoring();
-        self.measurements.values_mut().for_each(Measurement::end_restoring);
-    }
-
     /// The entry of the log that the index began with: it tells an index from another one of the same database.
     pub fn born(&self) -> u64 {
         self.born
@@ -133,17 +132,37 @@ impl SeriesIndex {
         }
     }
 
-    /// The next key of a dictionary as it was, dead; `None` if it is there or is none.
+    /// The next key of a dictionary as it was; `None` if it is none. It is found from [`SeriesIndex::restore_keys`] on.
     pub(crate) fn restore_key(&mut self, key: &[u8]) -> Option<SeriesId> {
-        let hash = xxh3_64(key);
-        let is_new = key.len() <= KEY_BYTES_MAX && self.find(hash, key).is_none();
-        is_new.then(|| self.dictionary.push(hash, key))
+        (key.len() <= KEY_BYTES_MAX).then(|| self.dictionary.append(key))
     }
 
-    pub(crate) fn restore_alive(&mut self, id: SeriesId) {
-        if !self.alive.set(id.0, true) {
-            self.post(id);
+    /// The table of all keys.
+    pub(crate) fn restore_keys(&mut self, by_key: IdTable) {
+        self.dictionary.restore_table(by_key);
+    }
+
+    /// All keys have points, but those of these runs, which ascend.
+    pub(crate) fn restore_alive(&mut self, dead: &[Range<u32>]) {
+        self.alive = AliveBits::all(self.series_count());
+        for id in dead.iter().cloned().flatten() {
+            self.alive.set(id, false);
         }
+    }
+
+    /// The postings of a measurement, all at once.
+    pub(crate) fn restore_postings(&mut self, name: &[u8], series: Posting, tags: BTreeMap<Box<[u8]>, TagValues>) {
+        let values_max = tags.values().map(TagValues::len).max().unwrap_or(0);
+        self.tag_values_max = self.tag_values_max.max(values_max as u64);
+        let known = known_or_new(&mut self.measurements, &mut self.named_bytes, name);
+        let before = known.heap_bytes();
+        known.restore(series, tags);
+        self.measurement_count += u64::from(!known.is_empty());
+        self.named_bytes += known.heap_bytes() - before;
+    }
+
+    pub(crate) fn dictionary(&self) -> &Dictionary {
+        &self.dictionary
     }
 
     /// Of all fields these are not shown.
@@ -366,7 +385,7 @@ impl SeriesIndex {
         let known = known_or_new(&mut self.measurements, &mut self.named_bytes, &name);
         self.measurement_count += u64::from(known.is_empty());
         let before = known.heap_bytes();
-        let values = known.post(&self.dictionary, key, id.0, self.is_restoring);
+        let values = known.post(&self.dictionary, key, id.0);
         self.tag_values_max = self.tag_values_max.max(values as u64);
         self.named_bytes = self.named_bytes + known.heap_bytes() - before;
     }

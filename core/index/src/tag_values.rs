@@ -31,9 +31,6 @@ pub struct TagValues {
     /// Series that have any of the values.
     series: u64,
     posting_bytes: usize,
-    /// While an index is restored, the hash of each slot's value: a table that grows, and most of those that are looked
-    /// through, need no texts then, which lie all over the memory.
-    hashes: Option<Vec<u64>>,
 }
 
 /// What the texts of values are read with.
@@ -50,14 +47,25 @@ impl<'a> Texts<'a> {
 }
 
 impl TagValues {
-    /// Values of an index that is being restored.
-    pub fn restoring() -> TagValues {
-        TagValues { hashes: Some(Vec::new()), ..TagValues::default() }
+    /// The next value, of these series, which ascend. It is not found before [`TagValues::restore_table`].
+    pub fn restore(&mut self, series: &[u32]) {
+        let slot = match series {
+            [one] => *one,
+            _ => {
+                let posting = Posting::from_sorted(series);
+                self.posting_bytes += posting.heap_bytes();
+                self.postings.push(posting);
+                (self.postings.len() as u32 - 1) | IS_POSTING
+            }
+        };
+        self.slots.push(slot);
+        self.series += series.len() as u64;
     }
 
-    /// The index is restored.
-    pub fn end_restoring(&mut self) {
-        self.hashes = None;
+    /// The table of all values, by their slots.
+    pub fn restore_table(&mut self, by_text: IdTable) {
+        assert_eq!(by_text.len(), self.slots.len(), "all values are in the table");
+        self.by_text = by_text;
     }
 
     /// The series enters the posting of its value. Its key is in the dictionary.
@@ -75,18 +83,9 @@ impl TagValues {
                 }
             };
             let (slots, postings) = (&self.slots, &self.postings);
-            if let Some(hashes) = &mut self.hashes {
-                // Nothing is removed while an index is restored: slots come one after the other.
-                debug_assert_eq!(hashes.len(), slot as usize);
-                hashes.push(hash);
-            }
-            let hashes = self.hashes.as_deref();
-            let hash_of = |slot: u32| match hashes {
-                Some(hashes) => hashes[slot as usize],
-                None => match view(slots, postings, slot).and_then(|view| view.first()) {
-                    Some(sample) => xxh3_64(&texts.of(sample)),
-                    None => 0,
-                },
+            let hash_of = |slot: u32| match view(slots, postings, slot).and_then(|view| view.first()) {
+                Some(sample) => xxh3_64(&texts.of(sample)),
+                None => 0,
             };
             self.by_text.insert(hash, slot, hash_of);
             self.series += 1;
@@ -190,9 +189,6 @@ impl TagValues {
 
     fn find_slot(&self, texts: Texts<'_>, hash: u64, value: &[u8]) -> Option<u32> {
         self.by_text.find(hash, |slot| {
-            if self.hashes.as_ref().is_some_and(|hashes| hashes[slot as usize] != hash) {
-                return false;
-            }
             let sample = view(&self.slots, &self.postings, slot).and_then(|posting| posting.first());
             sample.is_some_and(|sample| texts.of(sample).as_ref() == value)
         })

@@ -80,7 +80,7 @@ pub fn is_name(name: &str) -> bool {
     name.starts_with("index-")
 }
 
-/// Reads the file that the manifest names.
+/// Reads the file that the manifest names; the indexes in it are whole.
 pub async fn load<D: Disk>(disk: &D, folder: &str, record: &IndexRecord) -> Result<Restored, IndexFileError> {
     let path = path_of(folder, record.generation);
     let io_error = |error| IndexFileError::Io { path: path.clone(), error };
@@ -108,7 +108,13 @@ pub async fn load<D: Disk>(disk: &D, folder: &str, record: &IndexRecord) -> Resu
         }
     }
     file.close().await.map_err(io_error)?;
-    reader.finish(record.size, record.crc).map_err(image_error)
+    let mut restored = reader.finish(record.size, record.crc).map_err(image_error)?;
+    for index in &mut restored.indexes {
+        while index.advance().map_err(image_error)? {
+            breathe().await;
+        }
+    }
+    Ok(restored)
 }
 
 /// Gives back what was appended to a file behind `start`, or all of it, as [`Appending::abandon`] does. No manifest may

@@ -15,9 +15,6 @@ use std::rc::Rc;
 use tidemill_disk::Disk;
 use tidemill_tsm::key;
 
-/// Series that get their postings before other tasks of the core get a turn.
-const SERIES_PER_TURN: u32 = 1024;
-
 impl<D: Disk> Partition<D> {
     /// Reads the indexes. `false`: they are to be made from the files, which is no error but takes longer.
     pub(crate) async fn restore_indexes(&self, record: Option<IndexRecord>) -> bool {
@@ -35,13 +32,10 @@ impl<D: Disk> Partition<D> {
         *self.index_file.borrow_mut() = IndexFile::opened(record, read.as_ref());
         let Some(restored) = read else { return false };
         for mut index in restored.indexes {
-            while index.post(SERIES_PER_TURN) {
-                breathe().await;
-            }
             let state = &mut *self.state.borrow_mut();
             let database = DatabaseId(index.database);
             let unsettled = std::mem::take(&mut index.unsettled);
-            let index = index.finish();
+            let index = index.finish().expect("it is whole");
             let left = if is_behind { all_series(&index) } else { unsettled };
             if !left.is_empty() {
                 state.unsettled.push_back(Unsettled::Series { database, left });

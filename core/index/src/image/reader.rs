@@ -5,11 +5,14 @@
 use super::{FRAME_BYTES_MAX, HEADER_BYTES, Kind, MAGIC, VERSION, bytes::Cursor, writer::Written, writer::frame_crc};
 use crate::{
     id::{FieldId, SeriesId},
+    id_table::IdTableBuilder,
+    postings_builder::PostingsBuilder,
     series_index::SeriesIndex,
 };
 use roaring::RoaringBitmap;
 use std::{collections::BTreeMap, ops::Range};
 use tidemill_column::FieldType;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// A file that does not say anything.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +21,8 @@ pub enum ImageError {
     Version(u32),
     #[error("damaged index at offset {offset}: {what}")]
     Damaged { offset: u64, what: &'static str },
+    #[error("damaged index: series {0} has the key of another")]
+    Twice(u32),
 }
 
 /// Takes the bytes of a file as they come.
@@ -36,6 +41,8 @@ pub struct ImageReader {
 
 struct Loading {
     index: SeriesIndex,
+    /// Of each key.
+    hashes: Vec<u64>,
     dead: Vec<Range<u32>>,
     unwritten: Vec<Range<u32>>,
     unsettled: Vec<Range<u32>>,
@@ -55,9 +62,17 @@ pub struct RestoredIndex {
     /// Series that may have lost their points.
     pub unsettled: RoaringBitmap,
     index: SeriesIndex,
+    hashes: Vec<u64>,
     dead: Vec<Range<u32>>,
     unwritten: Vec<Range<u32>>,
-    posted: u32,
+    stage: Stage,
+}
+
+/// What of an index is being made.
+enum Stage {
+    Keys(IdTableBuilder),
+    Postings(PostingsBuilder),
+    Whole,
 }
 
 impl ImageReader {
@@ -137,7 +152,7 @@ impl ImageReader {
         }
         let mut cursor = Cursor::new(body);
         match kind {
-            Kind::Series => read_series(&mut loading.index, &mut self.key, &mut cursor)?,
+            Kind::Series => read_series(loading, &mut self.key, &mut cursor)?,
             Kind::Fields => read_fields(&mut loading.index, &mut cursor)?,
             Kind::Watermarks => read_watermarks(&mut loading.index, &mut cursor)?,
             Kind::Dead => loading.dead = cursor.runs(loading.index.series_count())?,
@@ -173,8 +188,8 @@ impl ImageReader {
     }
 }
 
-fn read_series(index: &mut SeriesIndex, key: &mut Vec<u8>, cursor: &mut Cursor<'_>) -> Option<()> {
-    if cursor.word()? != index.series_count() {
+fn read_series(loading: &mut Loading, key: &mut Vec<u8>, cursor: &mut Cursor<'_>) -> Option<()> {
+    if cursor.word()? != loading.index.series_count() {
         return None;
     }
     key.clear();
@@ -182,7 +197,8 @@ fn read_series(index: &mut SeriesIndex, key: &mut Vec<u8>, cursor: &mut Cursor<'
         let shared = usize::try_from(cursor.varint()?).ok().filter(|shared| *shared <= key.len())?;
         key.truncate(shared);
         key.extend_from_slice(cursor.text()?);
-        index.restore_key(key)?;
+        loading.index.restore_key(key)?;
+        loading.hashes.push(xxh3_64(key));
     }
     Some(())
 }
@@ -216,8 +232,8 @@ fn read_watermarks(index: &mut SeriesIndex, cursor: &mut Cursor<'_>) -> Option<(
 
 impl Loading {
     fn begin(born: u64) -> Loading {
-        let index = SeriesIndex::restoring(born);
-        Loading { index, dead: Vec::new(), unwritten: Vec::new(), unsettled: Vec::new() }
+        let index = SeriesIndex::born_at(born);
+        Loading { index, hashes: Vec::new(), dead: Vec::new(), unwritten: Vec::new(), unsettled: Vec::new() }
     }
 
     fn restored(mut self, database: u32) -> RestoredIndex {
@@ -233,30 +249,47 @@ impl Loading {
             epoch: mark.epoch,
             version: self.index.version(),
         };
-        let (index, dead, unwritten) = (self.index, self.dead, self.unwritten);
-        RestoredIndex { database, written, unsettled, index, dead, unwritten, posted: 0 }
+        let stage = Stage::Keys(IdTableBuilder::new(&self.hashes));
+        let Loading { index, hashes, dead, unwritten, .. } = self;
+        RestoredIndex { database, written, unsettled, index, hashes, dead, unwritten, stage }
     }
 }
 
 impl RestoredIndex {
-    /// Makes the postings of at most `count` more series; `false` when all have theirs.
-    pub fn post(&mut self, count: u32) -> bool {
-        let end = self.posted.saturating_add(count).min(self.index.series_count());
-        while self.posted < end {
-            let at = self.dead.partition_point(|run| run.end <= self.posted);
-            let dead = self.dead.get(at).cloned().unwrap_or(end..end);
-            let alive_end = dead.start.clamp(self.posted, end);
-            (self.posted..alive_end).for_each(|id| self.index.restore_alive(SeriesId(id)));
-            self.posted = dead.end.min(end).max(alive_end);
+    /// Makes a little more of the index; `false` when it is whole.
+    ///
+    /// # Errors
+    /// If the file says what no index says.
+    pub fn advance(&mut self) -> Result<bool, ImageError> {
+        match &mut self.stage {
+            Stage::Keys(builder) => {
+                let is_same = |one, other| self.index.key(SeriesId(one)) == self.index.key(SeriesId(other));
+                let is_more = builder.advance(&self.hashes, is_same).map_err(ImageError::Twice)?;
+                if !is_more && let Stage::Keys(builder) = std::mem::replace(&mut self.stage, Stage::Whole) {
+                    self.hashes = Vec::new();
+                    self.index.restore_keys(builder.finish());
+                    self.index.restore_alive(&self.dead);
+                    self.stage = Stage::Postings(PostingsBuilder::default());
+                }
+            }
+            Stage::Postings(builder) => {
+                if !builder.advance(&mut self.index) {
+                    let unwritten = std::mem::take(&mut self.unwritten);
+                    self.index.restore_unwritten(unwritten.into_iter().flatten().map(FieldId));
+                    self.stage = Stage::Whole;
+                }
+            }
+            Stage::Whole => return Ok(false),
         }
-        end < self.index.series_count()
+        Ok(true)
     }
 
-    /// The index, once all postings are made.
-    pub fn finish(mut self) -> SeriesIndex {
-        while self.post(u32::MAX) {}
-        self.index.end_restoring();
-        self.index.restore_unwritten(self.unwritten.into_iter().flatten().map(FieldId));
-        self.index
+    /// The index, made as a whole.
+    ///
+    /// # Errors
+    /// As [`RestoredIndex::advance`].
+    pub fn finish(mut self) -> Result<SeriesIndex, ImageError> {
+        while self.advance()? {}
+        Ok(self.index)
     }
 }

@@ -52,7 +52,10 @@ fn read(bytes: &[u8], end: (u64, u32)) -> Result<Vec<RestoredIndex>, ImageError>
 }
 
 fn assert_same(restored: RestoredIndex, index: &SeriesIndex) {
-    let restored = restored.finish();
+    assert_equal(&restored.finish().unwrap(), index);
+}
+
+fn assert_equal(restored: &SeriesIndex, index: &SeriesIndex) {
     assert_eq!((restored.series_count(), restored.field_count()), (index.series_count(), index.field_count()));
     assert_eq!(
         (restored.alive_count(), restored.measurement_count()),
@@ -67,7 +70,9 @@ fn assert_same(restored: RestoredIndex, index: &SeriesIndex) {
     for id in (0..index.field_count()).map(FieldId) {
         assert_eq!((restored.field(id), restored.is_written(id)), (index.field(id), index.is_written(id)));
     }
+    assert!(restored.measurement_names().eq(index.measurement_names()));
     for name in index.measurement_names() {
+        assert!(restored.tag_keys(name).eq(index.tag_keys(name)));
         assert_eq!(restored.select(name, &TagPredicate::All), index.select(name, &TagPredicate::All));
         for tag in index.tag_keys(name) {
             let values = |index: &SeriesIndex| -> BTreeMap<Vec<u8>, Vec<u32>> {
@@ -76,7 +81,13 @@ fn assert_same(restored: RestoredIndex, index: &SeriesIndex) {
                 };
                 index.tag_values(name, tag).map(value).collect()
             };
-            assert_eq!(values(&restored), values(index));
+            assert_eq!(values(restored), values(index));
+            assert_eq!(restored.tag_value_count(name, tag), index.tag_value_count(name, tag));
+            for (value, _) in index.tag_values(name, tag) {
+                assert!(restored.has_tag_value(name, tag, &value));
+            }
+            let without = TagPredicate::Equal { key: tag.into(), value: Default::default() };
+            assert_eq!(restored.select(name, &without), index.select(name, &without));
         }
     }
 }
@@ -169,7 +180,7 @@ fn a_mark_holds_what_there_was_however_the_index_goes_on() {
     let end = writer.end();
     let restored = read(writer.pending(), end).unwrap().remove(0);
     assert_eq!(restored.written.series, 3);
-    assert_eq!(restored.finish().watermark(1, SeriesId(0)), Some(1_600_000_000_000_000_000));
+    assert_eq!(restored.finish().unwrap().watermark(1, SeriesId(0)), Some(1_600_000_000_000_000_000));
     // What changed behind the mark is in the next delta.
     let mut next = Delta::new(1, index.mark(), Some(&written));
     assert!(!next.is_empty());
@@ -178,7 +189,76 @@ fn a_mark_holds_what_there_was_however_the_index_goes_on() {
     assert!(writer.pending().len() > 3 * HEADER_BYTES);
 }
 
+/// Keys with all that a key may have, also what line protocol would not let through.
+fn odd_keys() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let part = proptest::sample::select(
+        &["m", "n", "a=1", "b=2", "b=1", "a=", "c", "=", "", r"a\,b=1", r"a\ b=2", r"a=\=", "a b=2", "a=1=2"][..],
+    );
+    let key = proptest::collection::vec(part, 1..5).prop_map(|parts| parts.join(",").into_bytes());
+    proptest::collection::vec(key, 1..60)
+}
+
+#[test]
+fn a_key_that_comes_twice_is_damage() {
+    let mut index = SeriesIndex::born_at(1);
+    let keys = (0..3_000).map(|number| format!("m,n={}", number % 2_999));
+    keys.for_each(|key| {
+        index.restore_key(key.as_bytes()).unwrap();
+    });
+    let mut indexes = BTreeMap::from([(1, index)]);
+    let mut file = File::begin();
+    file.append(&mut indexes, &RoaringBitmap::new());
+    let restored = read(&file.bytes, file.end).unwrap().remove(0);
+    assert_eq!(restored.finish().err(), Some(ImageError::Twice(2_999)));
+}
+
+#[test]
+fn an_index_that_was_restored_goes_on_as_the_one_that_was_written() {
+    let mut indexes = BTreeMap::from([(1, SeriesIndex::born_at(1))]);
+    let key = |number: u32| match number % 3 {
+        0 => format!("cpu,dc=dc{},host=h{number}", number % 7),
+        1 => format!("cpu,host=h{},n={number}", number / 10),
+        _ => format!("mem\\ free,dc=dc\\,{},host=h{}", number % 4_000, number / 50),
+    };
+    let index = indexes.get_mut(&1).unwrap();
+    (0..30_000).for_each(|number| {
+        index.insert_key(key(number).as_bytes());
+    });
+    (0..30_000).step_by(11).for_each(|id| index.remove(SeriesId(id)));
+    let mut file = File::begin();
+    file.append(&mut indexes, &RoaringBitmap::new());
+    let mut restored = read(&file.bytes, file.end).unwrap().remove(0).finish().unwrap();
+    let index = indexes.get_mut(&1).unwrap();
+    for changed in [&mut restored, index] {
+        assert_eq!(changed.insert_key(key(5).as_bytes()), SeriesId(5));
+        (0..30_000).step_by(7).for_each(|id| changed.remove(SeriesId(id)));
+        (0..30_000).step_by(77).for_each(|number| {
+            changed.insert_key(key(number).as_bytes());
+        });
+        (30_000..40_000).for_each(|number| {
+            changed.insert_key(key(number).as_bytes());
+        });
+    }
+    assert_equal(&restored, index);
+    assert!(restored.tag_values_max() >= restored.tag_value_count(b"cpu", b"host"));
+}
+
 proptest! {
+    #[test]
+    fn odd_keys_have_the_postings_that_they_had(keys in odd_keys(), dead in proptest::collection::vec(any::<bool>(), 60)) {
+        let mut indexes = BTreeMap::from([(5, SeriesIndex::born_at(1))]);
+        let index = indexes.get_mut(&5).unwrap();
+        for (key, dies) in keys.iter().zip(dead) {
+            let id = index.insert_key(key);
+            if dies {
+                index.remove(id);
+            }
+        }
+        let mut file = File::begin();
+        file.append(&mut indexes, &RoaringBitmap::new());
+        assert_same(read(&file.bytes, file.end).unwrap().remove(0), &indexes[&5]);
+    }
+
     #[test]
     fn what_is_appended_again_and_again_reads_as_it_is(
         steps in proptest::collection::vec((0u8..8, 0u32..3_000, any::<i64>()), 1..120),

@@ -1,4 +1,4 @@
-//! What reading costs: `cargo run --release -p tidemill-store --example scan_speed`.
+//! What reading costs: `cargo run --release -p tidemill-store --example read_speed`.
 //!
 //! 1 000 series x 10 000 rows x 2 fields in 40 files: a decode of everything, of one field, a summary by block
 //! statistics, and opening cursors. The disk is simulated and the cache holds all: what is measured is CPU.

@@ -1,4 +1,4 @@
-//! What keys cost: `cargo run --release -p tidemill-store --example index_speed`.
+//! What keys cost: `cargo run --release -p tidemill-store --example key_speed`.
 //!
 //! A file of a million keys: bytes in memory a key, opening the partition, and reading series by chance and in the order
 //! of their keys, with a cache that holds all pages and one that holds few. The disk is simulated: what is measured is
