@@ -15,16 +15,21 @@
 //!
 //! - `> write PARAMETERS` posts the lines below it, `> query PARAMETERS` a statement as form body; `> get PARAMETERS`
 //!   puts the statement into the URL; `> METHOD TARGET` sends anything else, with the lines below it as body.
-//! - `> raw write PARAMETERS` unescapes `\n \r \t \0 \\` in its single line, for bytes that a text file cannot show.
+//! - `> raw write PARAMETERS` unescapes `\n \r \t \0 \\` in its single line, for bytes that a text file cannot show;
+//!   `> gzip write PARAMETERS` compresses the lines below it.
+//! - `+ NAME: VALUE` lines below a `>` line are headers of the request.
 //! - `< STATUS` is the status; lines below it are the body. JSON is compared by structure, other text byte for byte
 //!   but for the last line end. No lines: the body must be empty. `< STATUS *`: the body is not looked at.
-//! - `< STATUS exact`: the body must be equal byte for byte, JSON too.
+//! - `< STATUS exact`: the body must be equal byte for byte, JSON too. `< STATUS gzip`: the body must come compressed,
+//!   and unpacked be as the lines say. `< STATUS msgpack`: a MessagePack document is due for each line of JSON.
+//! - A line `\` of a body stands for an empty one.
 //! - `< ?` is an answer to be filled in by the `record` binary.
-//! - `= NAME: VALUE` below a `<` line wants a header.
+//! - `= NAME: VALUE` below a `<` line wants a header, `= -NAME` wants none of that name, `= NAME: ?` is filled in.
 //!
 //! Cases of a file run in order on one server, which starts empty.
 
 use anyhow::{Context, Result, bail};
+use std::io::Write;
 
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,19 +39,38 @@ pub struct Request {
     pub target: String,
     /// The body is a form that holds a statement.
     pub form: bool,
+    pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
+
+/// How the body of an answer is shown and compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// JSON by structure, other text byte for byte but for the last line end.
+    Free,
+    /// It is not looked at.
+    Any,
+    /// Byte for byte but for the last line end.
+    Exact,
+    /// As `Free`, behind gzip.
+    Gzip,
+    /// As `Free`, a MessagePack document for each line of JSON.
+    MessagePack,
+}
+
+/// How modes are written behind a status.
+const MODES: [(&str, Mode); 5] =
+    [("", Mode::Free), ("*", Mode::Any), ("exact", Mode::Exact), ("gzip", Mode::Gzip), ("msgpack", Mode::MessagePack)];
 
 /// The answer that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectation {
     /// None: not recorded yet.
     pub status: Option<u16>,
-    pub headers: Vec<(String, String)>,
-    /// None: anything.
-    pub body: Option<String>,
-    /// Compare byte for byte, JSON too.
-    pub exact: bool,
+    /// Names in lower case; None: there must be none of that name.
+    pub headers: Vec<(String, Option<String>)>,
+    pub body: String,
+    pub mode: Mode,
 }
 
 /// One request with its answer.
@@ -104,27 +128,38 @@ pub fn parse(text: &str) -> Result<Vec<Case>> {
 }
 
 fn parse_request(command: &str, body: &[&str]) -> Result<Request> {
-    let text = body.join("\n");
+    let is_header = |line: &&&str| line.starts_with("+ ");
+    let mut headers = body
+        .iter()
+        .take_while(is_header)
+        .map(|line| {
+            let (name, value) = line[2..].split_once(": ").context("expected `+ NAME: VALUE`")?;
+            Ok((name.to_owned(), value.to_owned()))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let text = body[headers.len()..].join("\n");
     let (word, rest) = command.split_once(' ').unwrap_or((command, ""));
-    let post = |target: String, form: bool, body: Vec<u8>| Request { method: "POST".into(), target, form, body };
-    Ok(match word {
-        "write" => post(format!("/write?{rest}"), false, text.into_bytes()),
-        "raw" => {
-            let parameters = rest.strip_prefix("write").context("only `raw write` is known")?.trim_start();
-            post(format!("/write?{parameters}"), false, unescape(&text)?)
+    let to_write = |rest: &str| -> Result<String> {
+        let parameters = rest.strip_prefix("write").context("only writes can be sent so")?;
+        Ok(format!("/write?{}", parameters.trim_start()))
+    };
+    let (method, target, form, body) = match word {
+        "write" => ("POST", format!("/write?{rest}"), false, text.into_bytes()),
+        "raw" => ("POST", to_write(rest)?, false, unescape(&text)?),
+        "gzip" => {
+            headers.push(("Content-Encoding".into(), "gzip".into()));
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            packed.write_all(text.as_bytes())?;
+            ("POST", to_write(rest)?, false, packed.finish()?)
         }
-        "query" => post(format!("/query?{rest}"), true, text.into_bytes()),
-        "get" => Request {
-            method: "GET".into(),
-            target: format!("/query?q={}&{rest}", tidemill_perf::http::encode(&text)),
-            form: false,
-            body: Vec::new(),
-        },
+        "query" => ("POST", format!("/query?{rest}"), true, text.into_bytes()),
+        "get" => ("GET", format!("/query?q={}&{rest}", tidemill_perf::http::encode(&text)), false, Vec::new()),
         method if method.chars().all(|c| c.is_ascii_uppercase()) && rest.starts_with('/') => {
-            Request { method: method.to_owned(), target: rest.to_owned(), form: false, body: text.into_bytes() }
+            (method, rest.to_owned(), false, text.into_bytes())
         }
         _ => bail!("unknown request {command:?}"),
-    })
+    };
+    Ok(Request { method: method.to_owned(), target, form, headers, body })
 }
 
 fn parse_answer(lines: &[&str], start: usize) -> Result<(Expectation, usize)> {
@@ -136,18 +171,32 @@ fn parse_answer(lines: &[&str], start: usize) -> Result<(Expectation, usize)> {
         lines[start + 1..end].iter().copied().partition(|line| line.starts_with("= "));
     let headers = headers
         .into_iter()
-        .map(|line| {
-            let (name, value) = line[2..].split_once(": ").context("expected `= NAME: VALUE`")?;
-            Ok((name.to_ascii_lowercase(), value.to_owned()))
+        .map(|line| match line.strip_prefix("= -") {
+            Some(name) => Ok((name.to_ascii_lowercase(), None)),
+            None => {
+                let (name, value) = line[2..].split_once(": ").context("expected `= NAME: VALUE` or `= -NAME`")?;
+                Ok((name.to_ascii_lowercase(), Some(value.to_owned())))
+            }
         })
         .collect::<Result<_>>()?;
-    let (status, mode) = line.split_once(' ').unwrap_or((line, ""));
-    if !matches!(mode, "" | "*" | "exact") {
-        bail!("unknown mark {mode:?}");
-    }
+    let (status, mark) = line.split_once(' ').unwrap_or((line, ""));
+    let (_, mode) = MODES.into_iter().find(|(text, _)| *text == mark).with_context(|| format!("what is {mark:?}?"))?;
     let status = if status == "?" { None } else { Some(status.parse().context("the status is no number")?) };
-    let body = if mode == "*" || status.is_none() { None } else { Some(body.join("\n")) };
-    Ok((Expectation { status, headers, body, exact: mode == "exact" }, end))
+    let body: Vec<&str> = body.into_iter().map(|line| if line == "\\" { "" } else { line }).collect();
+    Ok((Expectation { status, headers, body: body.join("\n"), mode }, end))
+}
+
+/// The `<` line of an answer and the lines of its body, as they stand in a case file.
+pub fn answer_lines(status: u16, mode: Mode, shown: &str) -> String {
+    let mark = MODES.into_iter().find(|(_, known)| *known == mode).map_or("", |(text, _)| text);
+    let mut lines = format!("< {status} {mark}").trim_end().to_owned();
+    if mode != Mode::Any && !shown.is_empty() {
+        for line in shown.lines() {
+            lines.push('\n');
+            lines.push_str(if line.is_empty() { "\\" } else { line });
+        }
+    }
+    lines
 }
 
 fn unescape(text: &str) -> Result<Vec<u8>> {
@@ -181,11 +230,24 @@ mod tests {
         assert_eq!(cases.len(), 2);
         assert_eq!(cases[0].judge_differs.as_deref(), Some("older"));
         assert_eq!(cases[0].steps[0].request.body, b"a f=1\nb f=2");
-        assert_eq!(cases[0].steps[1].expected.headers, [("x-a".to_owned(), "b".to_owned())]);
+        assert_eq!(cases[0].steps[1].expected.headers, [("x-a".to_owned(), Some("b".to_owned()))]);
         assert_eq!(cases[1].steps[0].request.body, b"a\tb");
-        assert_eq!(cases[1].steps[0].expected.body.as_deref(), Some("{\"error\":\"x\"}"));
+        assert_eq!(cases[1].steps[0].expected.body, "{\"error\":\"x\"}");
         assert_eq!(cases[1].steps[1].expected.status, None);
         assert_eq!((cases[1].steps[1].request_line, cases[1].steps[1].answer_line), (17, 19));
+    }
+
+    #[test]
+    fn headers_and_modes_are_read_and_written() {
+        let text = "## a\n> query db=d\n+ Accept: text/csv\nSELECT\n< 200 exact\n= -X-B\na\n\\\nb\n> gzip write db=d\nm v=1\n< 204 *\n";
+        let steps = &parse(text).unwrap()[0].steps;
+        assert_eq!(steps[0].request.headers, [("Accept".to_owned(), "text/csv".to_owned())]);
+        assert_eq!(steps[0].request.body, b"SELECT");
+        assert_eq!((steps[0].expected.mode, steps[0].expected.body.as_str()), (Mode::Exact, "a\n\nb"));
+        assert_eq!(steps[0].expected.headers, [("x-b".to_owned(), None)]);
+        assert_eq!((steps[1].request.target.as_str(), &steps[1].request.body[..2]), ("/write?db=d", &b"\x1f\x8b"[..]));
+        assert_eq!(answer_lines(200, Mode::Exact, "a\n\nb\n"), "< 200 exact\na\n\\\nb");
+        assert_eq!(answer_lines(204, Mode::Free, ""), "< 204");
     }
 
     #[test]

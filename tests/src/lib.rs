@@ -10,6 +10,7 @@
 
 pub mod answers;
 pub mod case;
+pub mod message_pack;
 pub mod play;
 pub mod random_statements;
 pub mod small_disk;

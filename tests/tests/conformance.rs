@@ -55,18 +55,35 @@ fn every_case_file_is_played() {
     let names: Vec<String> =
         case_files().iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
     let played = [
+        "arguments.txt",
+        "cardinality.txt",
+        "conditions.txt",
         "continuous_queries.txt",
         "databases.txt",
         "deletes.txt",
+        "fills.txt",
+        "formats.txt",
         "functions.txt",
+        "grafana.txt",
+        "grammar.txt",
         "http.txt",
         "into.txt",
         "line_protocol.txt",
+        "nested.txt",
+        "policies.txt",
+        "requests.txt",
         "select.txt",
         "select_errors.txt",
+        "selectors.txt",
         "show.txt",
         "subqueries.txt",
+        "technical.txt",
+        "telegraf.txt",
         "time_zones.txt",
+        "transformations.txt",
+        "typing.txt",
+        "users.txt",
+        "v2_write.txt",
     ];
     assert_eq!(names, played);
 }
@@ -129,6 +146,91 @@ fn subqueries() {
 #[test]
 fn time_zones() {
     play_file("time_zones.txt");
+}
+
+#[test]
+fn arguments_of_functions() {
+    play_file("arguments.txt");
+}
+
+#[test]
+fn cardinalities_and_conditions_of_show() {
+    play_file("cardinality.txt");
+}
+
+#[test]
+fn conditions() {
+    play_file("conditions.txt");
+}
+
+#[test]
+fn fill_options() {
+    play_file("fills.txt");
+}
+
+#[test]
+fn forms_of_answers() {
+    play_file("formats.txt");
+}
+
+#[test]
+fn questions_of_grafana() {
+    play_file("grafana.txt");
+}
+
+#[test]
+fn lexer_and_grammar() {
+    play_file("grammar.txt");
+}
+
+#[test]
+fn columns_and_groups_of_subqueries() {
+    play_file("nested.txt");
+}
+
+#[test]
+fn several_retention_policies() {
+    play_file("policies.txt");
+}
+
+#[test]
+fn http_requests() {
+    play_file("requests.txt");
+}
+
+#[test]
+fn selected_points() {
+    play_file("selectors.txt");
+}
+
+#[test]
+fn technical_analysis() {
+    play_file("technical.txt");
+}
+
+#[test]
+fn a_stream_of_telegraf() {
+    play_file("telegraf.txt");
+}
+
+#[test]
+fn transformations() {
+    play_file("transformations.txt");
+}
+
+#[test]
+fn types() {
+    play_file("typing.txt");
+}
+
+#[test]
+fn users_and_grants() {
+    play_file("users.txt");
+}
+
+#[test]
+fn paths_of_version_2() {
+    play_file("v2_write.txt");
 }
 
 /// What was flushed, replayed from the log or read back from files must answer as the memtable did.

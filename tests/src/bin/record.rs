@@ -1,7 +1,7 @@
 //! `record FILE..`: plays case files against Debian's influxd, fills in the answers marked `< ?` and reports where the
 //! judge answers otherwise than the file says.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use tidemill_tests::{case, play, subject};
 
 fn main() -> Result<()> {
@@ -16,10 +16,24 @@ fn main() -> Result<()> {
             for step in &case.steps {
                 let found = play::send(&mut client, &step.request)?;
                 if step.expected.status.is_none() {
-                    let body = found.text();
-                    let body = body.trim_end();
-                    let gap = if body.is_empty() { "" } else { "\n" };
-                    lines[step.answer_line - 1] = format!("< {}{gap}{body}", found.status);
+                    let mode = step.expected.mode;
+                    let shown = play::shown(mode, &found).map_err(|fault| anyhow!("{}: {fault}", step.text))?;
+                    // The headers that are asked for stand below the status, in front of the body.
+                    let answer = case::answer_lines(found.status, mode, &shown);
+                    let (status, body) = answer.split_once('\n').unwrap_or((&answer, ""));
+                    lines[step.answer_line - 1] = status.to_owned();
+                    for (offset, (name, value)) in step.expected.headers.iter().enumerate() {
+                        if value.as_deref() == Some("?") {
+                            lines[step.answer_line + offset] = match found.header(name) {
+                                Some(value) => format!("= {name}: {value}"),
+                                None => format!("= -{name}"),
+                            };
+                        }
+                    }
+                    if !body.is_empty() {
+                        let last = &mut lines[step.answer_line - 1 + step.expected.headers.len()];
+                        *last = format!("{last}\n{body}");
+                    }
                     recorded += 1;
                 } else if let Some(fault) = play::fault(&step.expected, &found) {
                     different += 1;
