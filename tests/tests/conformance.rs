@@ -61,6 +61,7 @@ fn every_case_file_is_played() {
         "continuous_queries.txt",
         "databases.txt",
         "deletes.txt",
+        "extensions.txt",
         "fills.txt",
         "formats.txt",
         "functions.txt",
@@ -101,6 +102,11 @@ fn databases_and_retention_policies() {
 #[test]
 fn deletes_and_drops() {
     play_file("deletes.txt");
+}
+
+#[test]
+fn extensions() {
+    play_file("extensions.txt");
 }
 
 #[test]

@@ -51,6 +51,40 @@ pub fn parse_duration(text: &str) -> Result<i64, ParseError> {
     Ok(total)
 }
 
+/// Most months that a text may name, a thousand years: more than there are between the first and the last instant.
+pub(crate) const MONTHS_MAX: i64 = 12_000;
+
+/// Reads `1mo`, `2y` and `1y6mo`, without a sign, to months; `None` for anything else.
+pub(crate) fn parse_months(text: &str) -> Option<i64> {
+    let mut total: i64 = 0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits_end = rest.find(|character: char| !character.is_ascii_digit())?;
+        let (digits, after) = rest.split_at(digits_end);
+        let count: i64 = digits.parse().ok()?;
+        let (months, after) = match after.strip_prefix("mo") {
+            Some(after) => (1, after),
+            None => (12, after.strip_prefix('y')?),
+        };
+        total = count.checked_mul(months).and_then(|part| total.checked_add(part))?;
+        rest = after;
+    }
+    (!text.is_empty() && total <= MONTHS_MAX).then_some(total)
+}
+
+/// Months that print in the largest unit that divides them: `18mo`, `2y`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MonthsText(pub i64);
+
+impl fmt::Display for MonthsText {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            months if months != 0 && months % 12 == 0 => write!(formatter, "{}y", months / 12),
+            months => write!(formatter, "{months}mo"),
+        }
+    }
+}
+
 /// A duration in nanoseconds that prints in the largest unit that divides it: `90s`, `1m`, `1w`, `0s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DurationText(pub i64);
@@ -113,6 +147,17 @@ fn decimal(whole: u64, fraction: u64, size: u64) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn months_are_read_and_printed() {
+        for (text, months) in [("1mo", 1), ("2y", 24), ("1y6mo", 18), ("12000mo", 12_000), ("0mo", 0)] {
+            assert_eq!(parse_months(text), Some(months), "{text}");
+            assert_eq!(parse_months(&MonthsText(months).to_string()), Some(months));
+        }
+        for text in ["", "1", "mo", "1m", "1mo5d", "1d1mo", "12001mo", "99999999999999999999mo", "1yy"] {
+            assert_eq!(parse_months(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn printing_takes_the_largest_unit() {

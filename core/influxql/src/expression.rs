@@ -34,6 +34,8 @@ pub enum Expr {
     Boolean(bool),
     /// Nanoseconds.
     Duration(i64),
+    /// Calendar months, `1mo` and `1y`: an extension, only in GROUP BY.
+    Months(i64),
     /// Nanoseconds since 1970-01-01 UTC. Never parsed; reduction makes it from `now()` and time texts.
     Time(i64),
     /// The value of an expression that reduction found to have none.
@@ -245,6 +247,7 @@ impl Expr {
                 | Self::String(_)
                 | Self::Boolean(_)
                 | Self::Duration(_)
+                | Self::Months(_)
                 | Self::Time(_)
                 | Self::Nil
         )
@@ -265,7 +268,7 @@ impl Expr {
             Self::Number(_) => "*influxql.NumberLiteral",
             Self::String(_) => "*influxql.StringLiteral",
             Self::Boolean(_) => "*influxql.BooleanLiteral",
-            Self::Duration(_) => "*influxql.DurationLiteral",
+            Self::Duration(_) | Self::Months(_) => "*influxql.DurationLiteral",
             Self::Time(_) => "*influxql.TimeLiteral",
             Self::Nil => "*influxql.NilLiteral",
         }

@@ -34,7 +34,7 @@ mod token;
 mod walk;
 
 pub use dimension::{DimensionError, TimeDimension, TimeOffset};
-pub use duration::{DurationText, GoDurationText, parse_duration};
+pub use duration::{DurationText, GoDurationText, MonthsText, parse_duration};
 pub use error::{ParseError, Position};
 pub use expression::{BinaryOperator, Call, DataType, Expr, VarRef, WildcardKind};
 pub use parameters::{ParameterValue, Parameters};
@@ -43,7 +43,7 @@ pub use print::{QuotedIdent, QuotedString};
 pub use privilege::RequiredPrivilege;
 pub use reduce::TimeContext;
 pub use regex_literal::{RegexError, RegexLiteral};
-pub use select::{Field, Fill, Measurement, MeasurementName, SelectStatement, SortOrder, Source};
+pub use select::{Field, Fill, Measurement, MeasurementName, SelectStatement, SortKey, SortOrder, Source};
 pub use statement::{
     AlterRetentionPolicy, CreateContinuousQuery, CreateDatabase, CreateRetentionPolicy, CreateSubscription, CreateUser,
     DatabaseRetentionPolicy, Delete, DropSeries, Explain, Password, Privilege, Query, ShowCardinality, ShowFieldKeys,

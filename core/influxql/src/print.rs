@@ -5,10 +5,10 @@
 
 use std::fmt::{Display, Formatter, Result, Write};
 
-use crate::duration::DurationText;
+use crate::duration::{DurationText, MonthsText};
 use crate::expression::{Call, Expr, VarRef, WildcardKind};
 use crate::regex_literal::RegexLiteral;
-use crate::select::{Field, Fill, Measurement, MeasurementName, SelectStatement, SortOrder, Source};
+use crate::select::{Field, Fill, Measurement, MeasurementName, SelectStatement, SortKey, SortOrder, Source};
 use crate::token::keyword;
 
 /// An identifier, in double quotes if it needs them.
@@ -110,6 +110,7 @@ impl Display for Expr {
             Self::String(text) => QuotedString(text).fmt(formatter),
             Self::Boolean(value) => write!(formatter, "{value}"),
             Self::Duration(nanoseconds) => DurationText(*nanoseconds).fmt(formatter),
+            Self::Months(months) => MonthsText(*months).fmt(formatter),
             Self::Time(nanoseconds) => write!(formatter, "'{}'", crate::timestamp::TimestampText(*nanoseconds)),
             Self::Nil => formatter.write_str("nil"),
         }
@@ -189,6 +190,16 @@ impl Display for Field {
     }
 }
 
+impl Display for SortKey {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> Result {
+        self.expr.fmt(formatter)?;
+        formatter.write_str(match self.order {
+            SortOrder::Ascending => " ASC",
+            SortOrder::Descending => " DESC",
+        })
+    }
+}
+
 impl Display for SelectStatement {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> Result {
         formatter.write_str("SELECT ")?;
@@ -213,6 +224,10 @@ impl Display for SelectStatement {
             }
         }
         write_order(self.order, formatter)?;
+        if !self.sort.is_empty() {
+            formatter.write_str(" ORDER BY ")?;
+            write_list(&self.sort, formatter)?;
+        }
         write_count("LIMIT", self.limit, formatter)?;
         write_count("OFFSET", self.offset, formatter)?;
         write_count("SLIMIT", self.slimit, formatter)?;

@@ -19,12 +19,21 @@ pub struct SelectStatement {
     pub fill: Fill,
     /// `None` when there is no `ORDER BY`, which means ascending.
     pub order: Option<SortOrder>,
+    /// `ORDER BY` by anything but time alone, the weightiest first: an extension. `order` is then `None`.
+    pub sort: Vec<SortKey>,
     pub limit: u64,
     pub offset: u64,
     pub slimit: u64,
     pub soffset: u64,
     /// The name inside `TZ('..')`. Whether such a zone exists is for the caller to check.
     pub time_zone: Option<String>,
+}
+
+/// One of several things by which rows are ordered: `time`, a column of the answer by its name, or a selected expression.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SortKey {
+    pub expr: Expr,
+    pub order: SortOrder,
 }
 
 /// A selected expression and the name after `AS`.

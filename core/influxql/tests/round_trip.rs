@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use tidemill_influxql::{
     AlterRetentionPolicy, BinaryOperator, CreateContinuousQuery, CreateDatabase, DataType, DatabaseRetentionPolicy,
     Delete, Explain, Expr, Field, Fill, Measurement, MeasurementName, Privilege, RegexLiteral, SelectStatement,
-    ShowCardinality, ShowTagKeys, ShowTagValues, SortOrder, Source, Statement, TagKeyFilter, VarRef, WildcardKind,
-    parse_expr, parse_query, parse_statement,
+    ShowCardinality, ShowTagKeys, ShowTagValues, SortKey, SortOrder, Source, Statement, TagKeyFilter, VarRef,
+    WildcardKind, parse_expr, parse_query, parse_statement,
 };
 
 fn name() -> impl Strategy<Value = String> {
@@ -128,6 +128,16 @@ fn order() -> impl Strategy<Value = Option<SortOrder>> {
     option::of(prop::sample::select(vec![SortOrder::Ascending, SortOrder::Descending]))
 }
 
+/// Keys that are never time alone, which is an order.
+fn sort() -> impl Strategy<Value = Vec<SortKey>> {
+    let expr = prop_oneof![
+        name().prop_filter("not time", |name| name != "time").prop_map(Expr::var_ref),
+        name().prop_map(|name| Expr::call("max", vec![Expr::var_ref(name)])),
+    ];
+    let order = prop::sample::select(vec![SortOrder::Ascending, SortOrder::Descending]);
+    vec((expr, order).prop_map(|(expr, order)| SortKey { expr, order }), 0..3)
+}
+
 fn fill() -> impl Strategy<Value = Fill> {
     prop_oneof![
         Just(Fill::Null),
@@ -157,10 +167,11 @@ fn select_from(source: BoxedStrategy<Source>) -> BoxedStrategy<SelectStatement> 
     let count = 0..i64::MAX as u64;
     (
         (vec(field, 1..4), option::of(target()), vec(source, 1..3), option::of(expr(true)), vec(dimension, 0..3)),
-        (fill(), order(), count.clone(), count.clone(), count.clone(), count, option::of("[A-Za-z/' ]{0,6}")),
+        (fill(), order(), sort(), count.clone(), count.clone(), count.clone(), count, option::of("[A-Za-z/' ]{0,6}")),
     )
         .prop_map(|((fields, target, sources, condition, dimensions), rest)| {
-            let (fill, order, limit, offset, slimit, soffset, time_zone) = rest;
+            let (fill, order, sort, limit, offset, slimit, soffset, time_zone) = rest;
+            let order = if sort.is_empty() { order } else { None };
             SelectStatement {
                 fields,
                 target,
@@ -169,6 +180,7 @@ fn select_from(source: BoxedStrategy<Source>) -> BoxedStrategy<SelectStatement> 
                 dimensions,
                 fill,
                 order,
+                sort,
                 limit,
                 offset,
                 slimit,

@@ -5,13 +5,13 @@ use crate::functions::{Function, check_call, without_distinct_keyword};
 use crate::limit::SelectLimits;
 use crate::math::MathFunction;
 use crate::stream::{StreamFunction, StreamSpec, check_stream};
-use crate::window::Windows;
+use crate::window::{Calendar, Windows};
 use crate::zone::TimeZone;
 use std::sync::Arc;
 use tidemill_column::{TIME_MAX, TIME_MIN};
 use tidemill_influxql::{
-    Call, Expr, Fill, MeasurementName, RegexLiteral, SelectStatement, Source, TimeContext, TimeDimension, TimeOffset,
-    split_time,
+    Call, Expr, Fill, MeasurementName, RegexLiteral, SelectStatement, SortKey, Source, TimeContext, TimeDimension,
+    TimeOffset, split_time,
 };
 
 /// What a statement is compiled with.
@@ -44,6 +44,8 @@ pub struct Compiled {
     pub(crate) is_one_of_several: bool,
     pub(crate) sources: Vec<SourceRequest>,
     pub(crate) zone: Option<Arc<TimeZone>>,
+    /// What ORDER BY says beside time, reduced; LIMIT and OFFSET then count rows in that order.
+    pub(crate) sort: Vec<SortKey>,
     pub(crate) subqueries: Vec<Compiled>,
 }
 
@@ -162,12 +164,17 @@ fn compile_within(
     let windows = match time {
         None => Windows::whole(time_range),
         Some(time) => {
-            let windows = Windows::every(time.interval_ns, offset_ns(time.offset, time.interval_ns, options.now_ns));
+            let windows = windows_of(time, options.now_ns);
             let windows = zone.as_ref().map_or(windows.clone(), |zone| windows.in_zone(zone));
+            if time.months > 0 && select.fields.iter().any(|field| forecasts(&field.expr)) {
+                return Err(QueryError::invalid("holt_winters() needs windows of one length, which months have not"));
+            }
             time_range = limit_buckets(&windows, time_range, &options.limits)?;
             windows
         }
     };
+    let sort = |key: &SortKey| SortKey { expr: key.expr.clone().reduce(&context), order: key.order };
+    let sort = select.sort.iter().map(sort).collect();
     let subqueries = subqueries(select, options, time, time_range)?;
     let read_range = look_back(time_range, &windows, survey.windows_back, select.is_ascending());
     Ok(Compiled {
@@ -183,6 +190,7 @@ fn compile_within(
         is_one_of_several: false,
         sources,
         zone,
+        sort,
         subqueries,
     })
 }
@@ -223,6 +231,9 @@ impl Compiled {
 
 /// The range with so many windows before it, in the order of the answer.
 pub(crate) fn look_back(range: (i64, i64), windows: &Windows, count: u64, is_ascending: bool) -> (i64, i64) {
+    if windows.is_calendar() && count > 0 && range.0 <= range.1 {
+        return look_back_by_calendar(range, windows, count, is_ascending);
+    }
     let back = i64::try_from(count).unwrap_or(i64::MAX).saturating_mul(windows.interval());
     match is_ascending {
         _ if back == 0 || range.0 > range.1 => range,
@@ -230,6 +241,37 @@ pub(crate) fn look_back(range: (i64, i64), windows: &Windows, count: u64, is_asc
         true => (range.0.saturating_sub(back).max(TIME_MIN), range.1),
         false => (range.0, range.1.saturating_add(back).min(TIME_MAX)),
     }
+}
+
+/// As [`look_back`]; there are whole windows before the range.
+fn look_back_by_calendar(range: (i64, i64), windows: &Windows, count: u64, is_ascending: bool) -> (i64, i64) {
+    let mut range = range;
+    for _ in 0..count {
+        let (start, last) = if is_ascending { windows.bounds(range.0) } else { windows.bounds(range.1) };
+        match is_ascending {
+            true if range.0 > TIME_MIN => range.0 = windows.previous_start(start).unwrap_or(TIME_MIN),
+            false if last < TIME_MAX => range.1 = windows.bounds(last + 1).1,
+            _ => break,
+        }
+    }
+    range
+}
+
+/// The windows of GROUP BY time(), by UTC's clock.
+pub(crate) fn windows_of(time: TimeDimension, now_ns: i64) -> Windows {
+    if time.months == 0 {
+        return Windows::every(time.interval_ns, offset_ns(time.offset, time.interval_ns, now_ns));
+    }
+    let (offset_months, offset_ns) = match time.offset {
+        TimeOffset::Duration(offset) => (0, offset),
+        TimeOffset::Months(offset) => (offset, 0),
+        TimeOffset::Now => (0, 0),
+    };
+    Windows::of_calendar(Calendar { months: time.months, offset_months }, time.interval_ns, offset_ns)
+}
+
+fn forecasts(expr: &Expr) -> bool {
+    expr.any(&mut |expr| matches!(expr, Expr::Call(call) if call.name.starts_with("holt_winters")))
 }
 
 fn invalid(error: &impl std::fmt::Display) -> QueryError {
@@ -278,6 +320,7 @@ pub(crate) fn offset_ns(offset: TimeOffset, interval: i64, now_ns: i64) -> i64 {
     const YEAR_ONE_TO_EPOCH_NS: i128 = 62_135_596_800 * 1_000_000_000;
     match offset {
         TimeOffset::Duration(offset) => offset,
+        TimeOffset::Months(_) => 0,
         TimeOffset::Now => {
             let since_year_one = i128::from(now_ns) + YEAR_ONE_TO_EPOCH_NS;
             i64::try_from(since_year_one.rem_euclid(i128::from(interval))).unwrap_or(0)
@@ -294,6 +337,9 @@ fn limit_buckets(windows: &Windows, range: (i64, i64), limits: &SelectLimits) ->
     if range.0 > TIME_MIN {
         limits.check_buckets(windows.count(range.0, range.1))?;
         return Ok(range);
+    }
+    if windows.is_calendar() {
+        return Ok((look_back_by_calendar((windows.start(range.1), range.1), windows, limit - 1, true).0, range.1));
     }
     let back = i128::from(windows.interval()) * i128::from(limit - 1);
     let min = i128::from(windows.start(range.1)) - back;

@@ -6,7 +6,7 @@
 //! Knows nothing of databases and of who executes the query.
 
 use crate::QueryError;
-use crate::compile::{offset_ns, time_zone};
+use crate::compile::{offset_ns, time_zone, windows_of};
 use crate::window::Windows;
 use tidemill_influxql::{CreateContinuousQuery, Expr, TimeOffset};
 
@@ -47,21 +47,30 @@ impl ContinuousSchedule {
         let every_ns = create.resample_every.filter(|every| *every > 0).unwrap_or(interval_ns);
         let span_ns = create.resample_for.filter(|span| *span > 0).unwrap_or(interval_ns.max(every_ns));
         let zone = time_zone(select)?;
-        let windows = |interval: i64| match &zone {
-            Some(zone) => Windows::every(interval, 0).in_zone(zone),
-            None => Windows::every(interval, 0),
+        let in_zone = |windows: Windows| match &zone {
+            Some(zone) => windows.in_zone(zone),
+            None => windows,
+        };
+        // Calendar windows have their offset themselves: it may be one of months.
+        let windows = match time.months {
+            0 => in_zone(Windows::every(interval_ns, 0)),
+            _ => in_zone(windows_of(time, 0)),
+        };
+        let runs = match every_ns == interval_ns {
+            true => windows.clone(),
+            false => in_zone(Windows::every(every_ns, 0)),
         };
         Ok(Some(ContinuousSchedule {
             interval_ns,
             // Aligned to the present time, windows would be others at each run.
             offset_ns: match time.offset {
-                TimeOffset::Duration(_) => offset_ns(time.offset, interval_ns, 0),
-                TimeOffset::Now => 0,
+                TimeOffset::Duration(_) if time.months == 0 => offset_ns(time.offset, interval_ns, 0),
+                _ => 0,
             },
             span_ns,
             ripe_ns: interval_ns.min(every_ns),
-            windows: windows(interval_ns),
-            runs: windows(every_ns),
+            windows,
+            runs,
         }))
     }
 

@@ -33,6 +33,7 @@ mod resolve;
 mod result;
 mod rows;
 mod schema;
+mod sort;
 mod stream;
 mod subquery;
 mod tag_filter;
@@ -52,6 +53,7 @@ pub use part::{
 pub use plan::{Plan, PlanExplanation, ScanPlan};
 pub use result::{ResultColumn, ResultSeries};
 pub use schema::{SourceIndex, SourceSchema, winner};
+pub use sort::{Sort, SortStep};
 pub use subquery::{SubqueryPart, SubqueryRows, SubqueryStep};
 pub use tag_filter::{TagFilter, TagTest};
 pub use window::Windows;

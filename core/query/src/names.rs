@@ -1,7 +1,7 @@
 //! Column names of a SELECT.
 
 use std::collections::BTreeMap;
-use tidemill_influxql::Expr;
+use tidemill_influxql::{Expr, VarRef};
 
 /// The name of a field without alias: its name, its function's, or those of all names and functions in an arithmetic
 /// expression, joined.
@@ -18,6 +18,17 @@ pub(crate) fn name_of(expr: &Expr) -> String {
         }
         _ => String::new(),
     }
+}
+
+/// Whether two expressions are the same but for the types of names.
+pub(crate) fn matches_without_types(a: &Expr, b: &Expr) -> bool {
+    let untyped = |expr: &Expr| {
+        expr.clone().rewrite(&mut |expr| match expr {
+            Expr::VarRef(name) => Expr::VarRef(VarRef { name: name.name, data_type: None }),
+            other => other,
+        })
+    };
+    untyped(a) == untyped(b)
 }
 
 fn collect<'a>(expr: &'a Expr, names: &mut Vec<&'a str>) {

@@ -9,6 +9,7 @@ use crate::evaluate::EvalExpr;
 use crate::join::Leg;
 use crate::limit::{RowLimit, SeriesLimit};
 use crate::schema::{SourceIndex, SourceSchema};
+use crate::sort::SortPlan;
 use crate::tag_filter::TagFilter;
 use crate::window::Windows;
 use std::collections::{BTreeMap, BTreeSet};
@@ -156,6 +157,8 @@ pub(crate) struct Shape {
     /// Inclusive.
     pub time_range: (i64, i64),
     pub descending: bool,
+    /// Only tags are selected: a row is there when any field that is read has a value.
+    pub tags_only: bool,
     pub fill: Fill,
     pub row_limit: RowLimit,
     pub series_limit: SeriesLimit,
@@ -168,9 +171,15 @@ pub struct Plan {
     pub(crate) shape: Arc<Shape>,
     pub(crate) scans: Vec<Arc<ScanPlan>>,
     pub(crate) legs: Vec<Leg>,
+    pub(crate) sort: Option<SortPlan>,
 }
 
 impl Plan {
+    /// Whether the rows are still to be ordered, by a [`Sort`](crate::Sort).
+    pub fn is_sorted_later(&self) -> bool {
+        self.sort.is_some()
+    }
+
     /// One scan per measurement, database and retention policy; every partition runs each of them.
     pub fn scans(&self) -> &[Arc<ScanPlan>] {
         &self.scans

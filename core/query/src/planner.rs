@@ -13,7 +13,8 @@ use crate::math::MathFunction;
 use crate::names::column_names;
 use crate::plan::{Aggregate, CallPlan, Finish, LeafRef, Output, Plan, ReadColumn, ScanPlan, Shape, Work};
 use crate::resolve::ConditionResolver;
-use crate::schema::{Meaning, Names, SourceSchema, data_type};
+use crate::schema::{Meaning, Names, SourceIndex, SourceSchema, data_type};
+use crate::sort::SortPlan;
 use crate::stream::{StreamFunction, StreamSpec};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -59,8 +60,15 @@ impl Compiled {
         let fields = names.expand(&self.fields, &self.select.dimensions)?;
         let named = fields.iter().map(|field| (&field.expr, field.alias.as_deref()));
         let column_names = column_names(self.time_alias.as_deref(), named);
+        let sort = match schemas.is_empty() {
+            true => None,
+            false => {
+                SortPlan::of(&self.sort, RowLimit::new(self.select.limit, self.select.offset), &fields, &column_names)?
+            }
+        };
         if self.is_joined {
-            return self.plan_join(&names, &fields, column_names, &schemas);
+            let plan = self.plan_join(&names, &fields, column_names, &schemas)?;
+            return Ok(Plan { sort, ..plan });
         }
 
         let mut calls: Vec<&Call> = Vec::new();
@@ -85,8 +93,12 @@ impl Compiled {
         planner.call_count = planner.calls.len();
         let outputs = planner.outputs(&fields)?;
         let work = planner.work(self);
+        let tags_only = fields.iter().all(|field| is_tag(&names, &field.expr));
         let mut columns = planner.columns;
-        let shown = shown_columns(&work);
+        let mut shown = shown_columns(&work);
+        if tags_only {
+            shown.0 = columns_of_tagged(&schemas, &work, &mut columns);
+        }
         let mut conditions = Vec::with_capacity(schemas.len());
         for schema in &schemas {
             conditions.push(match &self.condition {
@@ -94,13 +106,15 @@ impl Compiled {
                 Some(condition) => ConditionResolver::new(schema, &mut columns).resolve(condition)?,
             });
         }
-        let shape = Arc::new(self.shape(&names, column_names, outputs, columns, work));
+        let mut shape = self.shape(&names, column_names, outputs, columns, work);
+        shape.tags_only = tags_only;
+        let shape = Arc::new(shape);
         let empty = self.time_range.0 > self.time_range.1;
         let scans = schemas.into_iter().zip(conditions).filter(|_| !empty).filter_map(|(schema, (condition, read))| {
             let scan = scan(&shape, schema, condition, &read, &shown)?;
             Some(Arc::new(scan))
         });
-        Ok(Plan { scans: scans.collect(), shape: shape.clone(), legs: Vec::new() })
+        Ok(Plan { scans: scans.collect(), shape: shape.clone(), legs: Vec::new(), sort })
     }
 }
 
@@ -145,7 +159,7 @@ impl Compiled {
         let outputs = planner.outputs(fields)?;
         let work = Work::Raw { leaves: Vec::new() };
         let shape = self.shape(names, column_names, outputs, Columns::default(), work);
-        Ok(Plan { scans: Vec::new(), shape: Arc::new(shape), legs })
+        Ok(Plan { scans: Vec::new(), shape: Arc::new(shape), legs, sort: None })
     }
 
     /// What all scans of the statement have in common.
@@ -157,6 +171,9 @@ impl Compiled {
         columns: Columns,
         work: Work,
     ) -> Shape {
+        // Rows that are ordered otherwise are counted in that order.
+        let is_sorted_later = !self.sort.is_empty();
+        let (limit, offset) = if is_sorted_later { (0, 0) } else { (self.select.limit, self.select.offset) };
         Shape {
             column_names: column_names.into(),
             outputs,
@@ -166,7 +183,8 @@ impl Compiled {
             time_range: self.time_range,
             descending: !self.select.is_ascending(),
             fill: self.select.fill,
-            row_limit: RowLimit::new(self.select.limit, self.select.offset),
+            row_limit: RowLimit::new(limit, offset),
+            tags_only: false,
             series_limit: SeriesLimit::new(self.select.slimit, self.select.soffset),
             work,
         }
@@ -202,6 +220,7 @@ impl Compiled {
             time_range: look_back(self.time_range, &self.windows, back, is_ascending),
             is_joined: false,
             is_one_of_several,
+            sort: Vec::new(),
             ..self.clone()
         };
         let plan = compiled.plan(schemas.to_vec())?;
@@ -225,6 +244,9 @@ fn scan(
     shown: &(BTreeSet<usize>, BTreeSet<usize>),
 ) -> Option<ScanPlan> {
     let (deciding, carried) = shown;
+    if shape.tags_only && !shows_tag_of(&schema, &shape.work) {
+        return None;
+    }
     let mut fields: Vec<(String, FieldType)> = Vec::new();
     let mut column_fields = vec![None; shape.columns.len()];
     for index in deciding.iter().chain(carried).chain(condition_columns) {
@@ -250,6 +272,29 @@ fn scan(
         tag_filter: condition.tag_filter(),
         condition,
     })
+}
+
+/// Whether a selected expression is a tag as it is.
+fn is_tag(names: &Names, expr: &Expr) -> bool {
+    match expr {
+        Expr::Paren(inner) => is_tag(names, inner),
+        Expr::VarRef(name) => matches!(names.meaning(name), Meaning::Tag),
+        _ => false,
+    }
+}
+
+/// Whether the measurement has one of the selected tags. The answer of a statement in FROM gives no rows for its tags.
+fn shows_tag_of(schema: &SourceSchema, work: &Work) -> bool {
+    let Work::Raw { leaves } = work else { return false };
+    let has = |leaf: &LeafRef| matches!(leaf, LeafRef::Tag(name) if schema.tag_keys.contains(name));
+    matches!(schema.source, SourceIndex::Measurement(_)) && leaves.iter().any(has)
+}
+
+/// All fields of the measurements that have one of the selected tags: a point of any of them is a row.
+fn columns_of_tagged(schemas: &[SourceSchema], work: &Work, columns: &mut Columns) -> BTreeSet<usize> {
+    let tagged = schemas.iter().filter(|schema| shows_tag_of(schema, work));
+    let fields = tagged.flat_map(|schema| &schema.fields);
+    fields.map(|(name, field_type)| columns.index(name, *field_type)).collect()
 }
 
 /// Columns of which one must have a value for a row to be there, and columns that only come along.

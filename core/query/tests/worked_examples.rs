@@ -146,6 +146,37 @@ fn fills() {
     ]);
 }
 
+/// Extensions: none of these is an answer of upstream.
+#[test]
+fn other_orders_than_time() {
+    check(&[
+        ("SELECT v FROM k ORDER BY v DESC", "k v 5:9 27:6 27:6 12:4 0:1"),
+        ("SELECT v, host FROM k ORDER BY v DESC, host DESC LIMIT 3", "k v,host 5:9,\"b\" 27:6,\"c\" 27:6,\"b\""),
+        (
+            "SELECT v FROM k GROUP BY host ORDER BY v DESC LIMIT 1",
+            "k{host=a} v 12:4\nk{host=b} v 5:9\nk{host=c} v 27:6",
+        ),
+        ("SELECT sum(v) FROM n GROUP BY time(20s) ORDER BY sum(v) LIMIT 2", "n sum 0:4 20:7"),
+        ("SELECT difference(v) FROM n ORDER BY difference DESC, time DESC LIMIT 2", "n difference 90:3 40:3"),
+        ("SELECT max(v) FROM (SELECT v FROM n ORDER BY v LIMIT 3 OFFSET 1)", "n max 30:5"),
+        ("SELECT v FROM n ORDER BY w", "error: ORDER BY w is not a column of the answer"),
+        ("SELECT zzz FROM n ORDER BY zzz", ""),
+    ]);
+}
+
+#[test]
+fn tags_alone() {
+    check(&[
+        ("SELECT host FROM k", "k host 0:\"a\" 5:\"b\" 12:\"a\" 27:\"b\" 27:\"c\""),
+        ("SELECT host FROM k, n WHERE v > 5", "k host 5:\"b\" 27:\"b\" 27:\"c\""),
+        (
+            "SELECT dc FROM k GROUP BY host ORDER BY time DESC LIMIT 1",
+            "k{host=c} dc 27:\"y\"\nk{host=b} dc 27:\"y\"\nk{host=a} dc 12:\"y\"",
+        ),
+        ("SELECT host FROM (SELECT v, host FROM k)", ""),
+    ]);
+}
+
 #[test]
 fn raw_selects() {
     check(&[
@@ -164,7 +195,7 @@ fn raw_selects() {
         ("SELECT v FROM k GROUP BY nosuch LIMIT 1", "k{nosuch=} v 0:1"),
         ("SELECT v, zzz FROM n LIMIT 1", "n v,zzz 0:1,null"),
         ("SELECT zzz FROM n", ""),
-        ("SELECT host FROM k", ""),
+        ("SELECT host, zzz FROM k", ""),
         ("SELECT v FROM k,n ORDER BY time DESC LIMIT 1", "n v 90:10\nk v 27:6"),
         ("SELECT v FROM k ORDER BY time DESC", "k v 27:6 27:6 12:4 5:9 0:1"),
         ("SELECT v, host FROM k ORDER BY time DESC LIMIT 2", "k v,host 27:6,\"c\" 27:6,\"b\""),

@@ -28,8 +28,8 @@ use tidemill_influxql::SelectStatement;
 use tidemill_meta::Meta;
 use tidemill_query::{
     CompileOptions, Compiled, Join, JoinDemand, MeasurementSelector, Merge, MergeDemand, PartOutput, Plan,
-    ResultSeries, ScanPlan, SourceIndex, SourceRequest, SourceSchema, SubqueryPart, SubqueryRows, SubqueryStep,
-    TagFilter, TimeZone, compile, winner,
+    ResultSeries, ScanPlan, Sort, SortStep, SourceIndex, SourceRequest, SourceSchema, SubqueryPart, SubqueryRows,
+    SubqueryStep, TagFilter, TimeZone, compile, winner,
 };
 use tidemill_reactor::{ChunkConsumer, ChunkConsumerEnd, CoreId, chunk_stream};
 use tidemill_store::{DatabaseId, ShardGroupId};
@@ -53,6 +53,14 @@ pub(super) struct Select {
 enum Rows {
     Merged(Box<Merged>),
     Joined(Box<Joined>),
+    Sorted(Box<Sorted>),
+}
+
+/// Rows that are put into another order than that of time.
+struct Sorted {
+    sort: Sort,
+    charge: Charge,
+    rows: Rows,
 }
 
 /// The join of the answers of a plan's legs.
@@ -169,6 +177,14 @@ pub(super) async fn plan(session: &Session, select: &SelectStatement) -> Result<
 
 impl Rows {
     fn of(plan: &Arc<Plan>, prepared: &Prepared, session: &Session, account: &Arc<Account>) -> Rows {
+        let rows = Rows::by_time(plan, prepared, session, account);
+        match Sort::new(plan, session.chunk_rows) {
+            Some(sort) => Rows::Sorted(Box::new(Sorted { sort, charge: account.charge(), rows })),
+            None => rows,
+        }
+    }
+
+    fn by_time(plan: &Arc<Plan>, prepared: &Prepared, session: &Session, account: &Arc<Account>) -> Rows {
         let legs: Vec<Rows> = plan.legs().map(|leg| Rows::of(leg, prepared, session, account)).collect();
         let charge = account.charge();
         if !legs.is_empty() {
@@ -194,6 +210,7 @@ impl Rows {
         match self {
             Rows::Merged(merged) => Box::pin(merged.next(session, account)),
             Rows::Joined(joined) => Box::pin(joined.next(session, account)),
+            Rows::Sorted(sorted) => Box::pin(sorted.next(session, account)),
         }
     }
 }
@@ -221,6 +238,28 @@ impl Joined {
                     self.charge.set(self.join.bytes_held())?;
                 }
             }
+            session.core.context().yield_now_if_needed().await;
+        }
+    }
+}
+
+impl Sorted {
+    async fn next(
+        &mut self,
+        session: &Session,
+        account: &Arc<Account>,
+    ) -> Result<Option<ResultSeries>, StatementError> {
+        loop {
+            match self.sort.step() {
+                SortStep::Rows(series) => return Ok(Some(series)),
+                SortStep::Done => return Ok(None),
+                SortStep::Turn => account.check(session.core.context().clock.monotonic_ns())?,
+                SortStep::Input => {
+                    let piece = self.rows.next(session, account).await?;
+                    self.sort.supply(piece);
+                }
+            }
+            self.charge.set(self.sort.bytes_held())?;
             session.core.context().yield_now_if_needed().await;
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Parser;
 use crate::EXPRESSION_HEIGHT_MAX;
-use crate::duration::parse_duration;
+use crate::duration::{parse_duration, parse_months};
 use crate::error::{ParseError, Position};
 use crate::expression::{BinaryOperator, Call, DataType, Expr, VarRef, WildcardKind};
 use crate::token::Token;
@@ -138,7 +138,10 @@ impl Parser<'_> {
             Token::Number(text) => Expr::Number(parse_number(&text, position)?),
             Token::Integer(text) => parse_integer(&text, position)?,
             Token::Boolean(value) => Expr::Boolean(value),
-            Token::Duration(text) => Expr::Duration(parse_signed_duration(&text)?),
+            Token::Duration(text) => match parse_months(&text).filter(|_| self.takes_months) {
+                Some(months) => Expr::Months(months),
+                None => Expr::Duration(parse_signed_duration(&text)?),
+            },
             Token::Symbol("*") => Expr::Wildcard(self.parse_wildcard_kind()?),
             Token::Regex(text) => Expr::Regex(
                 crate::regex_literal::RegexLiteral::new(&text)
@@ -158,7 +161,9 @@ impl Parser<'_> {
         let operand = self.parse_operand()?;
         if !is_negative {
             return match operand.expr {
-                Expr::Number(_) | Expr::Integer(_) | Expr::Unsigned(_) | Expr::Duration(_) => Ok(operand),
+                Expr::Number(_) | Expr::Integer(_) | Expr::Unsigned(_) | Expr::Duration(_) | Expr::Months(_) => {
+                    Ok(operand)
+                }
                 _ => self.multiply_by(1, operand),
             };
         }
@@ -166,6 +171,7 @@ impl Parser<'_> {
             Expr::Number(value) => Expr::Number(-value),
             Expr::Integer(value) => Expr::Integer(value.wrapping_neg()),
             Expr::Duration(value) => Expr::Duration(value.wrapping_neg()),
+            Expr::Months(value) => Expr::Months(value.wrapping_neg()),
             Expr::Unsigned(value) if value == i64::MIN.unsigned_abs() => Expr::Integer(i64::MIN),
             Expr::Unsigned(value) => {
                 return Err(ParseError::without_position(format!("constant -{value} underflows int64")));

@@ -82,6 +82,8 @@ struct Parser<'a> {
     scanner: Scanner<'a>,
     parameters: &'a Parameters,
     nesting: usize,
+    /// In GROUP BY, where a duration may be of calendar months.
+    takes_months: bool,
     /// The last token that was consumed, for the messages that name what came before.
     last: (Token, Position),
 }
@@ -89,7 +91,13 @@ struct Parser<'a> {
 impl<'a> Parser<'a> {
     fn new(text: &'a str, parameters: &'a Parameters) -> Self {
         let start = Position { line: 1, character: 1 };
-        Self { scanner: Scanner::new(text), parameters, nesting: 0, last: (Token::EndOfInput, start) }
+        Self {
+            scanner: Scanner::new(text),
+            parameters,
+            nesting: 0,
+            takes_months: false,
+            last: (Token::EndOfInput, start),
+        }
     }
 
     fn resolve(&self, scanned: (Token, Position)) -> Result<(Token, Position), ParseError> {

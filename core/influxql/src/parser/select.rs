@@ -3,7 +3,7 @@
 use super::{Parser, Path};
 use crate::error::{ParseError, Position};
 use crate::expression::{BinaryOperator, Expr};
-use crate::select::{Field, Fill, Measurement, MeasurementName, SelectStatement, SortOrder, Source};
+use crate::select::{Field, Fill, Measurement, MeasurementName, SelectStatement, SortKey, SortOrder, Source};
 use crate::token::Token;
 
 impl Parser<'_> {
@@ -16,7 +16,7 @@ impl Parser<'_> {
         let condition = self.parse_condition()?;
         let dimensions = self.parse_dimensions()?;
         let fill = self.parse_fill()?;
-        let order = self.parse_order()?;
+        let (order, sort) = self.parse_sort()?;
         Ok(SelectStatement {
             fields,
             target,
@@ -25,6 +25,7 @@ impl Parser<'_> {
             dimensions,
             fill,
             order,
+            sort,
             limit: self.parse_count("LIMIT")?,
             offset: self.parse_count("OFFSET")?,
             slimit: self.parse_count("SLIMIT")?,
@@ -111,10 +112,13 @@ impl Parser<'_> {
             return Ok(Vec::new());
         }
         self.expect_keywords(&["BY"])?;
-        self.parse_list(|parser| match parser.parse_regex()? {
+        self.takes_months = true;
+        let dimensions = self.parse_list(|parser| match parser.parse_regex()? {
             Some(regex) => Ok(Expr::Regex(regex)),
             None => parser.parse_expr(),
-        })
+        });
+        self.takes_months = false;
+        dimensions
     }
 
     fn parse_fill(&mut self) -> Result<Fill, ParseError> {
@@ -154,6 +158,38 @@ impl Parser<'_> {
         match self.peek()? {
             (Token::Ident(name), _) if name.eq_ignore_ascii_case(word) => self.parse_expr().map(Some),
             _ => Ok(None),
+        }
+    }
+
+    /// `ORDER BY` of a select: by time alone, or by several keys.
+    fn parse_sort(&mut self) -> Result<(Option<SortOrder>, Vec<SortKey>), ParseError> {
+        if !self.take_keyword("ORDER")? {
+            return Ok((None, Vec::new()));
+        }
+        self.expect_keywords(&["BY"])?;
+        if self.take_keyword("ASC")? {
+            return Ok((Some(SortOrder::Ascending), Vec::new()));
+        }
+        if self.take_keyword("DESC")? {
+            return Ok((Some(SortOrder::Descending), Vec::new()));
+        }
+        let keys = self.parse_list(|parser| {
+            if !matches!(parser.peek()?.0, Token::Ident(_)) {
+                let (other, position) = parser.next()?;
+                return Err(ParseError::expected(&other.text(), &["identifier", "ASC", "DESC"], position));
+            }
+            let expr = parser.parse_expr()?;
+            let order = if parser.take_keyword("DESC")? {
+                SortOrder::Descending
+            } else {
+                parser.take_keyword("ASC")?;
+                SortOrder::Ascending
+            };
+            Ok(SortKey { expr, order })
+        })?;
+        match keys.as_slice() {
+            [SortKey { expr: Expr::VarRef(name), order }] if name.is_time() => Ok((Some(*order), Vec::new())),
+            _ => Ok((None, keys)),
         }
     }
 

@@ -153,12 +153,17 @@ impl RawPart {
         };
         let batch = Batch::new(&self.scan, &points, &cursor.condition);
         let leaves = field_leaves(&self.scan);
-        // A row is there when a selected field has a value; columns that only the condition reads do not count.
+        // A row is there when a selected field has a value; columns that only the condition reads do not count. Where
+        // tags alone are selected, all fields are read and count.
+        let deciding: Vec<usize> = match self.scan.shape.tags_only {
+            true => (0..batch.columns.len()).collect(),
+            false => leaves.clone(),
+        };
         let shown = |row: usize| {
-            leaves.iter().any(|leaf| batch.columns[*leaf].as_deref().is_some_and(|column| column.is_valid(row)))
+            deciding.iter().any(|leaf| batch.columns[*leaf].as_deref().is_some_and(|column| column.is_valid(row)))
         };
         let dense =
-            leaves.iter().any(|leaf| batch.columns[*leaf].as_deref().is_some_and(|column| column.valid.is_none()));
+            deciding.iter().any(|leaf| batch.columns[*leaf].as_deref().is_some_and(|column| column.valid.is_none()));
         let descending = self.scan.shape.descending;
         let wanted: Option<Vec<u32>> = if dense && !descending {
             None

@@ -7,8 +7,8 @@ use tidemill_column::{Column, FieldType, Points, Value};
 use tidemill_influxql::{Statement, parse_statement};
 use tidemill_query::{
     BlockSummary, CompileOptions, Compiled, Join, JoinDemand, MeasurementSelector, Merge, MergeDemand, PartDemand,
-    PartExec, Plan, ResultColumn, ResultSeries, ScanPlan, ScanSeries, SelectLimits, SourceIndex, SourceSchema,
-    SubqueryPart, SubqueryRows, SubqueryStep, compile, winner,
+    PartExec, Plan, ResultColumn, ResultSeries, ScanPlan, ScanSeries, SelectLimits, Sort, SortStep, SourceIndex,
+    SourceSchema, SubqueryPart, SubqueryRows, SubqueryStep, compile, winner,
 };
 
 pub const SECOND: i64 = 1_000_000_000;
@@ -168,6 +168,22 @@ impl MemorySource {
 
     /// The pieces of a plan's answer.
     fn pieces(&self, plan: &Arc<Plan>, inner: &[Prepared], run: &Run) -> Result<Vec<ResultSeries>, String> {
+        let pieces = self.pieces_by_time(plan, inner, run)?;
+        let Some(mut sort) = Sort::new(plan, run.chunk_rows) else { return Ok(pieces) };
+        let mut pieces = pieces.into_iter();
+        let mut sorted = Vec::new();
+        loop {
+            match sort.step() {
+                SortStep::Input => sort.supply(pieces.next()),
+                SortStep::Turn => {}
+                SortStep::Rows(series) => sorted.push(series),
+                SortStep::Done => return Ok(sorted),
+            }
+        }
+    }
+
+    /// The pieces of a plan's answer before they are ordered.
+    fn pieces_by_time(&self, plan: &Arc<Plan>, inner: &[Prepared], run: &Run) -> Result<Vec<ResultSeries>, String> {
         let legs: Vec<Arc<Plan>> = plan.legs().cloned().collect();
         if !legs.is_empty() {
             let answers = legs.iter().map(|leg| Ok(self.pieces(leg, inner, run)?.into_iter()));
