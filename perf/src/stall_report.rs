@@ -12,6 +12,7 @@ use crate::report::new_histogram;
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
+use std::cmp::Reverse;
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,9 +25,15 @@ const DELETE_FROM: f64 = 0.25;
 const DROP_MEASUREMENT_FROM: f64 = 0.65;
 const DROP_DATABASE_FROM: f64 = 0.8;
 /// Between two deletes.
-const DELETE_EVERY: Duration = Duration::from_millis(500);
+const DELETE_EVERY: Duration = Duration::from_millis(250);
 /// A drop is worked off behind its answer.
 const DROP_LASTS: Duration = Duration::from_millis(500);
+/// A request that began so long before a stretch of work still counts as beside it. Fixed, so that what counts does not
+/// depend on how long a request took: if every request counted that a stretch of a few milliseconds met, the slow ones
+/// would be among them out of all proportion, whatever made them slow.
+const MET_WITHIN: Duration = Duration::from_millis(100);
+/// The slowest requests that the report names.
+const SLOWEST_MAX: usize = 20;
 
 /// What the server may do beside the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,9 +82,19 @@ pub struct Second {
 pub struct StallReport {
     /// The last one is cut short.
     pub seconds: Vec<Second>,
-    /// Requests that ended beside no work, and beside each kind.
+    /// Requests that began beside no work, and beside each kind.
     pub idle: Histogram<u64>,
     pub beside: Vec<(Work, Histogram<u64>)>,
+    /// The slowest requests, the slowest first.
+    pub slowest: Vec<Slow>,
+}
+
+/// One of the slowest requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slow {
+    pub began: Duration,
+    pub latency: Duration,
+    pub beside: Vec<Work>,
 }
 
 /// Watches until `stop`, while `statements` runs beside: gives the stretches of work, in time from `begin`, with those
@@ -192,9 +209,9 @@ impl Activity {
 
 impl StallReport {
     pub fn new(samples: &[Sample], stretches: &[Stretch]) -> StallReport {
-        let beside_work = |at: Duration, latency: Duration, work: Work| {
-            let began = at.saturating_sub(latency);
-            stretches.iter().any(|stretch| stretch.work == work && stretch.from <= at && began <= stretch.until)
+        let beside_work = |began: Duration, work: Work| {
+            let met = |stretch: &Stretch| stretch.from <= began + MET_WITHIN && began <= stretch.until;
+            stretches.iter().any(|stretch| stretch.work == work && met(stretch))
         };
         let mut by_second: Vec<(u64, Histogram<u64>, [bool; 4])> = Vec::new();
         let mut idle = new_histogram();
@@ -210,7 +227,7 @@ impl StallReport {
             latency.saturating_record(micros);
             let mut is_idle = true;
             for (place, (work, histogram)) in beside.iter_mut().enumerate() {
-                if beside_work(sample.done, sample.latency, *work) {
+                if beside_work(sample.done.saturating_sub(sample.latency), *work) {
                     is_idle = false;
                     works[place] = true;
                     histogram.saturating_record(micros);
@@ -228,7 +245,15 @@ impl StallReport {
             max_us: latency.max(),
             work,
         };
-        StallReport { seconds: by_second.into_iter().map(second).collect(), idle, beside }
+        let mut order: Vec<&Sample> = samples.iter().collect();
+        order.sort_by_key(|sample| (Reverse(sample.latency), sample.done));
+        let slow = |sample: &&Sample| {
+            let began = sample.done.saturating_sub(sample.latency);
+            let beside = Work::ALL.into_iter().filter(|work| beside_work(began, *work)).collect();
+            Slow { began, latency: sample.latency, beside }
+        };
+        let slowest = order.iter().take(SLOWEST_MAX).map(slow).collect();
+        StallReport { seconds: by_second.into_iter().map(second).collect(), idle, beside, slowest }
     }
 
     /// Rows of the worst full second as a part of the mean of all; `None` below two seconds.
@@ -342,11 +367,20 @@ impl StallReport {
         let beside: serde_json::Map<String, Value> =
             self.beside.iter().map(|(work, histogram)| (work.name().to_owned(), figures(histogram))).collect();
         let worst = |work: &Work| json!({ "work": work.name(), "p99_times_idle": self.factor(*work) });
+        let slow = |slow: &Slow| {
+            let beside: Vec<&str> = slow.beside.iter().map(|work| work.name()).collect();
+            json!({
+                "began_s": slow.began.as_secs_f64(),
+                "latency_ms": slow.latency.as_secs_f64() * 1e3,
+                "beside": beside,
+            })
+        };
         json!({
             "worst_second_part_of_mean": self.worst_part(),
             "idle": figures(&self.idle),
             "beside": beside,
             "factors": Work::ALL.iter().map(worst).collect::<Vec<_>>(),
+            "slowest": self.slowest.iter().map(slow).collect::<Vec<_>>(),
         })
     }
 
@@ -372,20 +406,30 @@ mod tests {
     }
 
     #[test]
-    fn requests_belong_to_the_work_that_they_met() {
+    fn requests_belong_to_the_work_beside_which_they_began() {
         let stretch = |work, from, until| Stretch {
             work,
             from: Duration::from_millis(from),
             until: Duration::from_millis(until),
         };
-        let stretches = [stretch(Work::Flush, 100, 200), stretch(Work::Drop, 1500, 1600)];
-        let samples =
-            [sample(50, 1), sample(150, 4), sample(205, 10), sample(300, 1), sample(1550, 2), sample(2000, 1)];
+        let stretches = [stretch(Work::Flush, 200, 300), stretch(Work::Drop, 1500, 1600)];
+        // The slowest one began long before the drop: that it lasted into it does not make it one of those beside.
+        let samples = [
+            sample(50, 1),
+            sample(150, 4),
+            sample(305, 10),
+            sample(400, 1),
+            sample(1550, 200),
+            sample(1550, 2),
+            sample(2000, 1),
+        ];
         let report = StallReport::new(&samples, &stretches);
         let counts: Vec<u64> = report.beside.iter().map(|(_, histogram)| histogram.len()).collect();
-        assert_eq!((report.idle.len(), counts), (3, vec![2, 0, 0, 1]));
-        assert!(report.factor(Work::Flush).unwrap() > 9.0 && report.factor(Work::Copy).is_none());
-        assert_eq!(report.worst_part(), Some(10.0 / 25.0));
+        assert_eq!((report.idle.len(), counts), (4, vec![2, 0, 0, 1]));
+        assert!(report.factor(Work::Flush).is_some_and(|factor| factor < 0.1) && report.factor(Work::Copy).is_none());
+        let slowest: Vec<u128> = report.slowest.iter().map(|slow| slow.latency.as_millis()).collect();
+        assert_eq!((&slowest[..3], report.slowest[1].beside.as_slice()), (&[200, 10, 4][..], &[Work::Flush][..]));
+        assert_eq!(report.worst_part(), Some(20.0 / 30.0));
         assert_eq!(report.seconds[0].work, [true, false, false, false]);
         assert!(report.csv().ends_with("2,10,1,1000,1000,1000,0,0,0,0\n"), "{}", report.csv());
         assert!(report.svg().contains("polyline") && report.svg().matches("<rect").count() == 5);
