@@ -202,14 +202,21 @@ impl<D: Disk> Log<D> {
     }
 
     /// Groups that keep the oldest segment from being used again, and the index through which to release each.
-    /// Empty while only one segment is in use.
+    /// Empty while those that are full are together shorter than one segment of full size: to release for the sake of the
+    /// short ones of a new log would mean many small files. Not so when there is no room for another segment.
     pub fn oldest_pinned(&self) -> Vec<(GroupId, LogIndex)> {
         let state = self.shared.state.borrow();
         let needed = state.live.iter().position(|segment| segment.sequence >= state.oldest).unwrap_or(0);
-        match state.live.get(needed) {
-            Some(oldest) if needed + 1 < state.live.len() => oldest.held.pinned(&state.groups).collect(),
-            _ => Vec::new(),
+        let full_ones = needed..state.live.len().saturating_sub(1);
+        if full_ones.is_empty() {
+            return Vec::new();
         }
+        let full_bytes: u64 = state.live.range(full_ones).map(|segment| segment.bytes).sum();
+        let has_room = state.full.is_none() && state.live.len() + state.ready.len() < self.shared.options.segments_max;
+        if has_room && full_bytes < self.shared.options.segment_bytes {
+            return Vec::new();
+        }
+        state.live[needed].held.pinned(&state.groups).collect()
     }
 
     /// Puts an empty commit behind the newest one if nothing else does, so that damage to it can be told from a torn

@@ -348,6 +348,7 @@ fn segments_double_up_to_their_size_and_only_full_ones_are_used_again() {
     let runner = run(&executor, &log);
     executor.block_on(load(&executor, &log, &truth, shape(None), 6));
     assert_eq!(sizes(&disk)[..5], [24, 48, 96, 160, 160]);
+    assert_eq!(log.oldest_pinned().len(), 1);
     let made = log.metrics().segments_made;
     executor.block_on(load(&executor, &log, &truth, shape(Some(3)), 7));
     executor.block_on(async {
@@ -370,6 +371,32 @@ fn segments_double_up_to_their_size_and_only_full_ones_are_used_again() {
         runner.join().await.unwrap();
     });
     assert_eq!(sizes(&disk).last(), Some(&64));
+}
+
+/// A partition is not to be flushed for each of the short segments, but it is where there is no other way.
+#[test]
+fn short_segments_are_asked_back_when_they_fill_a_long_one_or_there_is_no_room() {
+    for (segments_max, sealed_at_most) in [(64, 3), (3, 1)] {
+        let options = LogOptions { segments_max, ..growing(160 << 10, Durability::Fdatasync) };
+        let (executor, _, log) = fresh(1, &options);
+        let runner = run(&executor, &log);
+        executor.block_on(async {
+            let mut index = 1;
+            while log.oldest_pinned().is_empty() {
+                match log.append(entry(1, index, &[7; 2000])) {
+                    Ok(position) => {
+                        log.stable(position).await.unwrap();
+                        index += 1;
+                    }
+                    Err(AppendError::Busy | AppendError::Full) => executor.yield_now().await,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert_eq!(log.metrics().segments_live, sealed_at_most + 1);
+            log.close();
+            runner.join().await.unwrap();
+        });
+    }
 }
 
 /// The largest frame comes first: those of the first segments that are too short for it are passed over.
