@@ -1,26 +1,6 @@
 //! How often everything happened.
 
-macro_rules! counters {
-    ($($name:ident)*) => {
-        /// Events of a run or of a campaign.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Counters {
-            $(pub $name: u64,)*
-        }
-
-        impl Counters {
-            pub fn add(&mut self, other: &Counters) {
-                $(self.$name += other.$name;)*
-            }
-
-            pub fn named(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name),)*]
-            }
-        }
-    };
-}
-
-counters! {
+tidemill_campaign::counters! {
     entries
     writes
     rows_late
@@ -56,7 +36,6 @@ counters! {
     files_late
     files_copied
     files_identical
-    indexes_rebuilt
     bits_flipped
     damage_noticed
     writes_dropped
@@ -68,11 +47,4 @@ counters! {
     storage_full
     failed_syncs
     cells_compared
-}
-
-impl Counters {
-    /// What never happened.
-    pub fn zeros(&self) -> Vec<&'static str> {
-        self.named().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
-    }
 }

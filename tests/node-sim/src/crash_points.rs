@@ -18,6 +18,7 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
 };
+use tidemill_campaign::Counts;
 use tidemill_disk::sim::{Crash, Executor, FaultCounts, Prng, SimDisk};
 
 const SEED: u64 = 20;

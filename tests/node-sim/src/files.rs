@@ -15,7 +15,7 @@ use tidemill_raft::Term;
 use tidemill_store::{Entry, FileRecord, Manifest, Partition, ReadCache};
 use tidemill_tsm::{block, file::FileBytes};
 
-fn manifest_of(disk: &SimDisk, folder: &str, context: &str) -> Manifest {
+pub fn manifest_of(disk: &SimDisk, folder: &str, context: &str) -> Manifest {
     let path = format!("{folder}/manifest");
     let Some(bytes) = disk.content(&path) else { return Manifest::default() };
     Manifest::decode(&bytes, &path).unwrap_or_else(|error| panic!("{context}: {error}"))

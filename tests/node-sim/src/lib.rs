@@ -1,8 +1,8 @@
 //! One node in simulation: log, replicas and partitions as in the server, on the simulated disk and executor.
 //!
 //! Owns: the node, what it is told ([`workload`]), what must therefore be found ([`truth`]), lives full of faults
-//! ([`lives`]), a fixed run with the power failing at each of its points ([`crash_points`]), campaigns of many seeds, and
-//! defects that are planted in a copy of the store to see them found.
+//! ([`lives`]), a fixed run with the power failing at each of its points ([`crash_points`]), and which
+//! defects are planted in a copy of the store to see them found.
 //! Invariants, with the names of the reliability page: what was acknowledged is readable (S1); what was not is absent or
 //! whole per partition batch (S2); nothing else is there, deleted rows least of all (S3); rot is noticed before a value
 //! reaches a reader (S4); the manifest names the files that are there, complete, and nothing else is there once
@@ -11,7 +11,6 @@
 //! after that very entry.
 //! Knows nothing of HTTP and of more than one node; raft groups have a simulation of their own (`tests/sim`).
 
-pub mod campaign;
 pub mod counters;
 pub mod crash_points;
 pub mod files;

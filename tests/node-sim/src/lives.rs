@@ -151,8 +151,15 @@ impl Run {
             let crash = if loses_power { self.any_crash() } else { Crash::None };
             self.lose_power(crash);
         }
+        let names_index = |number| files::manifest_of(&self.disk, &folder_of(number), context).index.is_some();
+        let named: Vec<bool> = (0..PARTITIONS).map(names_index).collect();
         let started = executor.block_on(self.try_start(executor));
-        started.unwrap_or_else(|error| panic!("{context}: the node does not start: {error}"))
+        let node = started.unwrap_or_else(|error| panic!("{context}: the node does not start: {error}"));
+        for (number, partition) in &node.partitions {
+            let is_damaged = named[*number as usize] && partition.index_was_rebuilt();
+            assert!(!is_damaged, "{context}: partition {number} cannot read the indexes that its manifest names");
+        }
+        node
     }
 
     /// Compares everything, while flushes and copies go on.

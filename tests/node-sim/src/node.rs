@@ -15,6 +15,7 @@ use std::{
     collections::BTreeMap,
     rc::Rc,
 };
+use tidemill_campaign::Counts;
 use tidemill_disk::{
     Notify,
     sim::{Executor, SimDisk, Task},
@@ -101,7 +102,6 @@ pub async fn recover_from(disk: &SimDisk, options: &NodeOptions) -> Result<Recov
     let mut replayed = Counters::default();
     for partition in partitions.values() {
         replayed.copies_pending_at_start += u64::from(partition.has_copies());
-        replayed.indexes_rebuilt += u64::from(partition.index_was_rebuilt());
     }
     let (log, terms) =
         recover(disk.clone(), "log", options.log.clone(), &machines).await.map_err(|error| error.to_string())?;
