@@ -44,6 +44,8 @@ impl Default for NodeOptions {
         let log = LogOptions {
             // The smallest that hold a frame: sealing, preparing and recycling happen all the time.
             segment_bytes: 64 << 10,
+            // The first one is shorter: they grow in front of the first flush.
+            first_segment_bytes: 32 << 10,
             durability: Durability::Fdatasync,
             batch_bytes: 16 << 10,
             pending_bytes_max: 256 << 10,
