@@ -74,6 +74,19 @@ pub trait DiskFile: 'static {
             self.write_at(part, offset).await.map(|_| buf)
         }
     }
+    /// As `write_prefix_at`, then `sync_data`; a disk that can do both in one go overrides it.
+    fn write_prefix_and_sync(
+        &self,
+        buf: Self::Buf,
+        len: usize,
+        offset: u64,
+    ) -> impl Future<Output = io::Result<Self::Buf>> {
+        async move {
+            let buf = self.write_prefix_at(buf, len, offset).await?;
+            self.sync_data().await?;
+            Ok(buf)
+        }
+    }
     /// As `write_prefix_at`, durable when it returns.
     fn write_prefix_durable(
         &self,

@@ -71,11 +71,7 @@ impl<D: Disk> Shared<D> {
     async fn write(&self, file: &D::File, buf: BufOf<D>, place: &Place) -> io::Result<BufOf<D>> {
         match self.options.durability {
             Durability::Dsync => file.write_prefix_durable(buf, place.commit_bytes, place.offset).await,
-            Durability::Fdatasync => {
-                let buf = file.write_prefix_at(buf, place.commit_bytes, place.offset).await?;
-                file.sync_data().await?;
-                Ok(buf)
-            }
+            Durability::Fdatasync => file.write_prefix_and_sync(buf, place.commit_bytes, place.offset).await,
         }
     }
 

@@ -138,6 +138,21 @@ impl RingFile {
         Ok(buf)
     }
 
+    /// Writes, durably when it returns: with `RWF_DSYNC`, or followed by fdatasync.
+    async fn write_now(&self, buf: DiskBuf, offset: u64, dsync: bool) -> io::Result<DiskBuf> {
+        let len = buf.as_ref().len();
+        assert_aligned(offset, len);
+        let handle = self.kept_handle().await?;
+        let (written, buf) = if dsync {
+            self.disk.ring.write(&handle, buf, offset, libc::RWF_DSYNC).await
+        } else {
+            self.disk.ring.write_and_sync(&handle, buf, offset).await
+        };
+        self.poisoned_by(self.written(written, len, offset))?;
+        self.disk.metrics.disk_syncs.add(1);
+        Ok(buf)
+    }
+
     fn written(&self, written: io::Result<usize>, len: usize, offset: u64) -> io::Result<()> {
         let written = written.map_err(|error| explain("write", self.path(), Some(offset), error))?;
         if written != len {
@@ -196,23 +211,21 @@ impl DiskFile for RingFile {
     }
 
     async fn write_durable(&self, buf: DiskBuf, offset: u64) -> io::Result<DiskBuf> {
-        let len = buf.as_ref().len();
-        assert_aligned(offset, len);
-        let handle = self.kept_handle().await?;
-        let (written, buf) = if self.disk.dsync {
-            self.disk.ring.write(&handle, buf, offset, libc::RWF_DSYNC).await
-        } else {
-            self.disk.ring.write_and_sync(&handle, buf, offset).await
-        };
-        self.poisoned_by(self.written(written, len, offset))?;
-        self.disk.metrics.disk_syncs.add(1);
-        Ok(buf)
+        self.write_now(buf, offset, self.disk.dsync).await
     }
 
     async fn write_prefix_at(&self, mut buf: DiskBuf, len: usize, offset: u64) -> io::Result<DiskBuf> {
         let whole = buf.as_ref().len();
         buf.shorten(len);
         let mut buf = self.write_at(buf, offset).await?;
+        buf.restore(whole);
+        Ok(buf)
+    }
+
+    async fn write_prefix_and_sync(&self, mut buf: DiskBuf, len: usize, offset: u64) -> io::Result<DiskBuf> {
+        let whole = buf.as_ref().len();
+        buf.shorten(len);
+        let mut buf = self.write_now(buf, offset, false).await?;
         buf.restore(whole);
         Ok(buf)
     }

@@ -3,7 +3,11 @@
 //! Owns: the making of each submission from things that it holds. Invariant: every function gives the kernel only
 //! pointers into what it passes as `held`. Errors are plain operating system errors; the caller adds path and offset.
 
-use crate::{disk_buf::DiskBuf, disk_file::FileHandle, side_ring::SideRing};
+use crate::{
+    disk_buf::DiskBuf,
+    disk_file::FileHandle,
+    side_ring::{NO_ANSWER, SideRing},
+};
 use io_uring::{
     opcode,
     squeue::Flags,
@@ -74,11 +78,15 @@ impl SideRing {
         let write = opcode::Write::new(fd, source, len).offset(offset).build().flags(Flags::IO_LINK);
         let sync = opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build();
         // SAFETY: buffer and file are held; the buffer's bytes are on the heap.
-        let (results, (_, buf)) = unsafe { self.run([write, sync], (file.clone(), buf)) }.await;
-        let written = check(results[0]).and_then(|written| {
-            // A short write cancels the sync; the caller sees the count and makes it an error.
-            if written == len as usize { check(results[1]).map(|_| written) } else { Ok(written) }
-        });
+        let (results, (_, buf)) = unsafe { self.run_quiet([write, sync], (file.clone(), buf)) }.await;
+        let sync = || check(results[1]).map_err(|error| io::Error::new(error.kind(), format!("fdatasync: {error}")));
+        let written = match results[0] {
+            NO_ANSWER => sync().map(|_| len as usize),
+            written => check(written).and_then(|written| {
+                // A short write cancels the sync; the caller sees the count and makes it an error.
+                if written == len as usize { sync().map(|_| written) } else { Ok(written) }
+            }),
+        };
         (written, buf)
     }
 

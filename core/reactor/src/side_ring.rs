@@ -5,7 +5,8 @@
 //! - What an operation points into (buffer, path, descriptor) is owned by the table until the kernel has answered, also
 //!   when the future is dropped: a future that is gone leaves its entry, and the answer frees it.
 //! - The operations of a chain go to the kernel in one submission, or their links would be cut.
-//! - At most [`IN_FLIGHT_MAX`] operations are in flight, which the completion queue always holds.
+//! - At most [`IN_FLIGHT_MAX`] answers are outstanding, which the completion queue always holds.
+//! - A chain answers once for each operation; a quiet one (`run_quiet`) once altogether, with the first failure or the end.
 //! - The ring is dropped only after the last answer: the kernel writes into pages until then.
 //!
 //! Completions are learned through an event descriptor that the executor reads on its main ring.
@@ -31,7 +32,7 @@ use std::{
 
 /// Entries of the submission queue; the completion queue has twice as many.
 const ENTRIES: u32 = 256;
-/// Operations in flight. Not above the completion queue, so that no completion overflows.
+/// Answers outstanding. Not above the completion queue, so that no completion overflows.
 pub(crate) const IN_FLIGHT_MAX: usize = 256;
 /// Links of a chain; three bits of the user data tell them apart.
 pub(crate) const CHAIN_MAX: usize = 4;
@@ -40,6 +41,8 @@ const _: () = assert!(IN_FLIGHT_MAX <= 2 * ENTRIES as usize && CHAIN_MAX <= 8 &&
 
 /// Results of a chain in order; a negative one is an errno.
 pub(crate) type Results = [i32; CHAIN_MAX];
+/// The result of an operation that gave no answer: in a quiet chain one that succeeded, or one behind a failure.
+pub(crate) const NO_ANSWER: i32 = i32::MIN;
 
 struct Group {
     remaining: usize,
@@ -67,6 +70,8 @@ struct Inner {
     in_flight: Cell<usize>,
     waiting: RefCell<VecDeque<Waker>>,
     completions: OwnedFd,
+    /// The kernel can leave out the answers of operations that succeed.
+    can_be_quiet: bool,
     ended: Cell<bool>,
     metrics: Arc<CoreMetrics>,
 }
@@ -86,12 +91,14 @@ impl SideRing {
         }
         let completions = syscall::event_fd()?;
         ring.submitter().register_eventfd(completions.as_raw_fd())?;
+        let can_be_quiet = ring.params().is_feature_skip_cqe_on_success();
         Ok(SideRing(Rc::new(Inner {
             ring: RefCell::new(ring),
             groups: RefCell::default(),
             in_flight: Cell::new(0),
             waiting: RefCell::default(),
             completions,
+            can_be_quiet,
             ended: Cell::new(false),
             metrics,
         })))
@@ -115,7 +122,7 @@ impl SideRing {
         syscall::signal_event(self.0.completions.as_fd());
     }
 
-    /// Operations whose answer is still to come.
+    /// Answers that are still to come.
     #[cfg(test)]
     pub(crate) fn in_flight(&self) -> usize {
         self.0.in_flight.get()
@@ -148,7 +155,31 @@ impl SideRing {
         let entries = entries.as_ref();
         self.room(entries.len()).await;
         // SAFETY: passed on.
-        unsafe { self.start(entries, held, false) }.await
+        unsafe { self.start(entries, held, entries.len(), false) }.await
+    }
+
+    /// As `run`, with one answer for the whole chain where the kernel can do that, so that the core wakes once: the result
+    /// of the last operation, or of the first that failed; all others are [`NO_ANSWER`].
+    ///
+    /// # Safety
+    /// As `run`.
+    pub(crate) async unsafe fn run_quiet<H: 'static, const LINKS: usize>(
+        &self,
+        mut entries: [squeue::Entry; LINKS],
+        held: H,
+    ) -> (Results, H) {
+        self.room(LINKS).await;
+        let mut answers = LINKS;
+        if self.0.can_be_quiet {
+            answers = 1;
+            // An operation with this flag that fails does answer, and those that are cancelled for it do not (IOSQE_CQE_SKIP
+            // in io_uring_enter(2)).
+            for entry in entries.iter_mut().rev().skip(1) {
+                *entry = entry.clone().flags(squeue::Flags::SKIP_SUCCESS);
+            }
+        }
+        // SAFETY: passed on.
+        unsafe { self.start(&entries, held, answers, false) }.await
     }
 
     /// Runs one operation that makes a descriptor; a dropped future closes it.
@@ -158,7 +189,7 @@ impl SideRing {
     pub(crate) async unsafe fn run_open<H: 'static>(&self, entry: squeue::Entry, held: H) -> io::Result<OwnedFd> {
         self.room(1).await;
         // SAFETY: passed on.
-        let (results, _) = unsafe { self.start(&[entry], held, true) }.await;
+        let (results, _) = unsafe { self.start(&[entry], held, 1, true) }.await;
         if results[0] < 0 {
             return Err(io::Error::from_raw_os_error(-results[0]));
         }
@@ -168,17 +199,23 @@ impl SideRing {
 
     /// # Safety
     /// As `run`.
-    unsafe fn start<H: 'static>(&self, entries: &[squeue::Entry], held: H, opens: bool) -> Operation<H> {
+    unsafe fn start<H: 'static>(
+        &self,
+        entries: &[squeue::Entry],
+        held: H,
+        answers: usize,
+        opens: bool,
+    ) -> Operation<H> {
         assert!(!entries.is_empty() && entries.len() <= CHAIN_MAX, "a chain of {} operations", entries.len());
         let key = self.0.groups.borrow_mut().insert(Group {
-            remaining: entries.len(),
-            results: [0; CHAIN_MAX],
+            remaining: answers,
+            results: [NO_ANSWER; CHAIN_MAX],
             waker: None,
             held: Some(Box::new(held)),
             forgotten: false,
             opens,
         });
-        self.0.in_flight.set(self.0.in_flight.get() + entries.len());
+        self.0.in_flight.set(self.0.in_flight.get() + answers);
         self.0.metrics.side_ring_ops.add(entries.len() as u64);
         {
             let mut ring = self.0.ring.borrow_mut();
@@ -427,6 +464,30 @@ mod tests {
             }
             assert!(metrics.side_ring_waits.value() > 0);
             assert_eq!(metrics.side_ring_ops.value(), 3 * IN_FLIGHT_MAX as u64);
+        });
+    }
+
+    #[test]
+    fn a_quiet_chain_answers_once_with_its_end_or_its_first_failure() {
+        on_executor(|ring, _| async move {
+            let nop = || opcode::Nop::new().build().flags(squeue::Flags::IO_LINK);
+            let failing = || opcode::Fsync::new(types::Fd(-1)).build();
+            let quiet = ring.0.can_be_quiet;
+            let (done, cancelled) = if quiet { (NO_ANSWER, NO_ANSWER) } else { (0, -libc::ECANCELED) };
+            // Many times over: an answer too many would go to a chain that took the place of this one.
+            for _ in 0..2 * IN_FLIGHT_MAX {
+                // SAFETY: the entries point at nothing.
+                let (results, ()) = unsafe { ring.run_quiet([nop(), nop(), opcode::Nop::new().build()], ()) }.await;
+                assert_eq!(results[..3], [done, done, 0]);
+                let broken = [nop(), failing().flags(squeue::Flags::IO_LINK), nop(), opcode::Nop::new().build()];
+                // SAFETY: as above.
+                let (results, ()) = unsafe { ring.run_quiet(broken, ()) }.await;
+                assert_eq!(results[..4], [done, -libc::EBADF, cancelled, cancelled]);
+                // SAFETY: as above.
+                let (results, ()) = unsafe { ring.run_quiet([nop(), failing()], ()) }.await;
+                assert_eq!(results[..2], [done, -libc::EBADF]);
+                assert_eq!(ring.in_flight(), 0);
+            }
         });
     }
 
