@@ -180,6 +180,16 @@ impl SeriesIndex {
         self.dictionary.find(hash, key)
     }
 
+    /// As [`SeriesIndex::find`], hashing the key.
+    pub fn find_key(&self, key: &[u8]) -> Option<SeriesId> {
+        self.find(Self::hash_of(key), key)
+    }
+
+    /// The hash of a canonical key; its top bits name the series' partition.
+    pub fn hash_of(key: &[u8]) -> u64 {
+        xxh3_64(key)
+    }
+
     /// The id of a canonical key; a new or returning series enters the postings. The work is bounded: nothing that
     /// grows with the series is copied or built anew.
     pub fn insert(&mut self, hash: u64, key: &[u8]) -> SeriesId {
@@ -198,7 +208,7 @@ impl SeriesIndex {
 
     /// As [`SeriesIndex::insert`], hashing the key.
     pub fn insert_key(&mut self, key: &[u8]) -> SeriesId {
-        self.insert(xxh3_64(key), key)
+        self.insert(Self::hash_of(key), key)
     }
 
     /// Takes a series without points out of the postings.

@@ -176,6 +176,25 @@ mod tests {
     }
 
     #[test]
+    fn months_are_computed_when_they_are_over() {
+        const DAY: i64 = 86_400;
+        // From 2021-01-20, an hour a tick: February has 28 days.
+        let (january, february, march, april) = (1_609_459_200, 1_612_137_600, 1_614_556_800, 1_617_235_200);
+        let ticks = |start: i64, end: i64| (start..end).step_by(3600);
+        let found = turns(&schedule("", "1mo"), ticks(january + 19 * DAY, april + DAY));
+        let expected = [(february, january, february), (march, february, march), (april, march, april)];
+        // What was before the first look is computed at once.
+        assert_eq!(found[0], (january + 19 * DAY, 1_606_780_800, january));
+        assert_eq!(found[1..], expected);
+        // Each day again, as long as it lasts.
+        let daily = turns(&schedule("RESAMPLE EVERY 1d", "1mo"), ticks(february + 5 * DAY, february + 8 * DAY));
+        assert_eq!(daily.len(), 3);
+        assert!(daily.iter().all(|(_, start, end)| *start <= february && *end >= march), "{daily:?}");
+        let moved = turns(&schedule("", "1y, 3mo"), ticks(march, april + DAY));
+        assert_eq!(moved.last(), Some(&(april, april - 365 * DAY, april)));
+    }
+
+    #[test]
     fn rows_as_they_are_never_run() {
         let text = "CREATE CONTINUOUS QUERY c ON d BEGIN SELECT v INTO t FROM n END";
         let Ok(Statement::CreateContinuousQuery(create)) = parse_statement(text) else { panic!("{text}") };

@@ -182,7 +182,8 @@ impl<D: Disk> State<D> {
             }
             _ => Vec::new(),
         };
-        for group in self.groups.values_mut().filter(|group| group.database == database) {
+        let groups = self.groups.values_mut().filter(|group| group.database == database);
+        for group in groups.filter(|group| deletion.covers_policy(group.policy)) {
             group.delete(&deletion, &fields);
         }
         self.unsettled.push_back(Unsettled::Deleted { database, deletion });

@@ -2,6 +2,7 @@
 
 use crate::{
     cost::ReadCost,
+    deletion::ranges_from,
     read_error::ReadError,
     tsm_file::{KeyBlocks, TsmFile},
 };
@@ -17,6 +18,7 @@ pub struct Lane<F: DiskFile> {
     /// Inclusive range that was asked for.
     range: (i64, i64),
     /// Inclusive ranges of points that are gone.
+    /// Disjoint, ascending.
     deleted: Option<Rc<[(i64, i64)]>>,
     head: Option<Slice>,
 }
@@ -178,10 +180,14 @@ impl<F: DiskFile> Lane<F> {
     /// Whether every point of the next block was asked for and is there.
     fn is_next_whole(&self, descending: bool) -> bool {
         let Some(block) = self.next_block(descending) else { return false };
-        let touches = |(min, max): &(i64, i64)| *min <= block.max_time && *max >= block.min_time;
         self.range.0 <= block.min_time
             && block.max_time <= self.range.1
-            && !self.deleted.as_ref().is_some_and(|deleted| deleted.iter().any(touches))
+            && self.deleted_from(block.min_time).first().is_none_or(|(min, _)| *min > block.max_time)
+    }
+
+    /// What was deleted at a time or later.
+    fn deleted_from(&self, time: i64) -> &[(i64, i64)] {
+        ranges_from(self.deleted.as_deref().unwrap_or_default(), time)
     }
 
     /// The statistics of the next block, if every one of its points was asked for and is there.
@@ -208,22 +214,14 @@ impl<F: DiskFile> Lane<F> {
         while self.head.is_none() {
             let Some(blocks) = &mut self.blocks else { return Ok(()) };
             let Some(block) = blocks.pop(descending) else { return Ok(()) };
-            let is_gone = |(min, max): &(i64, i64)| *min <= block.min_time && block.max_time <= *max;
-            if self.deleted.as_ref().is_some_and(|deleted| deleted.iter().any(is_gone)) {
+            let deleted = ranges_from(self.deleted.as_deref().unwrap_or_default(), block.min_time);
+            if deleted.first().is_some_and(|(min, max)| *min <= block.min_time && block.max_time <= *max) {
                 continue;
             }
             let ahead = blocks.ahead(&block, descending);
             let (mut times, mut values) = blocks.file.read_block(&block, ahead).await?;
-            for (min, max) in self.deleted.iter().flat_map(|deleted| deleted.iter()) {
-                let start = times.partition_point(|time| time < min);
-                let end = times.partition_point(|time| time <= max);
-                if start < end {
-                    let mut left = Values::new(values.field_type());
-                    left.extend_from(&values, 0..start);
-                    left.extend_from(&values, end..times.len());
-                    values = left;
-                    times.drain(start..end);
-                }
+            if deleted.first().is_some_and(|(min, _)| *min <= block.max_time) {
+                (times, values) = without(&times, &values, deleted);
             }
             let start = times.partition_point(|time| *time < self.range.0);
             let end = times.partition_point(|time| *time <= self.range.1);
@@ -255,6 +253,26 @@ impl<F: DiskFile> Lane<F> {
         head.rows = taken;
         (!head.rows.is_empty()).then_some(head)
     }
+}
+
+/// The points outside of disjoint, ascending ranges.
+fn without(times: &[i64], values: &Values, deleted: &[(i64, i64)]) -> (Vec<i64>, Values) {
+    let mut left = (Vec::with_capacity(times.len()), Values::new(values.field_type()));
+    let mut next = 0;
+    let mut keep = |rows: Range<usize>| {
+        left.0.extend_from_slice(&times[rows.clone()]);
+        left.1.extend_from(values, rows);
+    };
+    for (min, max) in deleted {
+        if next == times.len() || times[times.len() - 1] < *min {
+            break;
+        }
+        let start = next + times[next..].partition_point(|time| time < min);
+        keep(next..start);
+        next = start + times[start..].partition_point(|time| time <= max);
+    }
+    keep(next..times.len());
+    left
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! [`CHUNK_ROWS`]: growing copies at most one of them. (With one allocation for all rows a tenth of the CPU of an ingest
 //! went into copying and clearing it.)
 
-use crate::id::FieldId;
+use crate::{deletion::ranges_from, id::FieldId};
 use std::{borrow::Cow, ops::Range, rc::Rc};
 use tidemill_column::{Bitmap, FieldType};
 
@@ -170,10 +170,13 @@ impl Cells {
         self.capacity = u32::try_from(capacity).expect("a chunk has few rows");
     }
 
-    /// Removes the rows in the inclusive time range; returns how many.
-    pub fn delete(&mut self, min_time: i64, max_time: i64) -> usize {
+    /// Removes the rows in the inclusive time ranges, which ascend; returns how many.
+    pub fn delete(&mut self, ranges: &[(i64, i64)]) -> usize {
         let times = self.times();
-        let is_kept = |time: &u64| !(min_time..=max_time).contains(&(*time as i64));
+        let is_kept = |time: &u64| {
+            let time = *time as i64;
+            ranges_from(ranges, time).first().is_none_or(|(min, _)| *min > time)
+        };
         let kept: Vec<usize> = (0..times.len()).filter(|row| is_kept(&times[*row])).collect();
         let removed = times.len() - kept.len();
         if removed > 0 {
@@ -367,7 +370,7 @@ mod tests {
         assert_eq!(column(&cells, 1), [Some(100), Some(200), None, None]);
         assert_eq!(column(&cells, 2), [None, Some(7), Some(8), Some(9)]);
         assert!(cells.is_ascending());
-        assert_eq!(cells.delete(20, 30), 2);
+        assert_eq!(cells.delete(&[(20, 30)]), 2);
         assert_eq!((column(&cells, 1), column(&cells, 2)), (vec![Some(100), None], vec![None, Some(9)]));
         assert_eq!(cells.delete_fields(&[FieldId(3)]), 0);
         assert_eq!(cells.delete_fields(&[FieldId(2)]), 1);
@@ -424,7 +427,7 @@ mod tests {
                     let (min, max) = (next / 3, next / 2);
                     let before = expected.len();
                     expected.retain(|(time, _)| !(min..=max).contains(time));
-                    prop_assert_eq!(cells.delete(min as i64, max as i64), before - expected.len());
+                    prop_assert_eq!(cells.delete(&[(min as i64, max as i64)]), before - expected.len());
                 }
                 prop_assert_eq!(cells.rows(), expected.len());
                 prop_assert_eq!(cells.times(), expected.iter().map(|(time, _)| *time).collect::<Vec<_>>());

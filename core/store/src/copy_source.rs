@@ -84,8 +84,8 @@ impl<'a, F: DiskFile> CopySource<'a, F> {
 
     /// Ranges of the present key that the copy leaves out: inclusive, disjoint, ascending.
     pub fn deleted(&self) -> Vec<(i64, i64)> {
-        let Some((_, field)) = key::split(&self.key) else { return Vec::new() };
-        ranges_of(&self.covering, field).map_or_else(Vec::new, |ranges| disjoint(ranges.to_vec()))
+        let Some((series, field)) = key::split(&self.key) else { return Vec::new() };
+        ranges_of(&self.covering, series, field).map_or_else(Vec::new, |ranges| ranges.to_vec())
     }
 
     /// Predicates are evaluated once a series, whose fields follow each other.
@@ -117,19 +117,6 @@ impl<'a, F: DiskFile> CopySource<'a, F> {
         let decoded = decode(self.reader.stored(entry).await?, entry);
         decoded.map_err(|what| self.damaged(entry, what))
     }
-}
-
-/// Inclusive ranges as disjoint ones that ascend.
-fn disjoint(mut ranges: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
-    ranges.sort_unstable();
-    let mut merged: Vec<(i64, i64)> = Vec::with_capacity(ranges.len());
-    for (min, max) in ranges.into_iter().filter(|(min, max)| min <= max) {
-        match merged.last_mut() {
-            Some((_, known)) if min <= known.saturating_add(1) => *known = max.max(*known),
-            _ => merged.push((min, max)),
-        }
-    }
-    merged
 }
 
 /// The points of a block with its CRC, which was verified.

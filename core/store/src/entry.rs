@@ -3,7 +3,7 @@
 //! An entry is one byte of kind and a body: a partition batch as `core/line` sealed it, or a command. Commands carry
 //! everything that decides their effect; values of clocks and chance are the proposer's.
 
-use crate::index::TagPredicate;
+use crate::index::{SeriesIndex, TagPredicate};
 use rkyv::{
     Archive, Deserialize, Serialize,
     api::access_with_context,
@@ -11,7 +11,7 @@ use rkyv::{
     util::AlignedVec,
     validation::{Validator, archive::ArchiveValidator, shared::SharedValidator},
 };
-use std::num::NonZeroUsize;
+use std::{borrow::Cow, num::NonZeroUsize};
 use tidemill_tsm::FloatEncoding;
 
 /// How deep a command may be nested: above what the height of a statement's condition allows (256), and far below what
@@ -94,6 +94,20 @@ pub enum Measurements {
     Named(Vec<Vec<u8>>),
     /// Unanchored regular expression.
     Matching(String),
+    /// These points of series alone, in the shard groups of one retention policy. Series ascend by key.
+    Points {
+        policy: u32,
+        series: Vec<SeriesTimes>,
+    },
+}
+
+/// Points of one series.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct SeriesTimes {
+    /// Canonical.
+    pub key: Vec<u8>,
+    /// Ascending.
+    pub times: Vec<i64>,
 }
 
 /// A condition on tags as it travels; [`TagPredicate`] is its form for evaluation.
@@ -159,6 +173,27 @@ impl Command {
         bytes.push(KIND_COMMAND);
         bytes.extend_from_slice(&body);
         bytes
+    }
+}
+
+impl Command {
+    /// What of a command concerns one of `count` partitions, a power of two; `None` if nothing does.
+    pub fn of_partition(&self, partition: u32, count: u32) -> Option<Cow<'_, Command>> {
+        let Command::Delete { database, measurements, condition, min_time, max_time } = self else {
+            return Some(Cow::Borrowed(self));
+        };
+        let Measurements::Points { policy, series } = measurements else { return Some(Cow::Borrowed(self)) };
+        // The whole hash is shifted out where there is one partition.
+        let shift = u64::BITS - count.trailing_zeros();
+        let is_here =
+            |one: &&SeriesTimes| SeriesIndex::hash_of(&one.key).checked_shr(shift).unwrap_or(0) == u64::from(partition);
+        let series: Vec<SeriesTimes> = series.iter().filter(is_here).cloned().collect();
+        if series.is_empty() {
+            return None;
+        }
+        let measurements = Measurements::Points { policy: *policy, series };
+        let (condition, database, min_time, max_time) = (condition.clone(), *database, *min_time, *max_time);
+        Some(Cow::Owned(Command::Delete { database, measurements, condition, min_time, max_time }))
     }
 }
 

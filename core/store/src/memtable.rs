@@ -234,10 +234,9 @@ impl Memtable {
         let before = table.cells.byte_size();
         let first = (table.deletions_done.max(self.deletions_done) - self.deletions_done) as usize;
         for Pending { deletion, fields } in self.pending.iter().skip(first).filter(|known| known.deletion.covers(key)) {
-            let (min_time, max_time) = deletion.range();
             let removed = match deletion.field() {
                 Some(_) => table.cells.delete_fields(fields),
-                None => table.cells.delete(min_time, max_time),
+                None => table.cells.delete(&deletion.ranges(key).collect::<Vec<_>>()),
             };
             self.rows -= removed as u64;
         }

@@ -206,6 +206,9 @@ impl<D: Disk> Partition<D> {
             let names = index.measurement_names().filter(|name| deletion.covers_measurement(name));
             names.map(<[u8]>::to_vec).collect()
         };
+        if deletion.points().is_some() {
+            return candidates(&self.state.borrow(), database, deletion);
+        }
         let mut covered = RoaringBitmap::new();
         for name in names {
             let is_cheap = is_cheap(deletion.predicate());
@@ -318,6 +321,10 @@ pub(crate) fn all_series(index: &SeriesIndex) -> RoaringBitmap {
 fn candidates<D: Disk>(state: &State<D>, database: DatabaseId, deletion: &Deletion) -> RoaringBitmap {
     let wanted = if is_cheap(deletion.predicate()) { deletion.predicate() } else { &TagPredicate::All };
     let Some(index) = state.databases.get(&database) else { return RoaringBitmap::new() };
+    if let Some(points) = deletion.points() {
+        let known = points.iter().filter_map(|one| index.find_key(&one.key));
+        return known.filter(|id| index.is_alive(*id)).map(|id| id.0).collect();
+    }
     let names = index.measurement_names().filter(|name| deletion.covers_measurement(name));
     names.fold(RoaringBitmap::new(), |all, name| all | index.select(name, wanted))
 }

@@ -3,7 +3,7 @@
 use crate::{
     block_lane::{Blocks, Lane, Slice},
     cursor::Scan,
-    deletion::{Deletion, ranges_of},
+    deletion::{Deletion, ranges_from, ranges_of},
     entry::Floats,
     id::{DatabaseId, FieldId, SeriesId},
     index::SeriesIndex,
@@ -177,7 +177,7 @@ impl<F: DiskFile> ShardGroupView<F> {
         for file in self.files.iter().filter(|file| file.touches(range.0, range.1)) {
             let deletions = file.deletions(&scan.key);
             for (position, field) in scan.fields.iter().enumerate() {
-                let deleted = ranges_of(&deletions, &field.name);
+                let deleted = ranges_of(&deletions, &scan.key, &field.name);
                 if deleted.iter().flat_map(|ranges| ranges.iter()).any(|gone| file.lies_within(*gone)) {
                     continue;
                 }
@@ -205,7 +205,8 @@ impl<F: DiskFile> ShardGroupView<F> {
     /// Whether it is certain, without reading a file, that no point of the series is left.
     pub fn is_surely_without(&self, series: SeriesId, series_key: &[u8]) -> bool {
         let is_gone = |deletions: &[Rc<Deletion>], lies_within: &dyn Fn((i64, i64)) -> bool| {
-            deletions.iter().any(|deletion| deletion.field().is_none() && lies_within(deletion.range()))
+            let is_whole = |deletion: &&Rc<Deletion>| deletion.field().is_none() && deletion.points().is_none();
+            deletions.iter().filter(is_whole).any(|deletion| lies_within(deletion.range()))
         };
         let is_without = |frozen: &Rc<Frozen>| {
             let memtable = frozen.memtable.borrow();
@@ -224,7 +225,7 @@ impl<F: DiskFile> ShardGroupView<F> {
 }
 
 fn covered(deleted: &[(i64, i64)], time: i64) -> bool {
-    deleted.iter().any(|(min, max)| (*min..=*max).contains(&time))
+    ranges_from(deleted, time).first().is_some_and(|(min, _)| *min <= time)
 }
 
 /// The memtable's rows of one series as lanes.
@@ -236,7 +237,7 @@ fn push_rows<F: DiskFile>(memtable: &Memtable, scan: &Scan, deletions: &[Rc<Dele
     for kind in [RunKind::Ordered, RunKind::Late] {
         let Some(rows) = memtable.sorted(kind, series, range.0, range.1) else { continue };
         for (position, field) in scan.fields.iter().enumerate() {
-            let deleted = ranges_of(deletions, &field.name);
+            let deleted = ranges_of(deletions, &scan.key, &field.name);
             let deleted = deleted.as_deref().unwrap_or_default();
             for (id, field_type) in field.ids.iter().filter(|(id, _)| rows.fields().contains(id)) {
                 let Some(column) = rows.column(*id, *field_type) else { continue };

@@ -356,10 +356,14 @@ impl DataCore {
         let proposals: Vec<_> = self
             .partitions
             .keys()
-            .map(|id| self.replicas.propose(GroupId(*id), Payload::Command(command.encode())))
+            .map(|id| {
+                let command = command.of_partition(*id, self.partition_count)?;
+                Some(self.replicas.propose(GroupId(*id), Payload::Command(command.encode())))
+            })
             .collect();
         let mut settling = Vec::new();
         for ((id, partition), proposal) in self.partitions.iter().zip(proposals) {
+            let Some(proposal) = proposal else { continue };
             let outcome = proposal?.outcome().await.map_err(|unknown| CallError::Unknown(unknown.to_string()))?;
             let task = (outcome == Outcome::Store(Applied::Deleted)).then(|| {
                 // A million series take a second: writes go first.

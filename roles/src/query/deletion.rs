@@ -1,6 +1,7 @@
 //! DELETE, DROP SERIES, DROP MEASUREMENT and DROP FIELD: points of some series, in all retention policies of the database.
 //!
-//! Invariant: a statement whose condition names a field changes nothing.
+//! Invariant: DROP SERIES with a condition that names a field changes nothing; DELETE with one deletes the points that
+//! satisfy it, as a query finds them.
 
 use crate::{
     data::question::MeasurementTest,
@@ -8,10 +9,12 @@ use crate::{
         StatementError,
         measurement_filter::MeasurementFilter,
         pieces::Answer,
+        point_search::delete_points,
         show::refuse_time,
         sources::{Session, copy, store_id, test_of},
     },
 };
+use std::rc::Rc;
 use tidemill_column::{TIME_MAX, TIME_MIN};
 use tidemill_influxql::{DataType, Expr, Measurement, TimeRange};
 use tidemill_meta::{Command, Database, Meta};
@@ -19,12 +22,29 @@ use tidemill_query::TagFilter;
 use tidemill_store::{Command as StoreCommand, DatabaseId, Measurements, TagCondition};
 
 pub(super) async fn delete(
-    session: &Session,
+    session: &Rc<Session>,
     sources: &[Measurement],
     condition: Option<&Expr>,
 ) -> Result<Answer, StatementError> {
     let database = database(session)?;
+    let whole = condition;
     let (range, condition) = session.split_time(condition)?;
+    if let (Some(whole), Some(rest)) = (whole, &condition)
+        && !rest.var_refs().iter().any(|name| name.name == "_name")
+    {
+        let tests = (!sources.is_empty()).then(|| sources.iter().filter_map(test_of).collect());
+        let measurements = session.measurements(database, tests).await?;
+        let names_field = {
+            let meta = session.core.meta();
+            let known = meta.database_by_id(tidemill_meta::DatabaseId(database.0));
+            known.is_some_and(|known| group_with_field(&meta, known, &measurements, rest, range).is_some())
+        };
+        if names_field {
+            delete_points(session, database, &measurements, whole, range).await?;
+            forget_empty(session, database, measurements).await?;
+            return Ok(Answer::done());
+        }
+    }
     remove(session, database, sources, condition.as_ref(), range).await
 }
 
@@ -163,6 +183,19 @@ fn refuse_fields(
     condition: &Expr,
     range: TimeRange,
 ) -> Result<(), StatementError> {
+    let Some(group) = group_with_field(meta, database, measurements, condition, range) else { return Ok(()) };
+    let text = format!("shard {group}: fields not supported in WHERE clause during deletion");
+    Err(StatementError::Invalid(text))
+}
+
+/// A shard group in which a measurement has a field that the condition names.
+fn group_with_field(
+    meta: &Meta,
+    database: &Database,
+    measurements: &[String],
+    condition: &Expr,
+    range: TimeRange,
+) -> Option<u64> {
     let groups = database.policies.iter().flat_map(|p| p.groups_in(range.min_or_first(), range.max_or_last()));
     let mut groups: Vec<u64> = groups.map(|group| group.id.0).collect();
     groups.sort_unstable();
@@ -179,11 +212,10 @@ fn refuse_fields(
             measurements.iter().any(|measurement| is_cast || field_type(measurement).is_some())
         };
         if let Some(group) = groups.iter().find(has_field) {
-            let text = format!("shard {group}: fields not supported in WHERE clause during deletion");
-            return Err(StatementError::Invalid(text));
+            return Some(*group);
         }
     }
-    Ok(())
+    None
 }
 
 /// A filter as it travels in the log.

@@ -19,6 +19,7 @@ mod limits;
 mod measurement_filter;
 mod monitor;
 mod pieces;
+mod point_search;
 mod running;
 pub mod scan;
 mod scope;

@@ -4,19 +4,26 @@ use crate::{
     data::question::{About, Finding, MeasurementTest},
     query::{
         StatementError,
+        point_search::{FoundTags, tags_with_points},
         sources::{Session, copy, fields_of, store_id, test_of, tests_of},
     },
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 use tidemill_column::FieldType;
-use tidemill_influxql::{Expr, Source, TimeRange};
+use tidemill_influxql::{Expr, Source, TagKeyFilter, TimeRange};
 use tidemill_meta::DatabaseId as MetaDatabaseId;
+use tidemill_query::TagFilter;
 use tidemill_store::DatabaseId;
 
 /// The databases that are asked, with the measurements that are meant (`None`: all).
 pub(super) struct Scope {
     databases: BTreeMap<DatabaseId, Option<Vec<MeasurementTest>>>,
     condition: Option<Expr>,
+    /// The condition with its time range, where it has one.
+    timed: Option<(Expr, TimeRange)>,
 }
 
 /// The fields of measurements, with their types.
@@ -32,6 +39,7 @@ impl Scope {
         condition: Option<&Expr>,
     ) -> Result<Scope, StatementError> {
         let id = session.database_id(database)?;
+        let whole = condition;
         let (range, condition) = session.split_time(condition)?;
         let is_seen = range == TimeRange::default() || {
             let meta = session.core.meta();
@@ -40,7 +48,7 @@ impl Scope {
             policies.any(|policy| policy.groups_in(range.min_or_first(), range.max_or_last()).next().is_some())
         };
         let databases = if is_seen { BTreeMap::from([(id, tests_of(sources))]) } else { BTreeMap::new() };
-        Ok(Scope { databases, condition })
+        Ok(Scope { databases, condition, timed: timed(whole, range) })
     }
 
     /// The databases of the sources, of those whose retention policy has a shard in the time range.
@@ -54,6 +62,7 @@ impl Scope {
             session.has_groups(session.database_name(database)?, None, TimeRange::default())?;
             return Scope::of_database(session, database, sources, condition);
         }
+        let whole = condition;
         let (range, condition) = session.split_time(condition)?;
         let mut databases: BTreeMap<DatabaseId, Option<Vec<MeasurementTest>>> = BTreeMap::new();
         for source in sources {
@@ -65,7 +74,30 @@ impl Scope {
                 tests.into_iter().for_each(|tests| tests.extend(test_of(measurement)));
             }
         }
-        Ok(Scope { databases, condition })
+        Ok(Scope { databases, condition, timed: timed(whole, range) })
+    }
+
+    /// The tags of series that have points in the time range; `None` without one. See [`tags_with_points`].
+    pub async fn tags_in_time(
+        &self,
+        session: &Rc<Session>,
+        keys: Option<&TagKeyFilter>,
+    ) -> Result<Option<Vec<FoundTags>>, StatementError> {
+        let Some((condition, range)) = &self.timed else { return Ok(None) };
+        let mut found = Vec::new();
+        for (database, tests) in &self.databases {
+            let name = session.core.meta().database_by_id(MetaDatabaseId(database.0)).map(|known| known.name.clone());
+            let Some(name) = name else { continue };
+            let tests = tests.as_ref().map(|tests| tests.iter().map(copy).collect());
+            let Finding::Names(measurements) =
+                session.ask(*database, tests, |_| TagFilter::All, About::TagKeys).await?
+            else {
+                unreachable!("tag keys are found by measurement")
+            };
+            let database = (*database, name.as_str());
+            found.push(tags_with_points(session, database, &measurements, keys, condition, *range).await?);
+        }
+        Ok(Some(found))
     }
 
     /// What all of the databases know.
@@ -95,6 +127,10 @@ impl Scope {
         }
         Ok(fields)
     }
+}
+
+fn timed(condition: Option<&Expr>, range: TimeRange) -> Option<(Expr, TimeRange)> {
+    condition.filter(|_| range != TimeRange::default()).map(|condition| (condition.clone(), range))
 }
 
 /// The answer of no database.

@@ -1,12 +1,13 @@
 //! SHOW statements other than the cardinalities.
 //!
 //! Owns: columns, names, order and limits of their answers.
-//! Invariant: index statements answer from the indexes, so that what has no points left is not shown. As in upstream's
-//! in-memory index, a time range decides only whether any shard is asked, not which series it has.
+//! Invariant: index statements answer from the indexes, so that what has no points left is not shown. With a time range
+//! SHOW SERIES, TAG KEYS and TAG VALUES answer from the points, so that only series with points in it are shown: upstream
+//! shows those of all shards that the range touches.
 
 use crate::{
     access::may_see,
-    data::question::{About, Finding},
+    data::question::{About, Finding, lossy},
     query::{
         StatementError,
         account::Charge,
@@ -18,9 +19,14 @@ use crate::{
         sources::{Session, store_id, test_of},
     },
 };
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 use tidemill_influxql::{
     GoDurationText, ShowFieldKeys, ShowMeasurements, ShowSeries, ShowTagKeys, ShowTagValues, TimeRange, TimestampText,
 };
+use tidemill_line::series_key::format_key;
 use tidemill_meta::{Database, RetentionPolicy, ShardGroup};
 use tidemill_query::RowLimit;
 
@@ -120,23 +126,47 @@ pub(super) async fn measurements(session: &Session, show: &ShowMeasurements) -> 
 }
 
 /// SHOW SERIES: canonical keys of the whole database, in byte order.
-pub(super) async fn series(session: &Session, show: &ShowSeries) -> Result<Answer, StatementError> {
+pub(super) async fn series(session: &Rc<Session>, show: &ShowSeries) -> Result<Answer, StatementError> {
     let scope = Scope::of_policies(session, show.database.as_deref(), &show.sources, show.condition.as_ref())?;
-    let Finding::Names(keys) = scope.ask(session, About::Series).await? else {
-        unreachable!("series are found by measurement")
+    let mut keys: Vec<String> = match scope.tags_in_time(session, None).await? {
+        Some(found) => found.iter().flat_map(|found| &found.by_measurement).flat_map(series_keys).collect(),
+        None => match scope.ask(session, About::Series).await? {
+            Finding::Names(keys) => keys.into_values().flatten().collect(),
+            _ => unreachable!("series are found by measurement"),
+        },
     };
-    let mut keys: Vec<String> = keys.into_values().flatten().collect();
     let charge = charge(session, keys.iter().map(String::len))?;
     // Measurements follow each other by name, and an escaped comma or space may sort otherwise in the keys.
     keys.sort_unstable();
+    keys.dedup();
     let keys = RowLimit::new(show.limit, show.offset).slice(&keys).to_vec();
     Ok(Answer::charged(list("", "key", keys, session.chunk_rows), charge))
 }
 
-pub(super) async fn tag_keys(session: &Session, show: &ShowTagKeys) -> Result<Answer, StatementError> {
+/// The keys of series with these tags, as SHOW SERIES shows them.
+fn series_keys((measurement, tags): (&String, &BTreeSet<Vec<(String, String)>>)) -> Vec<String> {
+    let key = |tags: &Vec<(String, String)>| {
+        let tags: Vec<(&[u8], &[u8])> = tags.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes())).collect();
+        lossy(&format_key(measurement.as_bytes(), &tags))
+    };
+    tags.iter().map(key).collect()
+}
+
+pub(super) async fn tag_keys(session: &Rc<Session>, show: &ShowTagKeys) -> Result<Answer, StatementError> {
     let scope = Scope::of_database(session, show.database.as_deref(), &show.sources, show.condition.as_ref())?;
-    let Finding::Names(found) = scope.ask(session, About::TagKeys).await? else {
-        unreachable!("tag keys are found by measurement")
+    let found = match scope.tags_in_time(session, None).await? {
+        Some(found) => {
+            let mut keys: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+            for (measurement, tags) in found.iter().flat_map(|found| &found.by_measurement) {
+                let of_series = tags.iter().flatten().map(|(key, _)| key.clone());
+                keys.entry(measurement.clone()).or_default().extend(of_series);
+            }
+            keys
+        }
+        None => match scope.ask(session, About::TagKeys).await? {
+            Finding::Names(found) => found,
+            _ => unreachable!("tag keys are found by measurement"),
+        },
     };
     let limit = RowLimit::new(show.limit, show.offset);
     let mut series = Vec::new();
@@ -150,10 +180,20 @@ pub(super) async fn tag_keys(session: &Session, show: &ShowTagKeys) -> Result<An
     Ok(Answer::of(series))
 }
 
-pub(super) async fn tag_values(session: &Session, show: &ShowTagValues) -> Result<Answer, StatementError> {
+pub(super) async fn tag_values(session: &Rc<Session>, show: &ShowTagValues) -> Result<Answer, StatementError> {
     let scope = Scope::of_database(session, show.database.as_deref(), &show.sources, show.condition.as_ref())?;
-    let Finding::Pairs(found) = scope.ask(session, About::TagValues(show.key.clone())).await? else {
-        unreachable!("tag values are found as pairs")
+    let found = match scope.tags_in_time(session, Some(&show.key)).await? {
+        Some(found) => {
+            let mut pairs: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
+            for (measurement, tags) in found.iter().flat_map(|found| &found.by_measurement) {
+                pairs.entry(measurement.clone()).or_default().extend(tags.iter().flatten().cloned());
+            }
+            pairs
+        }
+        None => match scope.ask(session, About::TagValues(show.key.clone())).await? {
+            Finding::Pairs(found) => found,
+            _ => unreachable!("tag values are found as pairs"),
+        },
     };
     let charge = charge(session, found.values().flatten().map(|(key, value)| key.len() + value.len()))?;
     let limit = RowLimit::new(show.limit, show.offset);

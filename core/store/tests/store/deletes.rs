@@ -6,9 +6,11 @@ use crate::{
 };
 use tidemill_column::Value;
 use tidemill_disk::sim::{Crash, Executor, Fault, Prng, SimDisk, block_on};
-use tidemill_store::{Command, CopyOrder, DatabaseId, Floats, Measurements, TagCondition};
+use tidemill_store::{Command, CopyOrder, DatabaseId, Floats, Measurements, SeriesTimes, TagCondition};
 
 const DATABASE: u32 = 7;
+/// That of the harness.
+const POLICY: u32 = 1;
 const ALL: (i64, i64) = (i64::MIN, i64::MAX);
 
 struct Scene {
@@ -43,6 +45,22 @@ impl Scene {
         let measurements = Measurements::All;
         self.store.command(&Command::Delete { database: DATABASE, measurements, condition, min_time, max_time });
         self.model.delete(DATABASE, |series| series.1["host"] == host, min_time, max_time);
+    }
+
+    /// Deletes these points of a host, of the policy that the harness writes to or of another.
+    fn delete_points(&mut self, policy: u32, host: &str, times: &[i64]) {
+        let key = format!("cpu,host={host}").into_bytes();
+        let series = vec![SeriesTimes { key, times: times.to_vec() }];
+        self.store.command(&Command::Delete {
+            database: DATABASE,
+            measurements: Measurements::Points { policy, series },
+            condition: TagCondition::All,
+            min_time: times[0],
+            max_time: times[times.len() - 1],
+        });
+        for time in times.iter().filter(|_| policy == POLICY) {
+            self.model.delete(DATABASE, |series| series.1["host"] == host, *time, *time);
+        }
     }
 
     fn drop_field(&mut self, field: &str) {
@@ -226,6 +244,66 @@ fn a_delete_that_covers_nothing_of_a_sealed_file_is_forgotten_by_the_copy_that_l
 }
 
 #[test]
+fn points_that_are_named_one_by_one_go_and_no_others() {
+    block_on(1, async {
+        let mut scene = Scene::new(0).await;
+        let start = start_of(1);
+        scene.write(&["a", "b"], 1, 0..2000);
+        scene.store.flush().await;
+        scene.write(&["a", "b"], 1, 2000..2020);
+        let times: Vec<i64> = (0..2020).filter(|at| at % 7 < 3).map(|at| start + at).collect();
+        scene.delete_points(POLICY, "a", &times);
+        scene.check("in memtable and file").await;
+        scene.delete_points(POLICY + 1, "b", &times);
+        scene.check("another policy keeps its points").await;
+        // Written anew behind the delete.
+        scene.write(&["a"], 1, 0..10);
+        scene.check("written anew").await;
+        scene.store.flush().await;
+        scene.check("flushed").await;
+        scene.store.crash(Crash::Drop, 1).await;
+        scene.check("started again").await;
+        scene.decide_copy(1);
+        scene.work_off().await;
+        scene.check("copied").await;
+        assert_eq!(scene.deleted_files(), 0);
+        // All that is left of one series.
+        scene.delete_points(POLICY, "a", &(0..2020).map(|at| start + at).collect::<Vec<_>>());
+        scene.store.partition.settle().await.unwrap();
+        scene.check("a series less").await;
+        scene.store.flush().await;
+        scene.reopen_without_index().await;
+        scene.check("the index is made from the files").await;
+    });
+}
+
+#[test]
+fn a_partition_is_told_of_its_own_points_alone() {
+    let one = |key: String| SeriesTimes { key: key.into_bytes(), times: vec![1, 2] };
+    let series: Vec<SeriesTimes> = (10..40).map(|host| one(format!("cpu,host=h{host}"))).collect();
+    let command = |series: &[SeriesTimes]| Command::Delete {
+        database: DATABASE,
+        measurements: Measurements::Points { policy: POLICY, series: series.to_vec() },
+        condition: TagCondition::All,
+        min_time: 1,
+        max_time: 2,
+    };
+    for count in [1, 2, 16, 256] {
+        let mut all: Vec<SeriesTimes> = Vec::new();
+        for partition in 0..count {
+            let Some(part) = command(&series).of_partition(partition, count).map(|part| part.into_owned()) else {
+                continue;
+            };
+            let Command::Delete { measurements: Measurements::Points { series, .. }, .. } = part else { panic!() };
+            all.extend(series);
+        }
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        assert_eq!(all, series, "{count} partitions");
+    }
+    assert!(Command::PLAIN_FLUSH.of_partition(3, 16).is_some());
+}
+
+#[test]
 fn rows_behind_a_delete_are_sorted_alike_whether_it_was_settled_before_them_or_not() {
     let mut files = Vec::new();
     for is_settled in [false, true] {
@@ -262,6 +340,7 @@ async fn before_removals(seed: u64) -> Scene {
     scene.drop_group(1);
     scene.delete("h3", (start_of(3), start_of(3) + 10));
     scene.delete("memory", ALL);
+    scene.delete_points(POLICY, "all", &[start_of(1), start_of(2) + 3, start_of(2) + 9, start_of(3) + 39]);
     scene.drop_field("w");
     scene.decide_copy(2);
     scene.write(&["h2"], 2, 10..70);
