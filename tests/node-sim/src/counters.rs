@@ -16,6 +16,7 @@ tidemill_campaign::counters! {
     group_drops
     database_drops
     power_losses
+    strikes_behind_commands
     kills
     stops
     failed_calls

@@ -50,6 +50,7 @@ fn swarm() -> Swarm {
         capacity_slack: None,
         damage: false,
         cache_bytes: 64 << 10,
+        strikes_behind: None,
     }
 }
 

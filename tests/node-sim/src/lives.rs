@@ -42,6 +42,8 @@ pub struct Shared {
     pub layout: RefCell<Layout>,
     pub counters: Rc<RefCell<Counters>>,
     numbers: Cell<u64>,
+    /// A power loss that waits for a command: on this disk, within so many operations behind it.
+    strike: RefCell<Option<(SimDisk, u64)>>,
     senders: Vec<RefCell<Sender>>,
 }
 
@@ -54,6 +56,17 @@ impl Shared {
             layout: RefCell::default(),
             counters: Rc::default(),
             numbers: Cell::new(0),
+            strike: RefCell::default(),
+        }
+    }
+
+    /// What was taken away is on its way out of files, indexes and manifest: there a power loss meets the most.
+    fn strike(&self, prng: &mut Prng) {
+        if prng.one_in(2)
+            && let Some((disk, within)) = self.strike.take()
+        {
+            disk.crash_at(1 + prng.below(within));
+            self.counters.borrow_mut().strikes_behind_commands += 1;
         }
     }
 }
@@ -193,7 +206,10 @@ impl Run {
         self.check(&executor, &node, &format!("{context}, recovered"));
         let moment = 1 + self.prng.below(self.swarm.fault_within);
         match ending {
-            Ending::PowerLoss => self.disk.crash_at(moment),
+            Ending::PowerLoss => match self.swarm.strikes_behind {
+                Some(within) => *self.shared.strike.borrow_mut() = Some((self.disk.clone(), within)),
+                None => self.disk.crash_at(moment),
+            },
             Ending::FailedCall => {
                 // A second one may strike what the first has left.
                 for _ in 0..1 + self.prng.below(2) {
@@ -208,6 +224,7 @@ impl Run {
         match ending {
             Ending::PowerLoss => {
                 self.count().power_losses += 1;
+                self.shared.strike.take();
                 executor.kill();
                 let crash = self.any_crash();
                 self.lose_power(crash);
@@ -381,6 +398,7 @@ async fn step(node: &Node, number: usize, prng: &mut Prng, shared: &Shared) -> R
     }
     if prng.one_in(swarm.delete_one_in) {
         let (command, deed) = workload::delete(prng, request_number);
+        shared.strike(prng);
         for partition in 0..PARTITIONS {
             node.command(partition, &command, deed.clone()).await?;
         }
@@ -388,6 +406,7 @@ async fn step(node: &Node, number: usize, prng: &mut Prng, shared: &Shared) -> R
     }
     if prng.one_in(swarm.drop_field_one_in) {
         let (command, deed) = workload::drop_field(prng);
+        shared.strike(prng);
         for partition in 0..PARTITIONS {
             node.command(partition, &command, deed.clone()).await?;
         }
@@ -397,6 +416,7 @@ async fn step(node: &Node, number: usize, prng: &mut Prng, shared: &Shared) -> R
         let database = DATABASES[usize::from(prng.one_in(4))];
         let renewed = shared.layout.borrow_mut().renew(database, prng.below(STRETCHES));
         let groups: Vec<u64> = renewed.into_iter().collect();
+        shared.strike(prng);
         for partition in 0..PARTITIONS {
             let command = Command::DropShardGroups { groups: groups.clone() };
             node.command(partition, &command, Deed::DropShardGroups(groups.clone())).await?;
@@ -409,6 +429,7 @@ async fn step(node: &Node, number: usize, prng: &mut Prng, shared: &Shared) -> R
             let mut layout = shared.layout.borrow_mut();
             (0..STRETCHES).filter_map(|stretch| layout.renew(database, stretch)).collect()
         };
+        shared.strike(prng);
         for partition in 0..PARTITIONS {
             let command = Command::DropDatabase { database, groups: groups.clone() };
             node.command(partition, &command, Deed::DropDatabase(database)).await?;

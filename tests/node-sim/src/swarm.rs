@@ -29,6 +29,8 @@ pub struct Swarm {
     pub capacity_slack: Option<u64>,
     pub damage: bool,
     pub cache_bytes: usize,
+    /// A power loss strikes within so many operations behind a command that takes something away, wherever it comes.
+    pub strikes_behind: Option<u64>,
 }
 
 /// How each life of a node but the last ends.
@@ -81,6 +83,7 @@ impl Swarm {
             capacity_slack: [None, Some(40), Some(120)][one_of(&[0, 0, 0, 1, 2]) as usize],
             damage: one_of(&[0, 1]) == 1,
             cache_bytes: one_of(&[0, 64 << 10, 1 << 20]) as usize,
+            strikes_behind: [None, Some(12), Some(50)][one_of(&[0, 0, 1, 2]) as usize],
         }
     }
 }
