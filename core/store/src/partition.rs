@@ -124,6 +124,10 @@ impl<D: Disk> Partition<D> {
         };
         disk.create_dir(&folder).await.map_err(io_error(&folder))?;
         let manifest = Manifest::load(&disk, &folder).await?;
+        // A process that was killed may have left the name of this manifest in the page cache alone. What is done on its
+        // word, the removal of files first of all, must not outlive it: 1. a copy renames its manifest; 2. the process is
+        // killed; 3. its sources are removed below; 4. the power fails, and the manifest before names them.
+        disk.sync_dir(&folder).await.map_err(io_error(&folder))?;
         let copies_of = |record: &CopyRecord| {
             (record.index, PendingCopy { order: record.order.clone(), publication: Publication::None })
         };

@@ -5,7 +5,7 @@ use crate::{
     model::{Model, Point},
 };
 use tidemill_column::Value;
-use tidemill_disk::sim::{Crash, Executor, Fault, Prng, SimDisk};
+use tidemill_disk::sim::{Crash, Executor, Fault, Operation, Prng, SimDisk};
 use tidemill_store::{Command, MaintainError, Measurements, TagCondition};
 
 const DATABASE: u32 = 7;
@@ -227,6 +227,24 @@ fn a_drop_for_which_the_index_has_no_room_keeps_its_file_and_loses_no_series() {
         });
     }
     assert!(moments > 0);
+}
+
+#[test]
+fn what_a_start_removes_on_the_word_of_a_manifest_is_not_named_after_a_power_loss() {
+    for seed in 0..40 {
+        Executor::new(seed).block_on(async {
+            let mut scene = scene(seed).await;
+            scene.store.command(&Command::DropShardGroups { groups: vec![crate::model::group_id(DATABASE, 1)] });
+            scene.model.drop_group(DATABASE, 1);
+            // The manifest without the files has its name, and the process ends before that is durable.
+            scene.store.disk.fail_at(Some(Operation::SyncDir), 1, Fault::Eio);
+            assert!(scene.store.partition.maintain().await.is_err());
+            let killed = scene.store.disk.clone();
+            scene.store.reopen(killed).await;
+            scene.store.crash(Crash::Random, seed).await;
+            scene.check("after a kill and a power loss").await;
+        });
+    }
 }
 
 #[test]
