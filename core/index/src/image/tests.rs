@@ -155,11 +155,11 @@ fn series_that_are_dead_stay_dead_through_two_starts() {
         let mut file = File::begin();
         file.append(&mut indexes, &RoaringBitmap::new());
         // The last ids of a restored index may all be dead.
-        indexes.insert(1, read(&file.bytes, file.end).unwrap().remove(0).finish());
+        indexes.insert(1, read(&file.bytes, file.end).unwrap().remove(0).finish().unwrap());
         assert_eq!(indexes[&1].dead(1).count(), 1, "start {start}");
         let mut file = File::begin();
         file.append(&mut indexes, &RoaringBitmap::new());
-        assert_eq!(read(&file.bytes, file.end).unwrap().remove(0).finish().alive_count(), 0, "start {start}");
+        assert_eq!(read(&file.bytes, file.end).unwrap().remove(0).finish().unwrap().alive_count(), 0, "start {start}");
     }
 }
 
