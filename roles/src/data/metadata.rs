@@ -52,6 +52,9 @@ impl MetaMachine {
     /// The metadata of the snapshot; empty ones without.
     pub async fn load<D: Disk>(disk: &D) -> Result<MetaMachine, SnapshotError> {
         disk.create_dir(FOLDER).await?;
+        // A process that was killed may have left the snapshot's name in the page cache alone. The log is released on its
+        // word, and must not be while a power loss can bring back the one before.
+        disk.sync_dir(FOLDER).await?;
         let (index, term, meta) = if disk.list(FOLDER).await?.iter().any(|name| name == "snapshot") {
             decode(&read(disk).await?)?
         } else {
