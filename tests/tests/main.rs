@@ -17,4 +17,5 @@ mod memory;
 mod monitor;
 mod prometheus;
 mod shell;
+mod storms;
 mod surface;

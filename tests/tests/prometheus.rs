@@ -1,4 +1,4 @@
-//! Prometheus' remote write and read, by hand-made messages.
+//! Prometheus' remote write and read, by hand-made messages and by Debian's `prometheus`.
 
 use tidemill_perf::http::{Client, Response};
 use tidemill_tests::subject;
@@ -120,5 +120,66 @@ fn samples_are_written_and_read_back() {
         let answer = client.request("POST", &format!("/api/v1/prom/{path}"), &[], b"\xff\xff\xff").unwrap();
         assert_eq!((answer.status, answer.text().contains("snappy: corrupt input")), (400, true));
     }
+    subject::stop(server);
+}
+
+/// Ends a process with its owner.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn debians_prometheus_writes_its_samples_and_reads_what_others_wrote() {
+    let binary = std::path::Path::new("/usr/bin/prometheus");
+    if !binary.exists() {
+        return subject::skip("/usr/bin/prometheus is missing (apt-get install prometheus)");
+    }
+    let home = subject::Home::new();
+    let server = home.start();
+    let mut client = subject::client(&server);
+    subject::query(&mut client, "CREATE DATABASE prom", "").unwrap();
+    let own = format!("127.0.0.1:{}", tidemill_perf::server::free_port().unwrap());
+    let config = home.path().join("prometheus.yml");
+    let remote = server.address();
+    let text = format!(
+        "global:\n  scrape_interval: 1s\nremote_write:\n  - url: http://{remote}/api/v1/prom/write?db=prom\n\
+         remote_read:\n  - url: http://{remote}/api/v1/prom/read?db=prom\n    read_recent: true\n\
+         scrape_configs:\n  - job_name: self\n    static_configs:\n      - targets: ['{own}']\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let log = std::fs::File::create(home.path().join("prometheus.log")).unwrap();
+    let command = std::process::Command::new(binary)
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!("--storage.tsdb.path={}", home.path().join("prometheus").display()))
+        .arg(format!("--web.listen-address={own}"))
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn();
+    let running = Running(command.unwrap());
+    let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let line = format!("elsewhere,__name__=elsewhere,job=other value=42 {now_s}");
+    subject::write(&mut client, "db=prom&precision=s", &line).unwrap();
+    let mut prometheus = Client::new(own).with_timeout(std::time::Duration::from_secs(30));
+    let begun = std::time::Instant::now();
+    loop {
+        let written = subject::query(&mut client, "SELECT last(value) FROM up WHERE job = 'self'", "db=prom").unwrap();
+        let read = prometheus.get(&format!("/api/v1/query?query=elsewhere&time={}", now_s + 1));
+        let read = read.map(|answer| answer.text()).unwrap_or_default();
+        if written.contains("\"values\"") && read.contains("\"42\"") {
+            assert!(read.contains(r#""__name__":"elsewhere""#) && read.contains(r#""job":"other""#), "{read}");
+            break;
+        }
+        let told = || std::fs::read_to_string(home.path().join("prometheus.log")).unwrap_or_default();
+        assert!(begun.elapsed().as_secs() < 120, "written: {written}\nread: {read}\n{}", told());
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    drop(running);
+    let series = subject::query(&mut client, "SHOW SERIES CARDINALITY", "db=prom").unwrap();
+    assert!(!series.contains("[[0]]"), "{series}");
     subject::stop(server);
 }

@@ -354,6 +354,7 @@ fn sources(select: &SelectStatement, options: &CompileOptions) -> Result<Vec<Sou
             Source::Subquery(_) => continue,
         };
         let selector = match &measurement.name {
+            MeasurementName::Name(name) if name.is_empty() => return Err(QueryError::invalid("invalid measurement")),
             MeasurementName::Name(name) => MeasurementSelector::Name(name.clone()),
             MeasurementName::Regex(regex) => MeasurementSelector::Regex(regex.clone()),
             MeasurementName::OfSource => return Err(QueryError::invalid("invalid measurement")),
@@ -419,6 +420,9 @@ impl Survey {
                 }
             }
             Expr::Call(call) if MathFunction::of(call)?.is_some() => {
+                if call.arguments.iter().all(Expr::is_literal) {
+                    return Err(QueryError::invalid("field must contain at least one variable"));
+                }
                 for argument in call.arguments.iter().filter(|argument| !argument.is_literal()) {
                     self.visit(argument, wildcards)?;
                 }

@@ -6,9 +6,6 @@ pub enum QueryError {
     /// A rule of the language is broken; the text is upstream's.
     #[error("{0}")]
     Invalid(String),
-    /// A statement that parses and means something, but that cannot be executed here.
-    #[error("{0} is not supported yet")]
-    NotSupported(String),
     /// More windows than `max-select-buckets` allows.
     #[error("max-select-buckets limit exceeded: ({buckets}/{limit})")]
     TooManyBuckets { buckets: u64, limit: u64 },
@@ -23,9 +20,5 @@ pub enum QueryError {
 impl QueryError {
     pub(crate) fn invalid(text: impl Into<String>) -> QueryError {
         QueryError::Invalid(text.into())
-    }
-
-    pub(crate) fn not_supported(what: impl Into<String>) -> QueryError {
-        QueryError::NotSupported(what.into())
     }
 }

@@ -16,6 +16,8 @@ struct FillColumn {
     field_type: FieldType,
     /// Zero where empty, under null fill.
     counts: bool,
+    /// Comes along with a selector: a row that is made up repeats it at best.
+    carried: bool,
     /// The series has a value of this column somewhere.
     present: bool,
     /// A value has come out.
@@ -63,6 +65,7 @@ impl Filler {
             .map(|(leaf, field_type)| FillColumn {
                 field_type,
                 counts: aggregate.calls.get(leaf).and_then(|call| call.finish.as_ref()).is_some_and(Finish::counts),
+                carried: leaf >= aggregate.calls.len(),
                 present: present.get(leaf).copied().unwrap_or(false),
                 started: false,
                 previous: None,
@@ -257,6 +260,7 @@ fn fill_column(
                 (!before_first).then_some(Value::Integer(0))
             }
             Fill::Null | Fill::None => None,
+            _ if state.carried && context.fill != Fill::Previous => None,
             Fill::Previous => state.previous.as_ref().map(|(_, value)| value.clone()),
             Fill::Integer(number) => constant(state.field_type, number as f64, number),
             Fill::Number(number) => constant(state.field_type, number, number as i64),
@@ -292,9 +296,9 @@ pub(crate) fn constant(field_type: FieldType, float: f64, integer: i64) -> Optio
 /// The point at `time` on the line through two points.
 fn between(time: i64, previous: &(i64, Value), next: (i64, &Value)) -> Option<Value> {
     let line = |low: f64, high: f64| {
-        // Subtracted as integers: an instant of today has more digits than a float.
-        let slope = (high - low) / next.0.wrapping_sub(previous.0) as f64;
-        slope * time.wrapping_sub(previous.0) as f64 + low
+        // Subtracted as integers: an instant of today has more digits than a float. Divided first: so upstream rounds.
+        let part = time.wrapping_sub(previous.0) as f64 / next.0.wrapping_sub(previous.0) as f64;
+        (high - low) * part + low
     };
     Some(match (&previous.1, next.1) {
         (Value::Float(low), Value::Float(high)) => Value::Float(line(*low, *high)),

@@ -45,16 +45,14 @@ fn collect<'a>(expr: &'a Expr, names: &mut Vec<&'a str>) {
     }
 }
 
-/// The names of all columns, the time column first. Aliases stay as they are, even if two are equal; other names that
+/// The names of all columns, the time column first. Aliases and the time column stay as they are, even if two are equal; other names that
 /// are taken get `_1`, `_2` and so on.
 pub(crate) fn column_names<'a>(
     time_alias: Option<&str>,
     fields: impl Iterator<Item = (&'a Expr, Option<&'a str>)> + Clone,
 ) -> Vec<String> {
     let mut taken: BTreeMap<String, u64> = BTreeMap::new();
-    if let Some(alias) = time_alias {
-        taken.insert(alias.to_owned(), 1);
-    }
+    taken.insert(time_alias.unwrap_or("time").to_owned(), 1);
     for (_, alias) in fields.clone() {
         if let Some(alias) = alias {
             taken.insert(alias.to_owned(), 1);
@@ -74,7 +72,7 @@ pub(crate) fn column_names<'a>(
         taken.insert(free.clone(), 1);
         free
     };
-    let mut names = vec![time_alias.map_or_else(|| resolve("time".to_owned()), str::to_owned)];
+    let mut names = vec![time_alias.unwrap_or("time").to_owned()];
     for (expr, alias) in fields {
         names.push(alias.map_or_else(|| resolve(name_of(expr)), str::to_owned));
     }

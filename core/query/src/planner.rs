@@ -223,7 +223,14 @@ impl Compiled {
             sort: Vec::new(),
             ..self.clone()
         };
-        let plan = compiled.plan(schemas.to_vec())?;
+        let names = Names::of(schemas);
+        // A tag of a measurement is nothing that functions take.
+        let is_tag = matches!(&compiled.fields[0].expr, Expr::VarRef(name)
+            if names.meaning(name) == Meaning::Tag && !names.inner_tags.contains(&name.name));
+        let mut plan = compiled.plan(schemas.to_vec())?;
+        if is_tag {
+            plan.scans.clear();
+        }
         let mut field_type = plan.shape.outputs.first().map_or(FieldType::Float, |output| output.field_type);
         if !plan.scans.is_empty() {
             for stream in &streams {
@@ -247,18 +254,26 @@ fn scan(
     if shape.tags_only && !shows_tag_of(&schema, &shape.work) {
         return None;
     }
+    let is_inner = matches!(schema.source, SourceIndex::Subquery(_));
     let mut fields: Vec<(String, FieldType)> = Vec::new();
     let mut column_fields = vec![None; shape.columns.len()];
     for index in deciding.iter().chain(carried).chain(condition_columns) {
         let name = &shape.columns[*index].name;
-        let Some(field_type) = schema.fields.get(name) else { continue };
+        let field_type = match schema.fields.get(name) {
+            Some(field_type) => *field_type,
+            // What a function takes of the tags of a statement in FROM.
+            None if is_inner && schema.tag_keys.contains(name) => FieldType::String,
+            None => continue,
+        };
         let field = fields.iter().position(|(other, _)| other == name).unwrap_or_else(|| {
-            fields.push((name.clone(), *field_type));
+            fields.push((name.clone(), field_type));
             fields.len() - 1
         });
         column_fields[*index] = Some(field);
     }
-    if condition == Condition::Constant(false) || deciding.iter().all(|index| column_fields[*index].is_none()) {
+    let shows_field = deciding.iter().any(|index| column_fields[*index].is_some());
+    let shows_tag = is_inner && shows_tag_of(&schema, &shape.work);
+    if condition == Condition::Constant(false) || !shows_field && !shows_tag {
         return None;
     }
     Some(ScanPlan {
@@ -283,11 +298,11 @@ fn is_tag(names: &Names, expr: &Expr) -> bool {
     }
 }
 
-/// Whether the measurement has one of the selected tags. The answer of a statement in FROM gives no rows for its tags.
+/// Whether the measurement has one of the selected tags.
 fn shows_tag_of(schema: &SourceSchema, work: &Work) -> bool {
     let Work::Raw { leaves } = work else { return false };
     let has = |leaf: &LeafRef| matches!(leaf, LeafRef::Tag(name) if schema.tag_keys.contains(name));
-    matches!(schema.source, SourceIndex::Measurement(_)) && leaves.iter().any(has)
+    leaves.iter().any(has)
 }
 
 /// All fields of the measurements that have one of the selected tags: a point of any of them is a row.
@@ -415,8 +430,10 @@ impl Planner<'_> {
         let Some(Expr::VarRef(name)) = argument else {
             return Err(QueryError::invalid(format!("expected field argument in {}()", call.name)));
         };
-        let Meaning::Field(field_type) = self.names.meaning(name) else {
-            return Ok(CallPlan { finish: None, field_type: FieldType::Float, text: call_text(self.names, call) });
+        let field_type = match self.names.meaning(name) {
+            Meaning::Field(field_type) => field_type,
+            Meaning::Tag if self.names.inner_tags.contains(&name.name) => FieldType::String,
+            _ => return Ok(CallPlan { finish: None, field_type: FieldType::Float, text: call_text(self.names, call) }),
         };
         let result = function.result_type(&call.name, field_type)?;
         if function == Function::Count && distinct {
@@ -472,10 +489,11 @@ impl Planner<'_> {
                     _ => 0,
                 };
                 let tags = call.arguments.get(1..call.arguments.len().saturating_sub(1)).unwrap_or(&[]);
-                // They are the first of what is carried, whatever else is selected.
+                // They are the first of what is carried, whatever else is selected. A name that is no tag is one that
+                // all points lack.
                 for tag in tags {
                     if let Expr::VarRef(tag) = tag {
-                        self.reference(tag);
+                        self.leaf(LeafRef::Tag(tag.name.clone()));
                     }
                 }
                 let per = self.leaves.len();
@@ -554,6 +572,8 @@ impl Planner<'_> {
         }
         let expr_type = match types.as_slice() {
             [ExprType::Field(argument)] => ExprType::Field(function.result_type(*argument)),
+            // A text or boolean in front stays one, for the error texts of what stands around it.
+            [ExprType::Field(FieldType::String | FieldType::Boolean), ExprType::Field(_)] => types[0],
             [ExprType::Field(_), ExprType::Field(_)] => ExprType::Field(FieldType::Float),
             [one] => *one,
             _ => ExprType::Unknown,

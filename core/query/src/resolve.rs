@@ -78,13 +78,13 @@ impl<'a> ConditionResolver<'a> {
 
     fn comparison(&mut self, operator: BinaryOperator, left: &Expr, right: &Expr) -> Result<Condition, QueryError> {
         let (left, right) = (left.without_parens(), right.without_parens());
-        // A comparison may itself be compared with true or false.
+        // A comparison may itself be compared with true or false; compared with anything else it matches nothing.
         for (side, other) in [(left, right), (right, left)] {
             let compares = matches!(side, Expr::Binary { operator, .. } if operator.precedence() <= 3);
             match (compares, operator, other) {
                 (true, BinaryOperator::Equal, Expr::Boolean(true))
                 | (true, BinaryOperator::NotEqual, Expr::Boolean(false)) => return self.condition(side),
-                (true, ..) => return Err(QueryError::not_supported("a comparison of comparisons in WHERE")),
+                (true, ..) => return Ok(Condition::Constant(false)),
                 _ => {}
             }
         }

@@ -54,6 +54,8 @@ pub(crate) enum Meaning {
 pub(crate) struct Names {
     pub fields: BTreeMap<String, FieldType>,
     pub tags: BTreeSet<String>,
+    /// Tags of statements in FROM: functions take them as texts.
+    pub inner_tags: BTreeSet<String>,
 }
 
 /// What `::type` asks for, if it is a field's type.
@@ -119,12 +121,17 @@ impl Names {
                 names.fields.insert(name.clone(), merged);
             }
             names.tags.extend(schema.tag_keys.iter().cloned());
+            if matches!(schema.source, SourceIndex::Subquery(_)) {
+                names.inner_tags.extend(schema.tag_keys.iter().cloned());
+            }
         }
         names
     }
 
     pub(crate) fn meaning(&self, name: &VarRef) -> Meaning {
-        meaning(name, &self.fields, self.tags.contains(&name.name))
+        // Measurement and key of a series can be shown beside fields, as tags are.
+        let is_shown = matches!(name.name.as_str(), "_name" | "_seriesKey");
+        meaning(name, &self.fields, is_shown || self.tags.contains(&name.name))
     }
 
     /// The GROUP BY tags, sorted, wildcards and regular expressions replaced.

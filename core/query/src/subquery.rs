@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use tidemill_column::{Column, FieldType, Points};
+use tidemill_column::{Column, FieldType, Points, Value};
 
 /// Rows that a part takes in between two turns of other tasks: some hundred microseconds of work.
 const BATCH_ROWS: usize = 4096;
@@ -85,8 +85,11 @@ impl SubqueryRows {
     pub fn part(self: &Rc<Self>, scan: &Arc<ScanPlan>) -> SubqueryPart {
         let names: Vec<&str> =
             self.plan.answer_columns().filter(|(_, kind)| kind.is_some()).map(|(name, _)| name).collect();
-        let places: Vec<Option<usize>> =
-            scan.fields().iter().map(|(field, _)| names.iter().position(|name| name == field)).collect();
+        let place = |field: &String| match names.iter().position(|name| name == field) {
+            Some(column) => Place::Column(column),
+            None => Place::Tag(field.clone()),
+        };
+        let places: Vec<Place> = scan.fields().iter().map(|(field, _)| place(field)).collect();
         let mut series = Vec::new();
         let mut readers = Vec::new();
         for (tags, rows) in self.series.get(scan.measurement()).into_iter().flatten() {
@@ -110,7 +113,7 @@ impl SubqueryRows {
 /// The value of a tag's column; a series without the tag has the empty one.
 fn text(column: &Column, row: usize) -> String {
     match column.value(row) {
-        Some(tidemill_column::Value::String(text)) => String::from_utf8_lossy(&text).into_owned(),
+        Some(Value::String(text)) => String::from_utf8_lossy(&text).into_owned(),
         _ => String::new(),
     }
 }
@@ -154,6 +157,13 @@ impl SeriesRows {
     }
 }
 
+/// Where a scan's field is in the answer.
+enum Place {
+    Column(usize),
+    /// It is the same in all rows of a series.
+    Tag(String),
+}
+
 /// How stored rows come in ascending time.
 enum Order {
     Stored,
@@ -183,13 +193,7 @@ struct Reader {
 impl Reader {
     /// The next rows, ascending, in the columns that a scan reads; the newest come first if `newest_first`. Rows of equal
     /// time stay together.
-    fn next(
-        &mut self,
-        rows: &SeriesRows,
-        places: &[Option<usize>],
-        descending: bool,
-        newest_first: bool,
-    ) -> Option<Points> {
+    fn next(&mut self, rows: &SeriesRows, places: &[Place], descending: bool, newest_first: bool) -> Option<Points> {
         let order = self.order.get_or_insert_with(|| rows.order(descending));
         if self.left.is_empty() {
             return None;
@@ -210,21 +214,31 @@ impl Reader {
             }
             self.left.start = end;
         }
-        let column = |place: &Option<usize>| place.and_then(|place| rows.columns.get(place));
-        let columns = match order {
-            Order::Stored => {
-                let part = |from: &Column| {
-                    let mut part = Column::new(from.values.field_type());
-                    part.extend_from(from, start..end);
-                    part
-                };
-                places.iter().map(|place| column(place).map(part)).collect()
+        let chosen: Option<Vec<u32>> = match order {
+            Order::Stored => None,
+            _ => Some((start..end).map(|position| order.row(position, count) as u32).collect()),
+        };
+        let column = |place: &Place| match place {
+            Place::Column(place) => {
+                let from = rows.columns.get(*place)?;
+                Some(match &chosen {
+                    Some(chosen) => rows::take(from, chosen),
+                    None => {
+                        let mut part = Column::new(from.values.field_type());
+                        part.extend_from(from, start..end);
+                        part
+                    }
+                })
             }
-            _ => {
-                let chosen: Vec<u32> = (start..end).map(|position| order.row(position, count) as u32).collect();
-                places.iter().map(|place| column(place).map(|column| rows::take(column, &chosen))).collect()
+            Place::Tag(key) => {
+                let (_, value) = self.tags.iter().find(|(name, value)| name == key && !value.is_empty())?;
+                let value = Value::String(value.as_bytes().into());
+                let mut column = Column::new(FieldType::String);
+                (start..end).for_each(|_| column.push(&value));
+                Some(column)
             }
         };
+        let columns = places.iter().map(column).collect();
         Some(Points { times: (start..end).map(time).collect(), columns })
     }
 }
@@ -234,8 +248,7 @@ pub struct SubqueryPart {
     exec: PartExec,
     rows: Rc<SubqueryRows>,
     scan: Arc<ScanPlan>,
-    /// Where the scan's fields are in the answer.
-    places: Vec<Option<usize>>,
+    places: Vec<Place>,
     readers: Vec<Reader>,
 }
 

@@ -17,9 +17,11 @@ use memchr::memmem;
 pub(crate) struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    /// Of a URL's query string or a urlencoded form.
+    /// Of a URL's query string or a urlencoded form. A pair with a `%` that no byte follows is left out.
     pub(crate) fn from_urlencoded(text: &[u8]) -> Parameters {
-        Parameters(form_urlencoded::parse(text).map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+        let pairs = text.split(|byte| *byte == b'&').filter(|pair| is_decodable(pair));
+        let pairs = pairs.flat_map(form_urlencoded::parse);
+        Parameters(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
     }
 
     /// The body of a form, if the content type is one; `None` for other bodies.
@@ -56,6 +58,11 @@ impl Parameters {
     pub(crate) fn is_true(&self, name: &str) -> bool {
         self.value(name) == "true"
     }
+}
+
+fn is_decodable(pair: &[u8]) -> bool {
+    memchr::memchr_iter(b'%', pair)
+        .all(|at| pair.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
 }
 
 /// The boundary among the attributes of a multipart content type (RFC 2046, 5.1.1).
@@ -154,6 +161,8 @@ mod tests {
         let mut form = Parameters::from_form(&headers, b"q=a+b%2Bc&x=1").unwrap();
         form.append(Parameters::from_urlencoded(b"q=url&db=d&db=e"));
         assert_eq!((form.value("q"), form.value("db"), form.value("none")), ("a b+c", "d", ""));
+        let broken = Parameters::from_urlencoded(b"q=%zz&q=%4&db=%41");
+        assert_eq!((broken.value("q"), broken.value("db")), ("", "A"));
     }
 
     #[test]

@@ -121,12 +121,23 @@ fn bind(text: &str) -> Result<tidemill_influxql::Parameters, String> {
     if text.is_empty() {
         return Ok(bound);
     }
-    let members: serde_json::Map<String, Value> =
-        serde_json::from_str(text).map_err(|error| format!("error parsing query parameters: {error}"))?;
-    for (name, value) in &members {
-        bound.bind(name.as_str(), &parameter_value(value)?);
-    }
-    Ok(bound)
+    let refused = |reason: &str| Err(format!("error parsing query parameters: {reason}"));
+    let kind = match serde_json::from_str(text) {
+        Ok(Value::Object(members)) => {
+            for (name, value) in &members {
+                bound.bind(name.as_str(), &parameter_value(value)?);
+            }
+            return Ok(bound);
+        }
+        Ok(Value::Null) => return Ok(bound),
+        Ok(Value::Array(_)) => "array",
+        Ok(Value::String(_)) => "string",
+        Ok(Value::Number(_)) => "number",
+        Ok(Value::Bool(_)) => "bool",
+        Err(error) if error.is_eof() => return refused("unexpected EOF"),
+        Err(error) => return refused(&error.to_string()),
+    };
+    refused(&format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"))
 }
 
 fn parameter_value(value: &Value) -> Result<ParameterValue, String> {
@@ -164,7 +175,10 @@ fn shape(
             let text = text(statement);
             format!("deprecated use of '{text}' in a read only context, please use a POST request instead")
         }),
-        is_whole: matches!(statement, Statement::ShowTagKeys(_) | Statement::ShowTagValues(_)),
+        is_whole: matches!(
+            statement,
+            Statement::ShowMeasurements(_) | Statement::ShowTagKeys(_) | Statement::ShowTagValues(_)
+        ),
     };
     Shape {
         chunked: parameters.is_true("chunked"),

@@ -104,10 +104,11 @@ impl Route {
     const fn methods(self) -> &'static str {
         match self {
             Route::Query => "GET, POST, OPTIONS",
-            Route::Write(_) | Route::Flux | Route::PrometheusWrite | Route::PrometheusRead => "POST, OPTIONS",
-            Route::Ping | Route::Status => "GET, HEAD, OPTIONS",
-            Route::Snapshots => "DELETE, GET, POST, OPTIONS",
-            Route::Health | Route::Metrics | Route::DebugVars | Route::DebugRequests => "GET, OPTIONS",
+            Route::Write(Dialect::V1) => "POST, OPTIONS",
+            Route::Write(Dialect::V2) | Route::Flux | Route::PrometheusWrite | Route::PrometheusRead => "POST",
+            Route::Ping | Route::Status => "GET, HEAD",
+            Route::Snapshots => "DELETE, GET, POST",
+            Route::Health | Route::Metrics | Route::DebugVars | Route::DebugRequests => "GET",
         }
     }
 

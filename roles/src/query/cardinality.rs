@@ -1,6 +1,7 @@
 //! SHOW ... CARDINALITY. All figures are exact, those under the estimates' column names too, and a series counts once
 //! however many shards it has points in. They are the indexes' own counts; with a condition on tags, those of postings.
-//! Only the values of a tag have to be looked at, as a value may be in several partitions.
+//! Only the values of a tag have to be looked at, as a value may be in several partitions; and with GROUP BY, the keys of
+//! all series.
 
 use crate::{
     data::question::{About, Finding},
@@ -9,19 +10,26 @@ use crate::{
         answer_table::number,
         pieces::Answer,
         scope::Scope,
-        show::refuse_time,
+        show::{charge, refuse_time},
         sources::{Session, store_id},
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
-use tidemill_influxql::{ShowCardinality, ShowTagValuesCardinality};
+use tidemill_influxql::{Expr, ShowCardinality, ShowTagValuesCardinality, TagKeyFilter};
+use tidemill_line::series_key;
 use tidemill_query::{ResultSeries, RowLimit, TagFilter};
+
+/// Measurement ("" for all of them) and values of the tags that are grouped by, and the things that are counted there.
+type Groups = BTreeMap<(String, Vec<String>), BTreeSet<String>>;
 
 pub(super) async fn series(session: &Session, show: &ShowCardinality) -> Result<Answer, StatementError> {
     if !show.is_exact() {
         return estimate(session, show, |counts| counts.values().sum()).await;
     }
     let scope = scope(session, show, Some("SHOW SERIES EXACT CARDINALITY"))?;
+    if !show.dimensions.is_empty() {
+        return grouped(session, show, &scope, |_, key, _| vec![key.to_owned()], true).await;
+    }
     Ok(per_measurement(show, series_counts(session, &scope).await?))
 }
 
@@ -30,12 +38,19 @@ pub(super) async fn measurements(session: &Session, show: &ShowCardinality) -> R
         return estimate(session, show, |counts| counts.len() as u64).await;
     }
     let scope = scope(session, show, Some("SHOW MEASUREMENT EXACT CARDINALITY"))?;
+    if !show.dimensions.is_empty() {
+        return grouped(session, show, &scope, |measurement, _, _| vec![measurement.to_owned()], false).await;
+    }
     let count = series_counts(session, &scope).await?.len() as u64;
     Ok(per_measurement(show, BTreeMap::from([(String::new(), count)])))
 }
 
 pub(super) async fn tag_keys(session: &Session, show: &ShowCardinality) -> Result<Answer, StatementError> {
     let scope = scope(session, show, Some("SHOW TAG KEY EXACT CARDINALITY"))?;
+    if !show.dimensions.is_empty() {
+        let keys = |_: &str, _: &str, tags: &BTreeMap<String, String>| tags.keys().cloned().collect();
+        return grouped(session, show, &scope, keys, true).await;
+    }
     let Finding::Names(found) = scope.ask(session, About::TagKeys).await? else {
         unreachable!("tag keys are found by measurement")
     };
@@ -45,15 +60,29 @@ pub(super) async fn tag_keys(session: &Session, show: &ShowCardinality) -> Resul
 
 pub(super) async fn field_keys(session: &Session, show: &ShowCardinality) -> Result<Answer, StatementError> {
     let scope = scope(session, show, Some("SHOW FIELD KEY CARDINALITY"))?;
-    let counts = scope.fields(session).await?.into_iter().map(|(measurement, fields)| {
+    let fields = scope.fields(session).await?.into_iter().map(|(measurement, fields)| {
         let names: BTreeSet<String> = fields.into_iter().map(|(name, _)| name).collect();
-        (measurement, names.len() as u64)
+        (measurement, names)
     });
-    Ok(per_measurement(show, counts.collect()))
+    let fields: BTreeMap<String, BTreeSet<String>> = fields.collect();
+    if !show.dimensions.is_empty() {
+        let names = |measurement: &str, _: &str, _: &BTreeMap<String, String>| {
+            fields.get(measurement).into_iter().flatten().cloned().collect()
+        };
+        return grouped(session, show, &scope, names, true).await;
+    }
+    Ok(per_measurement(
+        show,
+        fields.into_iter().map(|(measurement, names)| (measurement, names.len() as u64)).collect(),
+    ))
 }
 
 pub(super) async fn tag_values(session: &Session, show: &ShowTagValuesCardinality) -> Result<Answer, StatementError> {
     let scope = scope(session, &show.clauses, None)?;
+    if !show.clauses.dimensions.is_empty() {
+        let values = |_: &str, _: &str, tags: &BTreeMap<String, String>| values_of(&show.key, tags);
+        return grouped(session, &show.clauses, &scope, values, true).await;
+    }
     let Finding::Distinct(found) = scope.ask(session, About::TagValueCount(show.key.clone())).await? else {
         unreachable!("tag values are told apart")
     };
@@ -98,9 +127,6 @@ fn scope(session: &Session, show: &ShowCardinality, statement: Option<&str>) -> 
         let (range, _) = session.split_time(show.condition.as_ref())?;
         refuse_time(range, statement)?;
     }
-    if !show.dimensions.is_empty() {
-        return Err(StatementError::NotSupported("GROUP BY in a cardinality statement"));
-    }
     Scope::of_policies(session, show.database.as_deref(), &show.sources, show.condition.as_ref())
 }
 
@@ -112,4 +138,62 @@ fn per_measurement(show: &ShowCardinality, counts: BTreeMap<String, u64>) -> Ans
     let some = counts.into_iter().filter(|(_, count)| *count > 0);
     let tables: Vec<ResultSeries> = some.map(|(measurement, count)| number(&measurement, "count", count)).collect();
     Answer::of(tables)
+}
+
+/// Values of the tags that are meant.
+fn values_of(key: &TagKeyFilter, tags: &BTreeMap<String, String>) -> Vec<String> {
+    tags.iter().filter(|(name, _)| key.accepts(name)).map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// The figure of each group: `counted` gives what there is to count of a series, by its measurement, its key and its
+/// tags.
+async fn grouped(
+    session: &Session,
+    show: &ShowCardinality,
+    scope: &Scope,
+    counted: impl Fn(&str, &str, &BTreeMap<String, String>) -> Vec<String>,
+    is_per_measurement: bool,
+) -> Result<Answer, StatementError> {
+    let Finding::Names(found) = scope.ask(session, About::Series).await? else {
+        unreachable!("series are found by measurement")
+    };
+    // The keys, and their tags once more.
+    let _charge = charge(session, found.values().flatten().map(|key| 2 * key.len()))?;
+    let series: Vec<(&str, &str, BTreeMap<String, String>)> = found
+        .iter()
+        .flat_map(|(measurement, keys)| keys.iter().map(move |key| (measurement.as_str(), key.as_str(), tags_of(key))))
+        .collect();
+    let tag_keys: BTreeSet<&str> = series.iter().flat_map(|(_, _, tags)| tags.keys().map(String::as_str)).collect();
+    let mut dimensions: BTreeSet<&str> = BTreeSet::new();
+    for dimension in &show.dimensions {
+        match dimension.without_parens() {
+            Expr::VarRef(name) => drop(dimensions.insert(&name.name)),
+            Expr::Wildcard(_) => dimensions.extend(&tag_keys),
+            Expr::Regex(regex) => {
+                dimensions.extend(tag_keys.iter().copied().filter(|key| regex.is_match(key.as_bytes())));
+            }
+            _ => {}
+        }
+    }
+    let mut groups = Groups::new();
+    for (measurement, key, tags) in &series {
+        let values = dimensions.iter().map(|name| tags.get(*name).cloned().unwrap_or_default()).collect();
+        let name = if is_per_measurement { (*measurement).to_owned() } else { String::new() };
+        groups.entry((name, values)).or_default().extend(counted(measurement, key, tags));
+        session.core.context().yield_now_if_needed().await;
+    }
+    if RowLimit::new(show.limit, show.offset).window(0, 1).is_empty() {
+        return Ok(Answer::done());
+    }
+    let tables = groups.into_iter().filter(|(_, counted)| !counted.is_empty()).map(|((name, values), counted)| {
+        let tags = dimensions.iter().map(|key| (*key).to_owned()).zip(values).collect();
+        ResultSeries { tags, ..number(&name, "count", counted.len() as u64) }
+    });
+    Ok(Answer::of(tables.collect()))
+}
+
+/// The tags of a series by its key.
+fn tags_of(key: &str) -> BTreeMap<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    series_key::tags(key.as_bytes()).map(|(name, value)| (text(&name), text(&value))).collect()
 }

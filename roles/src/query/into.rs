@@ -1,7 +1,8 @@
 //! SELECT .. INTO: the rows of an answer become points.
 //!
 //! Owns: what of a row is tag, field and time, and the batches in which the points are written, through the same door
-//! as a client's. Tags are what the statement groups by; every other column is a field; what has no value is left out.
+//! as a client's. Tags are what the statement groups by and what top() and bottom() name; every other column is a field;
+//! what has no value is left out.
 //! Knows nothing of how the rows came about.
 
 use crate::{
@@ -9,9 +10,9 @@ use crate::{
     query::{StatementError, select::Select, sources::Session},
 };
 use std::{rc::Rc, time::Duration};
-use tidemill_column::{Column, Values};
+use tidemill_column::{Column, Value, Values};
 use tidemill_http::{Consistency, WriteOutcome, WriteRequest, WriteTarget};
-use tidemill_influxql::{Measurement, MeasurementName, SelectStatement};
+use tidemill_influxql::{Expr, Measurement, MeasurementName, SelectStatement};
 use tidemill_line::{
     Precision,
     series_key::{push_escaped_measurement, push_escaped_tag},
@@ -32,6 +33,9 @@ pub(super) struct Into {
     select: Select,
     target: Measurement,
     database: String,
+    retention_policy: Option<String>,
+    /// Columns that become tags.
+    tag_columns: Vec<String>,
     batch: Vec<u8>,
     batch_points: u64,
     written: u64,
@@ -46,18 +50,30 @@ impl Into {
         target: &Measurement,
     ) -> Result<Into, StatementError> {
         let database = session.database_name(target.database.as_deref())?.to_owned();
+        let retention_policy = target.retention_policy.clone().or_else(|| session.retention_policy.clone());
         {
             let meta = session.core.meta();
             let known = meta.database(&database).ok_or_else(|| StatementError::DatabaseNotFound(database.clone()))?;
-            if let Some(policy) = target.retention_policy.as_deref()
+            if let Some(policy) = retention_policy.as_deref()
                 && known.policy(Some(policy)).is_none()
             {
                 return Err(StatementError::PolicyNotFound(policy.to_owned()));
             }
         }
+        let tag_columns = select.fields.iter().flat_map(|field| ranked_by(&field.expr)).collect();
         let select = Select::start(session.clone(), select).await?;
-        let (batch, target) = (Vec::new(), target.clone());
-        Ok(Into { session, select, target, database, batch, batch_points: 0, written: 0, is_done: false })
+        Ok(Into {
+            session,
+            select,
+            target: target.clone(),
+            database,
+            retention_policy,
+            tag_columns,
+            batch: Vec::new(),
+            batch_points: 0,
+            written: 0,
+            is_done: false,
+        })
     }
 
     /// Reads and writes everything, then gives the one row that says how many points there were.
@@ -86,13 +102,22 @@ impl Into {
             return Err(StatementError::Invalid("error finding time index in result".to_owned()));
         };
         let key = self.key(piece);
+        let is_tag: Vec<bool> = piece.columns.iter().map(|name| self.tag_columns.contains(name)).collect();
         for (row, time) in times.iter().enumerate() {
             let start = self.batch.len();
             self.batch.extend_from_slice(&key);
+            for ((name, column), _) in piece.columns.iter().zip(&piece.values).zip(&is_tag).filter(|(_, tag)| **tag) {
+                if let ResultColumn::Values(column) = column
+                    && let Some(Value::String(value)) = column.value(row)
+                    && !value.is_empty()
+                {
+                    push_tag(&mut self.batch, name.as_bytes(), &value);
+                }
+            }
             let mut fields = 0;
             for (at, (name, column)) in piece.columns.iter().zip(&piece.values).enumerate() {
                 let ResultColumn::Values(column) = column else { continue };
-                if at == position {
+                if at == position || is_tag[at] {
                     continue;
                 }
                 let Some(value) = column.value(row) else { continue };
@@ -125,10 +150,7 @@ impl Into {
         let mut key = Vec::new();
         push_escaped_measurement(name.as_bytes(), &mut key);
         for (tag, value) in piece.tags.iter().filter(|(_, value)| !value.is_empty()) {
-            key.push(b',');
-            push_escaped_tag(tag.as_bytes(), &mut key);
-            key.push(b'=');
-            push_escaped_tag(value.as_bytes(), &mut key);
+            push_tag(&mut key, tag.as_bytes(), value.as_bytes());
         }
         key
     }
@@ -140,7 +162,7 @@ impl Into {
         }
         let target = WriteTarget {
             database: self.database.clone(),
-            retention_policy: self.target.retention_policy.clone(),
+            retention_policy: self.retention_policy.clone(),
             precision: Precision::Nanosecond,
             unsigned: true,
             consistency: Consistency::default(),
@@ -168,4 +190,24 @@ impl Into {
         }
         Err(StatementError::Invalid("overloaded, retry later".to_owned()))
     }
+}
+
+fn push_tag(line: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    line.push(b',');
+    push_escaped_tag(key, line);
+    line.push(b'=');
+    push_escaped_tag(value, line);
+}
+
+/// The tags that top() or bottom() takes the best of.
+fn ranked_by(field: &Expr) -> Vec<String> {
+    let Expr::Call(call) = field else { return Vec::new() };
+    if !matches!(call.name.as_str(), "top" | "bottom") {
+        return Vec::new();
+    }
+    let tags = call.arguments.iter().skip(1).filter_map(|argument| match argument {
+        Expr::VarRef(name) => Some(name.name.clone()),
+        _ => None,
+    });
+    tags.collect()
 }

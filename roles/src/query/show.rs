@@ -24,7 +24,8 @@ use std::{
     rc::Rc,
 };
 use tidemill_influxql::{
-    GoDurationText, ShowFieldKeys, ShowMeasurements, ShowSeries, ShowTagKeys, ShowTagValues, TimeRange, TimestampText,
+    GoDurationText, ShowFieldKeys, ShowMeasurements, ShowSeries, ShowTagKeys, ShowTagValues, Source, TimeRange,
+    TimestampText,
 };
 use tidemill_line::series_key::format_key;
 use tidemill_meta::{Database, RetentionPolicy, ShardGroup};
@@ -122,7 +123,7 @@ pub(super) async fn measurements(session: &Session, show: &ShowMeasurements) -> 
     };
     let names = RowLimit::new(show.limit, show.offset).slice(&names).to_vec();
     let charge = charge(session, names.iter().map(String::len))?;
-    Ok(Answer::charged(list("measurements", "name", names, session.chunk_rows), charge))
+    Ok(Answer::charged(list("measurements", "name", names, usize::MAX), charge))
 }
 
 /// SHOW SERIES: canonical keys of the whole database, in byte order.
@@ -213,9 +214,9 @@ pub(super) async fn field_keys(session: &Session, show: &ShowFieldKeys) -> Resul
     let scope = Scope::of_policies(session, show.database.as_deref(), &show.sources, None)?;
     let limit = RowLimit::new(show.limit, show.offset);
     let mut series = Vec::new();
-    for (measurement, fields) in scope.fields(session).await? {
-        let fields: Vec<_> = fields.into_iter().collect();
-        let rows = limit.slice(&fields).iter().map(|(name, kind)| (name.clone(), kind.to_string()));
+    for measurement in scope.fields(session).await?.into_keys() {
+        let fields: Vec<(String, String)> = fields_of_policies(session, show, &measurement)?.into_iter().collect();
+        let rows = limit.slice(&fields).iter().cloned();
         let (keys, types): (Vec<String>, Vec<String>) = rows.unzip();
         if !keys.is_empty() {
             let columns = vec![("fieldKey", TableColumn::Texts(keys)), ("fieldType", TableColumn::Texts(types))];
@@ -223,6 +224,35 @@ pub(super) async fn field_keys(session: &Session, show: &ShowFieldKeys) -> Resul
         }
     }
     Ok(Answer::of(series))
+}
+
+/// The fields of a measurement in the retention policies that the statement names or leaves to defaults, with the names
+/// of their types.
+fn fields_of_policies(
+    session: &Session,
+    show: &ShowFieldKeys,
+    measurement: &str,
+) -> Result<BTreeSet<(String, String)>, StatementError> {
+    let named = show.sources.iter().filter_map(|source| match source {
+        Source::Measurement(source) => Some((source.database.as_deref(), source.retention_policy.as_deref())),
+        Source::Subquery(_) => None,
+    });
+    let mut policies: BTreeSet<_> = named.collect();
+    if policies.is_empty() {
+        policies.insert((None, None));
+    }
+    let meta = session.core.meta();
+    let mut fields = BTreeSet::new();
+    for (database, policy) in policies {
+        let name = session.database_name(database.or(show.database.as_deref()))?;
+        let Some(database) = meta.database(name) else { continue };
+        let policy = database.policy(policy.or(session.retention_policy.as_deref()));
+        for group in policy.into_iter().flat_map(|policy| &policy.groups) {
+            let of_group = meta.field_types().fields(group.id, measurement.as_bytes());
+            fields.extend(of_group.map(|(name, kind)| (lossy(name), kind.to_string())));
+        }
+    }
+    Ok(fields)
 }
 
 /// SHOW QUERIES, this one included.
@@ -259,7 +289,7 @@ pub(super) fn refuse_time(range: TimeRange, statement: &str) -> Result<(), State
 }
 
 /// Charges what texts of these lengths take.
-fn charge(session: &Session, lengths: impl Iterator<Item = usize>) -> Result<Charge, StatementError> {
+pub(super) fn charge(session: &Session, lengths: impl Iterator<Item = usize>) -> Result<Charge, StatementError> {
     let mut charge = session.query.charge();
     charge.set(lengths.map(|length| length + size_of::<String>()).sum())?;
     Ok(charge)

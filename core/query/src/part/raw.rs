@@ -7,6 +7,7 @@ use crate::part::output::{PartBody, RowPiece, SeriesTable};
 use crate::part::{Group, PART_OUTPUT_ROWS_MAX, PartDemand, PartOutput, PartSeries, tag_value};
 use crate::plan::{LeafRef, ScanPlan, Work};
 use crate::rows::{self, Run};
+use crate::schema::SourceIndex;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -124,7 +125,11 @@ impl RawPart {
                 leaves
                     .iter()
                     .filter_map(|leaf| if let LeafRef::Tag(tag) = leaf { Some(tag) } else { None })
-                    .map(|tag| tag_value(&one.tags, tag).map(str::to_owned))
+                    .map(|tag| match tag.as_str() {
+                        "_name" => Some(self.scan.measurement.clone()),
+                        "_seriesKey" => Some(String::from_utf8_lossy(&one.key).into_owned()),
+                        tag => tag_value(&one.tags, tag).map(str::to_owned),
+                    })
                     .collect(),
             );
         }
@@ -162,8 +167,9 @@ impl RawPart {
         let shown = |row: usize| {
             deciding.iter().any(|leaf| batch.columns[*leaf].as_deref().is_some_and(|column| column.is_valid(row)))
         };
-        let dense =
-            deciding.iter().any(|leaf| batch.columns[*leaf].as_deref().is_some_and(|column| column.valid.is_none()));
+        // All rows of a statement in FROM are rows.
+        let dense = matches!(self.scan.source, SourceIndex::Subquery(_))
+            || deciding.iter().any(|leaf| batch.columns[*leaf].as_deref().is_some_and(|column| column.valid.is_none()));
         let descending = self.scan.shape.descending;
         let wanted: Option<Vec<u32>> = if dense && !descending {
             None

@@ -81,8 +81,8 @@ impl StreamState for Integral {
 
     fn end(&mut self, out: &mut Emitted) {
         let (Some((start, _)), Some((time, _))) = (self.window, self.last) else { return };
-        // The last point may have done no more than to open its window.
-        if self.area != 0.0 || time != start || !self.windows.is_cut() {
+        // A last point at the start of its window gives none, even if windows that were skipped left an area.
+        if time != start || !self.windows.is_cut() {
             out.push((start, Value::Float(self.area)));
         }
     }

@@ -53,9 +53,9 @@ impl Smoothing {
             now = seasons[(t + self.offset - season) % season];
             then = seasons[(t + t % season + self.offset - season) % season];
         }
-        self.level = alpha * before / now + (1.0 - alpha) * (level + phi * trend);
+        self.level = alpha * (before / now) + (1.0 - alpha) * (level + phi * trend);
         self.trend = beta * (self.level - level) + (1.0 - beta) * phi * trend;
-        let new_season = gamma * before / (level + phi * trend) + (1.0 - gamma) * now;
+        let new_season = gamma * (before / (level + phi * trend)) + (1.0 - gamma) * now;
         self.before = (self.level + self.damping * self.trend) * then;
         self.damping += phi.powf(t as f64);
         if season > 0 {

@@ -219,27 +219,34 @@ impl Indicator for Momentum {
     }
 }
 
-/// How straight the way of the last values was.
+/// How straight the way of the last values was. The values before the first are 0, and there are steps only from the
+/// one before it on.
 struct Efficiency {
     period: usize,
     values: VecDeque<f64>,
+    steps: VecDeque<f64>,
+    /// The sum of the steps.
+    way: f64,
 }
 
 impl Efficiency {
     fn new(period: usize) -> Efficiency {
-        Efficiency { period, values: VecDeque::new() }
+        Efficiency { period, values: VecDeque::new(), way: 0.0, steps: VecDeque::new() }
     }
 
     fn ratio(&mut self, value: f64) -> f64 {
-        if self.values.len() > self.period {
-            self.values.pop_front();
-        }
+        let last = self.values.back().copied().unwrap_or(0.0);
+        let first = if self.values.len() < self.period { 0.0 } else { self.values.pop_front().unwrap_or(0.0) };
         self.values.push_back(value);
-        let first = self.values.front().copied().unwrap_or(value);
-        let steps = self.values.iter().zip(self.values.iter().skip(1));
-        let way: f64 = steps.map(|(from, to)| (to - from).abs()).sum();
+        if self.steps.len() == self.period {
+            self.way -= self.steps.pop_front().unwrap_or(0.0);
+        }
+        let step = (value - last).abs();
+        self.steps.push_back(step);
+        // A running sum, rounded as upstream's is.
+        self.way += step;
         let distance = (value - first).abs();
-        if distance == 0.0 || way == 0.0 { 0.0 } else { distance / way }
+        if distance == 0.0 || self.way == 0.0 { 0.0 } else { distance / self.way }
     }
 }
 
@@ -249,7 +256,7 @@ impl Indicator for Efficiency {
     }
 
     fn byte_size(&self) -> usize {
-        self.values.capacity() * size_of::<f64>()
+        (self.values.capacity() + self.steps.capacity()) * size_of::<f64>()
     }
 }
 
@@ -264,10 +271,11 @@ struct Adaptive {
 
 impl Indicator for Adaptive {
     fn add(&mut self, value: f64) -> Option<f64> {
-        const FAST: f64 = 2.0 / 3.0;
         const SLOW: f64 = 2.0 / 31.0;
+        // 2/3 - 2/31, rounded once.
+        const RANGE: f64 = 56.0 / 93.0;
         let ratio = self.efficiency.ratio(value);
-        let smoothing = (ratio * (FAST - SLOW) + SLOW).powi(2);
+        let smoothing = (ratio * RANGE + SLOW).powi(2);
         if self.seen < self.period + 1 {
             self.average = self.last;
         }
