@@ -165,7 +165,10 @@ fn write_and_remove(
     (side_options.rate, side_options.precision) = (None, many.precision().to_owned());
     let written = load::run(&side_plans, &side_options, &LoadControl::default())?.0;
     if written.rows_acknowledged != series {
-        bail!("{} of {series} series were acknowledged: is there a limit of series?", written.rows_acknowledged);
+        bail!(
+            "{} of {series} series were acknowledged: is there a limit of series, or of the values of a tag?",
+            written.rows_acknowledged
+        );
     }
     let (rows_done, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let rows_total = plans.iter().map(ClientPlan::rows).sum();

@@ -5,7 +5,7 @@ use std::ops::{Index, IndexMut};
 /// Elements of a chunk. Only the first one grows by doubling: a small vector stays small, and what is copied is bounded.
 const CHUNK_LEN: usize = 8192;
 
-/// Append-only elements with stable indexes.
+/// Elements with stable indexes, which come and go at the end.
 #[derive(Debug)]
 pub struct ChunkedVec<T> {
     chunks: Vec<Vec<T>>,
@@ -33,6 +33,18 @@ impl<T> ChunkedVec<T> {
         chunk.push(element);
         self.capacity += chunk.capacity() - before;
         self.len += 1;
+    }
+
+    /// Takes the last element away.
+    pub fn pop(&mut self) -> Option<T> {
+        let chunk = self.chunks.last_mut()?;
+        let element = chunk.pop();
+        if chunk.is_empty() {
+            self.capacity -= chunk.capacity();
+            self.chunks.pop();
+        }
+        self.len -= usize::from(element.is_some());
+        element
     }
 
     #[inline]

@@ -129,10 +129,12 @@ impl<D: Disk> Partition<D> {
                 Some(Job::Flush { point, marks, .. }) => (point.clone(), marks.clone()),
                 _ => break,
             };
-            self.flush(point, &marks).await?;
-            let mut state = self.state.borrow_mut();
+            let spent = self.flush(point, &marks).await?;
             // A removal may have come in behind it, never before it.
-            state.jobs.pop_front();
+            self.state.borrow_mut().jobs.pop_front();
+            for frozen in spent {
+                frozen.discard().await;
+            }
         }
         // Deletes that were replayed, or whose owner does not settle them; flushes wait for a part of it at most.
         if let Err(error) = self.settle_some().await {
@@ -142,7 +144,8 @@ impl<D: Disk> Partition<D> {
         Ok(())
     }
 
-    async fn flush(&self, point: Rc<FlushPoint>, marks: &Marks) -> Result<(), MaintainError> {
+    /// Gives the memtables that are in files now.
+    async fn flush(&self, point: Rc<FlushPoint>, marks: &Marks) -> Result<Vec<Rc<Frozen>>, MaintainError> {
         let index = point.index;
         let held: Vec<(ShardGroupId, Rc<Frozen>)> = {
             let state = self.state.borrow();
@@ -185,17 +188,18 @@ impl<D: Disk> Partition<D> {
         }
         // The manifest is there: from here on nothing waits and nothing fails, or the state would be behind it and the
         // next manifest would take the flush back.
+        let mut spent = Vec::new();
         for made in made {
             if self.is_held(made.group, &made.frozen) {
                 let state = &mut *self.state.borrow_mut();
                 if let Some(group) = state.groups.get_mut(&made.group) {
-                    group.thaw(index.0, made.files);
+                    spent.extend(group.thaw(index.0, made.files));
                 }
             }
         }
         self.state.borrow_mut().flushed = point;
         drop(turn);
-        Ok(())
+        Ok(spent)
     }
 
     /// Writes one frozen memtable and opens its files; `None` if its rows were dropped meanwhile.

@@ -262,6 +262,18 @@ impl Memtable {
         self.runs[kind as usize].tables.iter().filter(|table| table.cells.rows() > 0).map(|table| table.series)
     }
 
+    /// Gives back the memory of at most so many tables, of a memtable that nobody reads any more. Whether some are left:
+    /// a hundred thousand series at once would hold the core for ten milliseconds.
+    pub fn discard(&mut self, tables: usize) -> bool {
+        for _ in 0..tables {
+            let taken = self.runs.iter_mut().any(|run| run.tables.pop().is_some());
+            if !taken {
+                return false;
+            }
+        }
+        self.runs.iter().any(|run| !run.tables.is_empty())
+    }
+
     /// Bytes held, approximately.
     pub fn byte_size(&self) -> usize {
         self.bytes + self.strings.byte_size()
@@ -423,6 +435,17 @@ mod tests {
             put(&mut memtable, &mut watermarks, 2, &[(0, 1)]);
             assert_eq!(memtable.row_count(), 1);
         }
+    }
+
+    #[test]
+    fn a_memtable_is_discarded_table_by_table() {
+        let (mut memtable, mut watermarks) = (Memtable::default(), WatermarkColumn::default());
+        watermarks.raise(SeriesId(1), 20);
+        (0..5).for_each(|series| put(&mut memtable, &mut watermarks, series, &[(19, 1), (21, 2)]));
+        let steps = std::iter::from_fn(|| memtable.discard(2).then_some(())).count();
+        // Five ordered tables and a late one.
+        assert_eq!(steps, 2);
+        assert!(!memtable.discard(2) && !Memtable::default().discard(1));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::{
     index::SeriesIndex,
     manifest::FileRecord,
     memtable::{Memtable, RunKind},
+    pace::breathe,
     read_error::ReadError,
     tsm_file::TsmFile,
 };
@@ -17,6 +18,9 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use tidemill_column::{Bitmap, Column, Values};
 use tidemill_disk::DiskFile;
 use tidemill_tsm::key;
+
+/// Tables of a memtable that are given back in one go: below 100 us.
+const TABLES_PER_TURN: usize = 512;
 
 /// L0 and files of a shard group.
 pub struct ShardGroup<F: DiskFile> {
@@ -80,10 +84,10 @@ impl<F: DiskFile> ShardGroup<F> {
         true
     }
 
-    /// The files of a flush take over from the memtable that they were written from. Tombstones that came while it was
-    /// written go along.
-    pub fn thaw(&mut self, generation: u64, files: Vec<TsmFile<F>>) {
-        let Some(position) = self.frozen.iter().position(|frozen| frozen.generation == generation) else { return };
+    /// The files of a flush take over from the memtable that they were written from, which is given back. Tombstones that
+    /// came while it was written go along.
+    pub fn thaw(&mut self, generation: u64, files: Vec<TsmFile<F>>) -> Option<Rc<Frozen>> {
+        let position = self.frozen.iter().position(|frozen| frozen.generation == generation)?;
         let frozen = self.frozen.remove(position);
         let mut all = self.files.as_ref().clone();
         for file in files {
@@ -91,6 +95,7 @@ impl<F: DiskFile> ShardGroup<F> {
             all.push(Rc::new(file));
         }
         self.set_files(all);
+        Some(frozen)
     }
 
     /// The files of a copy take over from its sources; tombstones that the copy did not apply go along.
@@ -159,6 +164,16 @@ impl Frozen {
         let known = self.tombstones.borrow();
         let touching = known.iter().filter(|deletion| deletion.touches(record.min_time, record.max_time));
         FileRecord { tombstones: touching.map(|deletion| deletion.tombstone().clone()).collect(), ..record.clone() }
+    }
+
+    /// Gives back the memory little by little, if this is the last one who reads it.
+    pub async fn discard(self: Rc<Frozen>) {
+        let Ok(memtable) = Rc::try_unwrap(self).map(|frozen| frozen.memtable) else { return };
+        let Ok(memtable) = Rc::try_unwrap(memtable) else { return };
+        let mut memtable = memtable.into_inner();
+        while memtable.discard(TABLES_PER_TURN) {
+            breathe().await;
+        }
     }
 
     /// What was deleted of the series.
