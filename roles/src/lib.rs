@@ -18,6 +18,7 @@ pub mod backup;
 pub mod ctl;
 pub mod data;
 pub mod data_lock;
+pub mod http_agent;
 pub mod https;
 pub mod identity;
 pub mod inspect;
