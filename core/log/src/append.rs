@@ -7,7 +7,7 @@ use crate::{
         commit::COMMIT_HEADER_BYTES,
         frame::{FRAME_HEADER_BYTES, FrameHead, HARD_STATE_FRAME_BYTES},
     },
-    groups::Group,
+    groups::{Group, HardStateAt},
     log::{Shared, State},
     range::FramePlace,
     segment::FIRST_COMMIT,
@@ -103,8 +103,8 @@ impl<D: Disk> Shared<D> {
                 head = FrameHead::entry(group, term, index);
                 parts
             }
-            Record::HardState { group, term, .. } => {
-                head = FrameHead::hard_state(group, term);
+            Record::HardState { group, term, committed, .. } => {
+                head = FrameHead::hard_state(group, term, committed);
                 voted = vote.as_ref().map(|vote| vote.as_slice());
                 voted.as_slice()
             }
@@ -281,11 +281,12 @@ impl<D: Disk> Shared<D> {
         }
         for group in carried {
             let held = state.groups[&group].hard_state.expect("chosen for having one");
-            let record = Record::HardState { group, term: held.term, vote: held.vote };
-            let vote = held.vote.map(u64::to_le_bytes);
+            let HardStateAt { term, vote, committed, .. } = held;
+            let record = Record::HardState { group, term, vote, committed };
+            let vote = vote.map(u64::to_le_bytes);
             let parts = vote.as_ref().map(|vote| vote.as_slice());
             let bytes = FRAME_HEADER_BYTES + parts.map_or(0, <[u8]>::len);
-            self.put(state, &record, FrameHead::hard_state(group, held.term), parts.as_slice(), bytes);
+            self.put(state, &record, FrameHead::hard_state(group, term, committed), parts.as_slice(), bytes);
         }
         state.oldest = needed_from;
         state.pending.batches.back_mut().expect("the batch of the trim").oldest = needed_from;

@@ -24,6 +24,7 @@ pub(crate) struct Group {
 pub(crate) struct HardStateAt {
     pub term: Term,
     pub vote: Option<u64>,
+    pub committed: LogIndex,
     pub sequence: u64,
 }
 
@@ -46,7 +47,9 @@ impl Group {
                         format!("group {}: entry {index} where at most {} can follow", group.0, highest.next());
                     return wrong(Finding::IndexGap, detail);
                 }
+                // What is replaced may be of a newer term that never had a majority (thesis, figure 3.7).
                 if let Some((last, last_term)) = self.last
+                    && index > last
                     && term < last_term
                 {
                     let detail =
@@ -80,8 +83,8 @@ impl Group {
                 self.places.note(index, replaces, at);
                 replaces
             }
-            Record::HardState { term, vote, .. } => {
-                self.hard_state = Some(HardStateAt { term, vote, sequence: at.sequence });
+            Record::HardState { term, vote, committed, .. } => {
+                self.hard_state = Some(HardStateAt { term, vote, committed, sequence: at.sequence });
                 false
             }
         }
@@ -137,8 +140,10 @@ mod tests {
         assert_eq!(group.check(&entry(7, 2)).unwrap_err().finding, Finding::TermWentBack);
         assert_eq!(group.check(&entry(8, 3)).unwrap_err().finding, Finding::IndexGap);
         assert!(group.check(&entry(6, 3)).is_ok(), "the same term again replaces");
+        assert!(group.check(&entry(6, 2)).is_ok(), "an older term replaces a newer one that was not committed");
         assert!(group.note(&entry(6, 4), FramePlace { sequence: 1, ..FramePlace::default() }));
-        let state = |term| Record::HardState { group: GroupId(1), term: Term(term), vote: None };
+        let state =
+            |term| Record::HardState { group: GroupId(1), term: Term(term), vote: None, committed: LogIndex(0) };
         group.note(&state(4), FramePlace { sequence: 9, ..FramePlace::default() });
         assert!(group.check(&state(4)).is_ok());
         assert_eq!(group.check(&state(3)).unwrap_err().finding, Finding::TermWentBack);

@@ -195,7 +195,7 @@ fn hard_states_outlive_their_segment() {
     let truth = Rc::new(RefCell::new(Truth::default()));
     let (log, ..) = executor.block_on(recover(&disk, &options, &Truth::default())).unwrap();
     for group in [7, 8] {
-        let record = Owned::HardState { group, term: 4, vote: Some(group.into()) };
+        let record = Owned::HardState { group, term: 4, vote: Some(group.into()), committed: 0 };
         log.append(record.record()).unwrap();
         truth.borrow_mut().appended(record);
     }
@@ -214,8 +214,8 @@ fn hard_states_outlive_their_segment() {
     let (log, groups, cut) = block_on(0, recover(&disk.crash(Crash::Drop, 0), &options, &snapshot)).unwrap();
     snapshot.check(&groups, "in the end");
     assert!(!cut);
-    assert_eq!(groups[&7].hard_state, Some((4, Some(7))));
-    assert_eq!(groups[&8].hard_state, Some((4, Some(8))));
+    assert_eq!(groups[&7].hard_state, Some((4, Some(7), 0)));
+    assert_eq!(groups[&8].hard_state, Some((4, Some(8), 0)));
     assert!(log.oldest_pinned().iter().all(|(group, _)| *group != GroupId(7)));
     log.release(GroupId(7), LogIndex(0));
 }

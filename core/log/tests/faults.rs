@@ -153,7 +153,7 @@ fn fill_up(seed: u64, release: bool) {
         log.append(record.record()).map(|position| (position, truth.borrow_mut().appended(record)))
     };
     executor.block_on(async {
-        let vote = Owned::HardState { group: 9, term: 3, vote: Some(2) };
+        let vote = Owned::HardState { group: 9, term: 3, vote: Some(2), committed: 0 };
         log.append(vote.record()).unwrap();
         truth.borrow_mut().appended(vote);
         let mut index = 1;
@@ -211,7 +211,7 @@ fn fill_up(seed: u64, release: bool) {
     let truth = truth.borrow();
     let (_, groups, _) = block_on(0, recover(&disk.crash(Crash::Drop, 0), &options, &truth)).unwrap();
     assert_eq!(truth.check(&groups, "in the end"), 0);
-    assert_eq!(groups[&9].hard_state, Some((3, Some(2))));
+    assert_eq!(groups[&9].hard_state, Some((3, Some(2), 0)));
 }
 
 #[test]
@@ -258,7 +258,13 @@ fn a_log_at_its_number_of_segments_still_takes_the_commands_that_empty_it() {
             assert!(matches!(large, Err(AppendError::Full)));
             for _ in 0..3 {
                 let position = log.append_command(GroupId(1), Term(1), LogIndex(index), &[b"flush"]).unwrap();
-                log.append(Record::HardState { group: GroupId(2), term: Term(index), vote: Some(1) }).unwrap();
+                log.append(Record::HardState {
+                    group: GroupId(2),
+                    term: Term(index),
+                    vote: Some(1),
+                    committed: LogIndex(0),
+                })
+                .unwrap();
                 log.stable(position).await.unwrap();
                 index += 1;
                 if log.append(entry(1, index, &[7; 3000])).is_ok() {
@@ -317,7 +323,8 @@ fn a_log_whose_last_segment_is_full_opens_on_a_full_disk_and_takes_terms() {
         let runner = run(&executor, &log);
         executor.block_on(async {
             let term = Term(2 + start);
-            let append = || log.append(Record::HardState { group: GroupId(1), term, vote: Some(1) });
+            let append =
+                || log.append(Record::HardState { group: GroupId(1), term, vote: Some(1), committed: LogIndex(0) });
             while matches!(append(), Err(AppendError::Busy)) {
                 log.room().await;
             }

@@ -1,8 +1,6 @@
 //! What may change the metadata. Commands are entries of the metadata's log.
 
-use crate::{
-    ContinuousQueryId, DatabaseId, DatabasePrivilege, DecodeError, PasswordHash, PolicyId, ShardGroupId, Subscription,
-};
+use crate::{ContinuousQueryId, DatabaseId, DatabasePrivilege, DecodeError, PasswordHash, PolicyId, ShardGroupId};
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
 use tidemill_column::FieldType;
 
@@ -102,16 +100,6 @@ pub enum Command {
     NoteContinuousQueryRun {
         id: ContinuousQueryId,
         ran_ns: i64,
-    },
-    CreateSubscription {
-        database: String,
-        policy: String,
-        subscription: Subscription,
-    },
-    DropSubscription {
-        database: String,
-        policy: String,
-        name: String,
     },
 }
 

@@ -3,7 +3,7 @@
 //! Invariants: the commit index never falls (R4); a leader commits by counting only entries of its own term (thesis,
 //! section 3.6.2), itself only as far as its own log is durable (R7); each proposal ends once.
 
-use crate::{Ended, Ending, LogIndex, Payload, Raft, raft::State};
+use crate::{Ended, Ending, EntryId, LogIndex, Payload, Raft, raft::State};
 
 impl<P: Payload> Raft<P> {
     pub(crate) fn maybe_commit(&mut self) {
@@ -44,6 +44,12 @@ impl<P: Payload> Raft<P> {
         for at in 0..self.own.len() {
             let own = self.own[at];
             if own.first > commit {
+                let replaced = |cut: EntryId| cut.index <= commit && !self.log.holds(cut);
+                if own.cut.is_some_and(replaced) {
+                    // Every log that has them has the entry of the cut as well, and another one is committed there.
+                    self.end(Ended { term: own.term, first: own.first, last: own.last, how: Ending::Dropped });
+                    self.own[at].first = own.last.next();
+                }
                 continue;
             }
             let last = own.last.min(commit);
@@ -61,6 +67,18 @@ impl<P: Payload> Raft<P> {
             self.own[at].first = own.last.next();
         }
         self.own.retain(|own| own.first <= own.last);
+    }
+
+    /// The log is about to be cut back from `index` on.
+    pub(crate) fn note_cut(&mut self, index: LogIndex) {
+        let Some(term) = self.log.term_at(index) else { return };
+        for own in &mut self.own {
+            // Those behind the first one come with it.
+            let is_held = self.log.term_at(own.first) == Some(own.term);
+            if own.last >= index && is_held {
+                own.cut = Some(EntryId { term, index });
+            }
+        }
     }
 
     /// The log up to `base` is replaced by files that do not tell whose entries they came from.

@@ -29,6 +29,7 @@ impl<P: Payload> Raft<P> {
         if let Some(first) = entries.peek() {
             if first.index <= self.log.last() {
                 let index = first.index;
+                self.note_cut(index);
                 self.log.truncate_from(index);
                 self.forget_members_from(index);
             }

@@ -20,6 +20,8 @@ pub struct Restored {
     pub terms: Vec<EntryId>,
     /// Newest entry in the log, or `base`.
     pub last_index: LogIndex,
+    /// Known to be committed beyond `base`, and applied. Zero: nothing is.
+    pub committed: LogIndex,
     /// Memberships with the index that brought each, upwards: the one in force at `base` first.
     pub members: Vec<(LogIndex, Membership)>,
 }
@@ -105,6 +107,8 @@ pub(crate) struct Own {
     pub term: Term,
     pub first: LogIndex,
     pub last: LogIndex,
+    /// The log was cut back from this entry on while it held them: they can only be committed if it is.
+    pub cut: Option<EntryId>,
 }
 
 impl Restored {
@@ -115,23 +119,26 @@ impl Restored {
             base: last,
             terms: Vec::new(),
             last_index: last.index,
+            committed: last.index,
             members: vec![(LogIndex(0), Membership::single(node))],
         }
     }
 }
 
 impl<P: Payload> Raft<P> {
-    /// A member as it comes back from its disk. What is in files is committed.
+    /// A member as it comes back from its disk. What is in files is committed, and what `committed` says.
     ///
     /// # Panics
     /// If what was restored contradicts itself.
     pub fn new(options: Options, restored: Restored, now: Moment) -> Raft<P> {
         options.check();
         let group = options.group;
-        let Restored { hard_state, base, terms, last_index, members } = restored;
+        let Restored { hard_state, base, terms, last_index, committed, members } = restored;
         assert!(!members.is_empty(), "group {group}: a member without a membership");
         let log = LogView::new(base, &terms, last_index);
         let newest = log.last_id().term;
+        let commit = committed.max(base.index);
+        assert!(commit <= log.last(), "group {group}: {commit} is committed, and the log ends before it");
         assert!(
             newest <= hard_state.term,
             "group {group}: an entry of term {newest} is ahead of the durable term {}",
@@ -143,7 +150,7 @@ impl<P: Payload> Raft<P> {
             hard_state,
             state: State::Follower { leader: NodeId(0) },
             log,
-            commit: base.index,
+            commit,
             members,
             write: WriteId(0),
             waiting: VecDeque::new(),
@@ -491,7 +498,7 @@ impl<P: Payload> Raft<P> {
         let id = entry.id();
         match self.own.back_mut() {
             Some(own) if own.term == id.term && own.last.next() == id.index => own.last = id.index,
-            _ => self.own.push_back(Own { term: id.term, first: id.index, last: id.index }),
+            _ => self.own.push_back(Own { term: id.term, first: id.index, last: id.index, cut: None }),
         }
         let bytes = entry.byte_size();
         self.append(entry);

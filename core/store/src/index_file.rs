@@ -183,6 +183,11 @@ impl IndexFile {
         self.has_older
     }
 
+    /// A generation of which no manifest names a file.
+    pub fn next_generation(&self) -> u64 {
+        self.generation + 1
+    }
+
     pub fn older_are_gone(&mut self) {
         self.has_older = false;
     }

@@ -24,6 +24,7 @@ mod flush;
 mod group_files;
 mod id;
 mod index_file;
+mod install;
 mod key_scan;
 mod maintenance;
 mod manifest;
@@ -53,6 +54,7 @@ pub use entry::{Command, CopyOrder, Entry, EntryError, Floats, Measurements, Ser
 pub use file_run::FlushError;
 pub use group_files::{GroupFiles, RunFiles};
 pub use id::{DatabaseId, ShardGroupId};
+pub use install::{ArrivingFile, InstallError, Installation, WantedFile};
 pub use maintenance::MaintainError;
 pub use manifest::{
     CopyRecord, FileRecord, GroupRecord, IndexRecord, Manifest, ManifestError, PolicyRecord, Tombstone,

@@ -303,6 +303,18 @@ impl<D: Disk> Partition<D> {
         TsmFile::open(&self.disk, path, record, key, self.cache.clone()).await
     }
 
+    /// The partition as its folder has it now.
+    pub(crate) async fn opened_anew(&self) -> Result<Partition<D>, OpenError> {
+        Partition::open(self.disk.clone(), self.folder.clone(), self.cache.clone(), self.file_keys.clone()).await
+    }
+
+    /// Takes over what another opening of the same folder found.
+    pub(crate) fn take_over(&self, fresh: &Partition<D>) {
+        self.state.swap(&fresh.state);
+        self.index_file.swap(&fresh.index_file);
+        self.index_was_rebuilt.set(fresh.index_was_rebuilt());
+    }
+
     async fn remove_strangers(&self, manifest: &Manifest) -> Result<(), OpenError> {
         let files = &manifest.files;
         let index = manifest.index.as_ref().map(|index| index_file::name_of(index.generation));

@@ -52,7 +52,8 @@ impl DataCore {
         for (id, partition) in &self.partitions {
             let groups = partition.group_files();
             for order in policy.decide(*id, &groups, &settings, now_ns, |files| self.has_ended(files)) {
-                let proposed = self.replicas.propose(GroupId(*id), Payload::Command(Command::Copy(order).encode()));
+                let proposed =
+                    self.replicas.propose(GroupId(*id), Payload::Command(Command::Copy(order).encode().into()));
                 if let Err(error) = proposed {
                     tracing::debug!(partition = id, %error, "a copy could not be proposed yet");
                 }

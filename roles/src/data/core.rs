@@ -13,13 +13,13 @@ use crate::{
         scrub::ScrubFigures,
         series_ledger::{Denial, Place, SeriesLedger},
         tag_values::{Granted, TagLedger},
+        typed_writes::TypedWrites,
     },
     options::Options,
     query::{QueryLimits, QueryMemory, continuous::ContinuousFigures, scan},
     replica::{Outcome, Payload, ProposeError, Replicas, Ticket},
-    subscriber::Subscribers,
-    udp::UdpListener,
 };
+use bytes::Bytes;
 use std::{
     cell::{Cell, Ref, RefCell},
     collections::BTreeMap,
@@ -70,12 +70,11 @@ pub struct DataCore {
     /// Parsers that no request uses now.
     pub(crate) parsers: RefCell<Vec<(Batch, Splitter)>>,
     pub(crate) figures: WriteFigures,
+    pub(crate) typed_writes: TypedWrites,
     pub(crate) scrub_figures: ScrubFigures,
     /// Counted on [`META_CORE`] alone.
     pub(crate) continuous_figures: ContinuousFigures,
     pub(crate) http_metrics: Rc<HttpMetrics>,
-    pub(crate) subscribers: Arc<Subscribers>,
-    pub(crate) udp: Arc<[Arc<UdpListener>]>,
     /// The core has the metadata.
     pub(crate) met: Cell<bool>,
     /// Cores that have nothing to ask any more.
@@ -84,9 +83,6 @@ pub struct DataCore {
     pub(crate) met_changed: Notify,
     pub(crate) stopping: Cell<bool>,
 }
-
-/// How often subscriptions are looked for that went with their database or policy.
-const SUBSCRIPTIONS_PAUSE: Duration = Duration::from_secs(1);
 
 /// A snapshot waits so long for the flush of a partition.
 const FLUSH_NS_MAX: u64 = 60_000_000_000;
@@ -137,7 +133,7 @@ impl Held {
 }
 
 async fn outcome_of(ticket: Result<Ticket, ProposeError>) -> Result<Outcome, CallError> {
-    ticket?.outcome().await.map_err(|unknown| CallError::Unknown(unknown.to_string()))
+    ticket?.outcome().await.map_err(CallError::from)
 }
 
 impl DataCore {
@@ -186,7 +182,7 @@ impl DataCore {
     /// Sends a batch to the log of its partition, wherever that lives, at once; the future waits until it is applied.
     /// The batch stays proposed if the future is dropped, but for one that waits for room in the log.
     pub fn propose(self: &Rc<Self>, partition: u32, batch: Vec<u8>) -> Proposal {
-        let (group, payload) = (GroupId(partition), Payload::Batch(batch));
+        let (group, payload) = (GroupId(partition), Payload::Batch(batch.into()));
         let owner = self.core_of(partition);
         if owner == self.context.core {
             let outcome = self.propose_here(group, payload);
@@ -206,7 +202,9 @@ impl DataCore {
         let image = match payload {
             Payload::Batch(image) => image,
             // Commands pass: a flush is what makes room.
-            Payload::Command(_) => return Box::pin(outcome_of(self.replicas.propose(group, payload))),
+            Payload::Command(_) | Payload::Logged(_) => {
+                return Box::pin(outcome_of(self.replicas.propose(group, payload)));
+            }
         };
         match self.admit_batch(group, &image, None) {
             Ok(place) => match self.enter(group, image, place) {
@@ -221,7 +219,7 @@ impl DataCore {
 
     /// The log has no room at the moment: often its next segment is not made yet. A refusal would send the client into
     /// pauses that are longer than that takes.
-    async fn propose_later(self: Rc<Self>, group: GroupId, mut image: Vec<u8>) -> Result<Outcome, CallError> {
+    async fn propose_later(self: Rc<Self>, group: GroupId, mut image: Bytes) -> Result<Outcome, CallError> {
         let begun_ns = self.context.clock.monotonic_ns();
         let mut refused = ProposeError::Busy("the log has no room");
         while self.context.clock.monotonic_ns() - begun_ns < LOG_WAIT_NS_MAX {
@@ -243,7 +241,7 @@ impl DataCore {
     async fn propose_counted(
         self: Rc<Self>,
         group: GroupId,
-        image: Vec<u8>,
+        image: Bytes,
         mut denial: Denial,
     ) -> Result<Outcome, CallError> {
         let mut granted = Granted::new(&self.tags, self.ledger.counts());
@@ -271,7 +269,7 @@ impl DataCore {
     }
 
     /// A batch that the log is only too busy for is given back.
-    fn enter(&self, group: GroupId, image: Vec<u8>, place: Place) -> Result<Ticket, (ProposeError, Option<Vec<u8>>)> {
+    fn enter(&self, group: GroupId, image: Bytes, place: Place) -> Result<Ticket, (ProposeError, Option<Bytes>)> {
         let bytes = image.len();
         match self.replicas.propose_or_return(group, Payload::Batch(image)) {
             Ok(ticket) => {
@@ -321,7 +319,7 @@ impl DataCore {
         command: MetaCommand,
     ) -> Result<tidemill_meta::Applied, MetaChangeError> {
         let machine = self.meta_machine.as_ref().expect("the metadata's core has its machine");
-        let outcome = self.propose_here(META_GROUP, Payload::Command(command.encode())).await?;
+        let outcome = self.propose_here(META_GROUP, Payload::Command(command.encode().into())).await?;
         let Outcome::Meta(index, applied) = outcome else { unreachable!("the metadata's group gives its own outcome") };
         if !machine.followed.reached(index.0).await {
             return Err(CallError::Unknown("the core is stopping".into()).into());
@@ -347,20 +345,6 @@ impl DataCore {
         machine.followed.close();
     }
 
-    /// Serves the subscriptions that the metadata have now.
-    pub fn follow_subscriptions(&self) {
-        self.subscribers.follow(&self.meta());
-    }
-
-    /// Serves the subscriptions that the metadata have, those that go with what is dropped included. To be run on
-    /// [`META_CORE`].
-    pub async fn keep_subscriptions(self: Rc<Self>) {
-        while !self.context.shutdown.is_requested() {
-            self.follow_subscriptions();
-            futures_lite::future::or(self.context.sleep(SUBSCRIPTIONS_PAUSE), self.context.shutdown.requested()).await;
-        }
-    }
-
     /// Proposes a command to every partition; returns once all have applied it and their indexes show it.
     pub async fn change_store(self: &Rc<Self>, command: StoreCommand) -> Result<(), CallError> {
         let calls: Vec<_> = self.cores().map(|core| self.call(core, Call::ChangeStore(command.clone()))).collect();
@@ -373,19 +357,28 @@ impl DataCore {
         Ok(())
     }
 
+    /// Returns once the writes of all cores that may have looked field types up before this call have ended.
+    pub async fn outwait_writes(self: &Rc<Self>) -> Result<(), CallError> {
+        let calls: Vec<_> = self.cores().map(|core| self.call(core, Call::OutwaitWrites)).collect();
+        for call in calls {
+            call.await?;
+        }
+        Ok(())
+    }
+
     async fn change_store_here(self: &Rc<Self>, command: StoreCommand) -> Result<(), CallError> {
         let proposals: Vec<_> = self
             .partitions
             .keys()
             .map(|id| {
                 let command = command.of_partition(*id, self.partition_count)?;
-                Some(self.replicas.propose(GroupId(*id), Payload::Command(command.encode())))
+                Some(self.replicas.propose(GroupId(*id), Payload::Command(command.encode().into())))
             })
             .collect();
         let mut settling = Vec::new();
         for ((id, partition), proposal) in self.partitions.iter().zip(proposals) {
             let Some(proposal) = proposal else { continue };
-            let outcome = proposal?.outcome().await.map_err(|unknown| CallError::Unknown(unknown.to_string()))?;
+            let outcome = proposal?.outcome().await.map_err(CallError::from)?;
             let task = (outcome == Outcome::Store(Applied::Deleted)).then(|| {
                 // A million series take a second: writes go first.
                 let (queue, partition) = (self.context.queues.background, partition.clone());
@@ -451,7 +444,7 @@ impl DataCore {
         for (id, partition) in &self.partitions {
             let applied = partition.applied();
             if partition.has_unflushed_rows() || partition.has_work() {
-                drop(self.replicas.propose(GroupId(*id), Payload::Command(self.options.flush().encode()))?);
+                drop(self.replicas.propose(GroupId(*id), Payload::Command(self.options.flush().encode().into()))?);
                 wanted.push((*id, applied));
             }
         }
@@ -535,6 +528,10 @@ impl DataCore {
             Call::ChangeMeta(command) => Reply::MetaChanged(self.change_meta_here(command).await),
             Call::FollowMeta(command) => self.follow_meta(&command),
             Call::ChangeStore(command) => Reply::Done(self.change_store_here(command).await),
+            Call::OutwaitWrites => {
+                self.typed_writes.outwait().await;
+                Reply::Done(Ok(()))
+            }
             Call::Ask(question) => {
                 let mut finding = question.empty();
                 for partition in self.partitions.values() {

@@ -72,7 +72,7 @@ impl DataCore {
 
     /// A flush is an entry of the log, so that all replicas cut their files at the same row.
     fn propose_flush(&self, partition: u32) {
-        let refused = self.replicas.propose(GroupId(partition), Payload::Command(self.options.flush().encode()));
+        let refused = self.replicas.propose(GroupId(partition), Payload::Command(self.options.flush().encode().into()));
         if let Err(error) = refused {
             tracing::debug!(partition, %error, "a flush could not be proposed yet");
         }
@@ -130,7 +130,7 @@ impl DataCore {
             }
             for command in commands {
                 tracing::info!(partition = id, ?command, "finishing a drop");
-                if let Err(error) = self.replicas.propose(GroupId(*id), Payload::Command(command.encode())) {
+                if let Err(error) = self.replicas.propose(GroupId(*id), Payload::Command(command.encode().into())) {
                     tracing::warn!(partition = id, %error, "a drop will be finished at the next start");
                 }
             }
@@ -143,7 +143,7 @@ impl DataCore {
             if !partition.has_unflushed_rows() && !partition.has_work() {
                 continue;
             }
-            let flush = self.replicas.propose(GroupId(*id), Payload::Command(self.options.flush().encode()));
+            let flush = self.replicas.propose(GroupId(*id), Payload::Command(self.options.flush().encode().into()));
             let Ok(ticket) = flush else { return false };
             if ticket.outcome().await.is_err() {
                 return false;

@@ -9,7 +9,7 @@ use crate::{
         tag_values::{CollectedValues, TagName, ValueQuestion, ValueVerdict},
     },
     query::scan::{CostOrder, ScanCost, ScanOrder},
-    replica::{Payload, ProposeError},
+    replica::{Lost, Payload, ProposeError},
 };
 use std::sync::Arc;
 use tidemill_meta::{Command as MetaCommand, Meta, MetaError};
@@ -48,6 +48,8 @@ pub enum Call {
     FollowMeta(Arc<MetaCommand>),
     /// Propose a command to every partition of the core.
     ChangeStore(StoreCommand),
+    /// Wait for the core's writes that may have looked field types up before now.
+    OutwaitWrites,
     /// Look something up in the indexes of the core's partitions.
     Ask(Arc<Question>),
     /// Whether a tag may have new values; only the core of the metadata is asked.
@@ -95,6 +97,15 @@ pub enum CallError {
     /// Nobody knows.
     #[error("{0}")]
     Unknown(String),
+}
+
+impl From<Lost> for CallError {
+    fn from(lost: Lost) -> CallError {
+        match lost {
+            Lost::Unknown(why) => CallError::Unknown(why),
+            Lost::Dropped => CallError::Refused(ProposeError::Overtaken),
+        }
+    }
 }
 
 /// Why the metadata did not change.

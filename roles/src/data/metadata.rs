@@ -3,7 +3,7 @@
 //! The group lives in the log of core 0. Its snapshot is replaced as a whole (write, fsync, rename, fsync of the
 //! folder) whenever the log's oldest segment waits for it.
 
-use crate::replica::{COMMITS_MAX, Machine, Outcome, Payload};
+use crate::replica::{COMMITS_MAX, Gift, InstallFailure, LocalFuture, Machine, Offer, Outcome, Payload, Sources};
 use std::{
     cell::{Cell, RefCell},
     sync::Arc,
@@ -18,7 +18,7 @@ pub const META_GROUP: GroupId = GroupId(u32::MAX);
 const FOLDER: &str = "meta";
 const SNAPSHOT: &str = "meta/snapshot";
 const TEMPORARY: &str = "meta/snapshot.tmp";
-const MAGIC: [u8; 8] = *b"TMILLME4";
+const MAGIC: [u8; 8] = *b"TMILLME3";
 /// Magic, index, term, length of the body, crc32c of body and of the numbers before it.
 const HEADER_BYTES: usize = 8 + 8 + 8 + 8 + 4;
 /// One read of the snapshot.
@@ -116,7 +116,9 @@ impl Machine for MetaMachine {
             let opened = self.step(term, index, None);
             return opened.map(|_| Outcome::Opened).map_err(|error| error.to_string());
         };
-        let Payload::Command(bytes) = payload else { return Err("a batch of points in the metadata's log".into()) };
+        let (Payload::Command(bytes) | Payload::Logged(bytes)) = payload else {
+            return Err("a batch of points in the metadata's log".into());
+        };
         let command = Command::decode(bytes).map_err(|error| error.to_string())?;
         let applied = self.step(term, index, Some(command.clone()));
         let to_follow = applied.is_ok().then(|| Arc::new(command));
@@ -137,6 +139,15 @@ impl Machine for MetaMachine {
 
     fn applied(&self) -> LogIndex {
         self.applied.get()
+    }
+
+    fn offer(&self) -> LocalFuture<'_, Option<Offer>> {
+        // The metadata of a server are its own.
+        Box::pin(async { None })
+    }
+
+    fn install<'a>(&'a self, _: &'a Gift, _: &'a dyn Sources) -> LocalFuture<'a, Result<(), InstallFailure>> {
+        Box::pin(async { Err(InstallFailure::Unchanged("the metadata of a server are its own".into())) })
     }
 }
 
@@ -195,7 +206,7 @@ fn decode(bytes: &[u8]) -> Result<(LogIndex, Term, Meta), SnapshotError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidemill_disk::sim::{SimDisk, block_on};
+    use tidemill_disk::sim::{Crash, Fault, SimDisk, block_on};
 
     #[test]
     fn metadata_are_not_loaded_from_a_damaged_snapshot() {
@@ -218,6 +229,56 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(load(&bytes[..cut]).unwrap_err().to_string().starts_with(SNAPSHOT), "cut at {cut}");
         }
+    }
+
+    fn with_databases(count: u64) -> MetaMachine {
+        let machine = block_on(1, MetaMachine::load(&SimDisk::new(1))).unwrap();
+        for number in 1..=count {
+            let name = format!("d{number}");
+            let command = Command::CreateDatabase { name, policy: None, autocreate_policy: true };
+            machine.step(Term(1), LogIndex(number), Some(command)).unwrap();
+        }
+        machine
+    }
+
+    #[test]
+    fn a_call_that_fails_anywhere_in_a_snapshot_leaves_the_old_or_the_new_and_it_can_be_made_again() {
+        let mut failed = 0;
+        for fault in [Fault::Eio, Fault::StorageFull, Fault::ShortWrite] {
+            for nth in 1.. {
+                let disk = SimDisk::new(nth);
+                disk.set_yields(false);
+                let (old, new) = (with_databases(2), with_databases(60));
+                let took = block_on(nth, async {
+                    disk.create_dir(FOLDER).await.unwrap();
+                    old.snapshot(&disk).await.unwrap();
+                    let before = disk.operations_total();
+                    disk.fail_at(None, nth, fault);
+                    let context = format!("{fault:?} at call {nth}");
+                    if new.snapshot(&disk).await.is_ok() {
+                        return disk.operations_total() - before;
+                    }
+                    failed += 1;
+                    assert_eq!(new.flushed.get().0, LogIndex(0), "{context}: the log is still needed");
+                    for crash in Crash::ALL {
+                        let after = MetaMachine::load(&disk.crash(crash, nth)).await;
+                        let after = after.unwrap_or_else(|error| panic!("{context} {crash:?}: {error}"));
+                        let is_old = after.state() == old.state() && after.applied.get() == LogIndex(2);
+                        let is_new = after.state() == new.state() && after.applied.get() == LogIndex(60);
+                        assert!(is_old || is_new, "{context} {crash:?}");
+                    }
+                    new.snapshot(&disk).await.unwrap_or_else(|error| panic!("{context}, again: {error}"));
+                    let after = MetaMachine::load(&disk.crash(Crash::Drop, nth)).await.unwrap();
+                    assert_eq!((after.state(), after.applied.get()), (new.state(), LogIndex(60)), "{context}");
+                    u64::MAX
+                });
+                if took < nth {
+                    break;
+                }
+                assert_eq!(took, u64::MAX, "{fault:?} at call {nth} went unnoticed");
+            }
+        }
+        assert!(failed > 12, "{failed}");
     }
 
     #[test]

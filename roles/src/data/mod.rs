@@ -17,12 +17,12 @@ pub mod message;
 mod metadata;
 pub mod question;
 mod scrub;
-pub mod self_monitor;
 mod series_admission;
 mod series_ledger;
 mod start;
 pub mod statistics;
 mod tag_values;
+mod typed_writes;
 pub mod write;
 
 pub use budget::Budget;

@@ -13,19 +13,17 @@ use crate::{
         message::Message,
         metadata::{META_GROUP, MetaMachine, SnapshotError},
         scrub::ScrubFigures,
-        self_monitor,
         series_ledger::{SeriesCounts, SeriesLedger},
         tag_values::TagLedger,
+        typed_writes::TypedWrites,
     },
     options::Options,
     query::{
         QueryMemory,
         continuous::{self, ContinuousFigures},
     },
-    replica::{Machine, PartitionMachine, Payload, ProposeError, RecoverError, Replicas, recover},
+    replica::{Machine, PartitionMachine, Payload, ProposeError, RecoverError, Replicas, Surroundings, recover},
     service::DataService,
-    subscriber::Subscribers,
-    udp::UdpListener,
 };
 use futures_lite::future;
 use std::{
@@ -38,7 +36,7 @@ use std::{
 use tidemill_disk::{Disk, Notify};
 use tidemill_http::{Front, RequestIds, Server, metrics::HttpMetrics};
 use tidemill_log::LogOptions;
-use tidemill_raft::{GroupId, Term};
+use tidemill_raft::GroupId;
 use tidemill_reactor::{CoreContext, Listeners, Pending, RingDisk};
 use tidemill_store::{OpenError, Partition, ReadCache, Turn};
 
@@ -55,8 +53,6 @@ pub struct Founding {
     pub query_memory: Arc<QueryMemory>,
     pub series_counts: Arc<SeriesCounts>,
     pub front: Front,
-    pub subscribers: Arc<Subscribers>,
-    pub udp: Arc<[Arc<UdpListener>]>,
     /// Values that a tag may have; zero is any number.
     pub tag_values_max: u64,
 }
@@ -153,9 +149,11 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         machines.insert(META_GROUP, machine.clone());
     }
     let folder = format!("{}/{}", epoch.folder(), context.core.index());
-    let (log, terms) = recover(disk.clone(), &folder, log_options(&context, &founding), &machines).await?;
+    let surroundings = Surroundings::standalone();
+    let options = log_options(&context, &founding);
+    let (log, mut found) = recover(disk.clone(), &folder, options, &surroundings.placement, &machines).await?;
     partitions.iter().for_each(|(id, partition)| ledger.count(*id, partition));
-    let replicas = Replicas::new(log.clone());
+    let replicas = Replicas::new(log.clone(), surroundings);
     let core = Rc::new(DataCore {
         budget,
         partition_count: founding.partitions,
@@ -173,11 +171,10 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         query_memory: founding.query_memory.clone(),
         parsers: RefCell::default(),
         figures: WriteFigures::default(),
+        typed_writes: TypedWrites::default(),
         scrub_figures: ScrubFigures::default(),
         continuous_figures: ContinuousFigures::default(),
         http_metrics: Rc::new(HttpMetrics::default()),
-        subscribers: founding.subscribers.clone(),
-        udp: founding.udp.clone(),
         met: Cell::new(false),
         parted: Cell::new(0),
         met_changed: Notify::new(),
@@ -192,7 +189,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         context.spawn(latency, "log", async move { log.run().await })
     };
     for (id, machine) in &machines {
-        core.replicas.open_group(*id, terms.get(id).copied().unwrap_or(Term(0)), machine.clone()).await?;
+        core.replicas.open_group(*id, found.remove(id).unwrap_or_default(), machine.clone()).await?;
     }
     let commits = core.clone();
     let run_commits = context.spawn(latency, "commits", async move { commits.replicas.run_commits().await });
@@ -215,11 +212,9 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         retention = options.retention_is_enabled.then(|| enforce(options.retention_check_interval));
     }
     let continuous = core.options.continuous;
-    let runs_queries = continuous.is_enabled && runs_services(&core, &founding);
+    let runs_queries = is_meta && core.met.get() && continuous.is_enabled && matches!(founding.door, Door::Http(_));
     let continuous = runs_queries
         .then(|| context.spawn(context.queues.query, "continuous queries", continuous::run(core.clone(), continuous)));
-
-    let services = if runs_services(&core, &founding) { services(&core) } else { Vec::new() };
 
     let served = serve(&core, &founding).await;
 
@@ -230,9 +225,6 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     }
     if let Some(continuous) = continuous {
         continuous.await;
-    }
-    for service in services {
-        service.await;
     }
     core.stopping.set(true);
     core.halt_copies();
@@ -252,32 +244,6 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     }
     context.mail.close();
     served
-}
-
-/// Whether what a server does by itself is done here: on one core, while requests are served.
-fn runs_services(core: &DataCore, founding: &Founding) -> bool {
-    core.context.core == META_CORE && core.met.get() && matches!(founding.door, Door::Http(_))
-}
-
-/// What runs beside requests, until it has ended.
-type Service = Pin<Box<dyn Future<Output = ()>>>;
-
-/// Begins what runs beside requests, until a stop is asked for.
-fn services(core: &Rc<DataCore>) -> Vec<Service> {
-    let context = &core.context;
-    let subscriptions = core.clone().keep_subscriptions();
-    let mut begun: Vec<Service> =
-        vec![Box::pin(context.spawn(context.queues.background, "subscriptions", subscriptions))];
-    let monitor = core.options.monitor.clone();
-    if monitor.is_enabled {
-        let run = self_monitor::run(core.clone(), monitor);
-        begun.push(Box::pin(context.spawn(context.queues.background, "self monitor", run)));
-    }
-    for listener in core.udp.iter() {
-        let serve = listener.clone().serve(core.clone());
-        begun.push(Box::pin(context.spawn(context.queues.latency, "udp", serve)));
-    }
-    begun
 }
 
 /// Accepts requests until a stop is asked for.
@@ -494,17 +460,19 @@ async fn finish_log(
     if core == META_CORE.index() {
         machines.insert(META_GROUP, meta.clone());
     }
-    let (log, terms) = recover(context.disk.clone(), &folder, log_options(context, founding), &machines).await?;
-    let replicas = Rc::new(Replicas::new(log.clone()));
+    let surroundings = Surroundings::standalone();
+    let options = log_options(context, founding);
+    let (log, mut found) = recover(context.disk.clone(), &folder, options, &surroundings.placement, &machines).await?;
+    let replicas = Rc::new(Replicas::new(log.clone(), surroundings));
     let run_log = context.spawn(context.queues.latency, "old log", async move { log.run().await });
     for (id, machine) in &machines {
-        replicas.open_group(*id, terms.get(id).copied().unwrap_or(Term(0)), machine.clone()).await?;
+        replicas.open_group(*id, found.remove(id).unwrap_or_default(), machine.clone()).await?;
     }
     let commits = replicas.clone();
     let run_commits = context.spawn(context.queues.latency, "old commits", async move { commits.run_commits().await });
     for (id, partition) in &partitions {
         let failed = |error: String| StartFailure::Migrate(epoch.cores, error);
-        let ticket = replicas.propose(*id, Payload::Command(founding.options.flush().encode()))?;
+        let ticket = replicas.propose(*id, Payload::Command(founding.options.flush().encode().into()))?;
         ticket.outcome().await.map_err(|error| failed(error.to_string()))?;
         partition.maintain().await.map_err(|error| failed(error.to_string()))?;
     }

@@ -14,7 +14,6 @@ use crate::{
         series_admission::SeriesRefusal,
     },
     replica::ProposeError,
-    subscriber::Lines,
 };
 use rejection::Rejections;
 use std::{collections::BTreeSet, rc::Rc, time::Duration};
@@ -91,7 +90,7 @@ impl DataCore {
         let outcome = match batch.parse(&request.body, &options) {
             Ok(parsed) => {
                 self.figures.parse.record(self.context.clock.monotonic_ns() - started);
-                self.store(parsed, &mut splitter, &destination, &request).await
+                self.store(parsed, &mut splitter, &destination).await
             }
             Err(error) => WriteOutcome::Rejected(Refusal::new(413, error.to_string())),
         };
@@ -176,8 +175,8 @@ impl DataCore {
         parsed: Parsed<'_>,
         splitter: &mut Splitter,
         destination: &Destination,
-        request: &WriteRequest,
     ) -> WriteOutcome {
+        let _typed = self.typed_writes.begin();
         let mut rejections = Rejections::of(&parsed);
         let Some((min_ns, max_ns)) = parsed.time_range() else { return rejections.outcome(&parsed) };
         if min_ns < destination.oldest_ns {
@@ -216,7 +215,6 @@ impl DataCore {
                 return self.failed(error);
             }
             if refused.is_empty() {
-                self.publish(&parsed, &rejections, destination, &request.target.database);
                 return rejections.outcome(&parsed);
             }
             left = Some(refused.iter().map(|(place, _)| *place).collect());
@@ -226,19 +224,6 @@ impl DataCore {
             }
         }
         self.overloaded("series of this request are dropped and written at the same time")
-    }
-
-    /// Gives the rows that were stored to whoever has subscribed to them.
-    fn publish(&self, parsed: &Parsed<'_>, rejections: &Rejections, destination: &Destination, database: &str) {
-        let policy = {
-            let meta = self.meta();
-            let known = meta.database_by_id(destination.database);
-            let policy = known.and_then(|known| known.policies.iter().find(|policy| policy.id == destination.policy));
-            policy.filter(|policy| !policy.subscriptions.is_empty()).map(|policy| policy.name.clone())
-        };
-        if let Some(policy) = policy.filter(|policy| self.subscribers.is_wanted(database, policy)) {
-            self.subscribers.offer(database, &policy, Lines::of(parsed, |row| rejections.keeps(row)));
-        }
     }
 
     /// Proposes images; returns once the fate of each is known.
@@ -268,6 +253,9 @@ impl DataCore {
     fn failed(&self, error: CallError) -> WriteOutcome {
         match error {
             CallError::Refused(ProposeError::Busy(why)) => self.overloaded(why),
+            CallError::Refused(error @ (ProposeError::NotLeader(_) | ProposeError::Overtaken)) => {
+                self.overloaded(&error.to_string())
+            }
             CallError::Refused(ProposeError::DiskFull) => WriteOutcome::DiskFull,
             CallError::Refused(ProposeError::TooLarge(text)) => WriteOutcome::Rejected(Refusal::new(413, text)),
             CallError::Refused(ProposeError::Stopped(text)) => WriteOutcome::Rejected(Refusal::new(500, text)),

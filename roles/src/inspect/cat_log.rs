@@ -126,10 +126,12 @@ impl CatLog {
         out: &mut Output,
     ) -> anyhow::Result<()> {
         let Record::Entry { group, term, index, payload } = *record else {
-            let Record::HardState { group, term, vote } = *record else { return Ok(()) };
+            let Record::HardState { group, term, vote, committed } = *record else { return Ok(()) };
             return match (self.frames, self.json) {
                 (false, _) => Ok(()),
-                (_, true) => out.line(json!({ "group": group.0, "term": term.0, "vote": vote })),
+                (_, true) => {
+                    out.line(json!({ "group": group.0, "term": term.0, "vote": vote, "committed": committed.0 }))
+                }
                 (_, false) => out.line(format_args!("{} term {} votes for {vote:?}", name_of(group), term.0)),
             };
         };

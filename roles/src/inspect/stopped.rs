@@ -8,7 +8,7 @@ use crate::{
     data::{LOG_FOLDER, META_GROUP, MetaMachine, epochs_in},
     data_lock::DataLock,
     identity::Identity,
-    replica::{Machine, PartitionMachine, recover},
+    replica::{Machine, PartitionMachine, Placement, recover},
 };
 use anyhow::Context;
 use std::{cell::Cell, collections::BTreeMap, path::Path, rc::Rc};
@@ -56,7 +56,8 @@ impl Stopped {
                 if disk.list(&folder).await?.is_empty() {
                     continue;
                 }
-                let recovered = recover(disk.clone(), &folder, LogOptions::default(), &machines).await;
+                let recovered =
+                    recover(disk.clone(), &folder, LogOptions::default(), &Placement::standalone(), &machines).await;
                 recovered.with_context(|| format!("the log in {folder}"))?;
             }
         }

@@ -17,7 +17,7 @@ use crate::{
 use std::rc::Rc;
 use tidemill_column::{TIME_MAX, TIME_MIN};
 use tidemill_influxql::{DataType, Expr, Measurement, TimeRange};
-use tidemill_meta::{Command, Database, Meta};
+use tidemill_meta::{Command, Database, FieldDefinition, Meta};
 use tidemill_query::TagFilter;
 use tidemill_store::{Command as StoreCommand, DatabaseId, Measurements, TagCondition};
 
@@ -63,8 +63,9 @@ pub(super) async fn drop_measurement(session: &Session, name: String) -> Result<
     remove(session, database(session)?, &[Measurement::named(name)], None, TimeRange::default()).await
 }
 
-/// The field leaves the metadata before its points go, as whatever is dropped does: a row that is written in between
-/// gives it a type anew.
+/// In this order: 1. the points go; 2. the field leaves the metadata; 3. writes that had looked its old type up have ended;
+/// 4. what they wrote goes. Without 3 and 4 such rows would be there with a type that nobody knows; without 1 all of them
+/// would be after a crash behind 2. Rows that give the field a type anew before 4 came before the statement ended.
 pub(super) async fn drop_field(
     session: &Session,
     field: String,
@@ -79,8 +80,10 @@ pub(super) async fn drop_field(
     let of = tidemill_meta::DatabaseId(database.0);
     let (measurement, field) = (measurement.into_bytes(), field.into_bytes());
     let forget = Command::ForgetField { database: of, measurement: measurement.clone(), field: field.clone() };
-    session.core.change_meta(forget).await?;
     let drop = StoreCommand::DropField { database: database.0, measurement, field };
+    session.core.change_store(drop.clone()).await?;
+    session.core.change_meta(forget).await?;
+    session.core.outwait_writes().await?;
     session.core.change_store(drop).await?;
     forget_empty(session, database, measurements).await?;
     Ok(Answer::done())
@@ -128,16 +131,44 @@ async fn remove(
     Ok(Answer::done())
 }
 
-/// Takes the fields of measurements that have no series left out of the metadata.
+/// Takes the fields of measurements that have no series left out of the metadata. A write that had looked them up before
+/// may bring a series back: then they come back as well, unless another write gave them types meanwhile.
 async fn forget_empty(session: &Session, database: DatabaseId, candidates: Vec<String>) -> Result<(), StatementError> {
     let tests = candidates.iter().cloned().map(MeasurementTest::Name).collect();
     let left = session.measurements(database, Some(tests)).await?;
-    for gone in candidates.into_iter().filter(|name| left.binary_search(name).is_err()) {
-        let database = tidemill_meta::DatabaseId(database.0);
-        let command = Command::ForgetMeasurement { database, measurement: gone.into_bytes() };
+    let gone: Vec<String> = candidates.into_iter().filter(|name| left.binary_search(name).is_err()).collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let of = tidemill_meta::DatabaseId(database.0);
+    let mut forgotten: Vec<(&String, Command)> = Vec::new();
+    for name in &gone {
+        forgotten.extend(definitions(&session.core.meta(), of, name.as_bytes()).map(|command| (name, command)));
+        let command = Command::ForgetMeasurement { database: of, measurement: name.as_bytes().to_vec() };
         session.core.change_meta(command).await?;
     }
+    session.core.outwait_writes().await?;
+    let tests = gone.iter().cloned().map(MeasurementTest::Name).collect();
+    let back = session.measurements(database, Some(tests)).await?;
+    for (_, define) in forgotten.into_iter().filter(|(name, _)| back.binary_search(name).is_ok()) {
+        session.core.change_meta(define).await?;
+    }
     Ok(())
+}
+
+/// The fields of a measurement as they are defined now, one command a shard group.
+fn definitions(meta: &Meta, database: tidemill_meta::DatabaseId, measurement: &[u8]) -> impl Iterator<Item = Command> {
+    let policies = meta.database_by_id(database).map(|known| known.policies.as_slice()).unwrap_or_default();
+    let groups = policies.iter().flat_map(|policy| &policy.groups).map(|group| group.id);
+    let of_group = |group| {
+        let fields: Vec<FieldDefinition> = meta
+            .field_types()
+            .fields(group, measurement)
+            .map(|(name, field_type)| FieldDefinition::new(name, field_type))
+            .collect();
+        (!fields.is_empty()).then(|| Command::DefineFields { group, measurement: measurement.to_vec(), fields })
+    };
+    groups.filter_map(of_group).collect::<Vec<_>>().into_iter()
 }
 
 /// The measurements of a deletion without a condition, as the store takes them.

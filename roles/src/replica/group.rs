@@ -1,15 +1,20 @@
 //! One raft group with its state machine.
+//!
+//! Invariants: an entry is applied once it is committed and durable here, in the order of the log: files never run ahead
+//! of this node's own log, so that what a crash takes from it cannot be followed by another history; whoever proposed an
+//! entry hears its outcome after it has been applied here.
 
 use super::{
-    Outcome, Payload,
-    ticket::{Slot, Unknown},
+    Gift, InstallFailure, LocalFuture, Offer, Outcome, Payload, Sources,
+    ticket::{Lost, Slot},
 };
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     rc::Rc,
 };
-use tidemill_raft::{GroupId, LogIndex, Raft, Term, WriteId};
+use tidemill_disk::Notify;
+use tidemill_raft::{Content, Ended, Ending, Entry, EntryId, GroupId, LogIndex, NodeId, Raft, ReadId, ReadReady, Term};
 
 /// A state machine that entries drive.
 pub trait Machine {
@@ -20,29 +25,58 @@ pub trait Machine {
     /// Up to here, and of this term, everything is in files.
     fn flushed(&self) -> (LogIndex, Term);
     fn applied(&self) -> LogIndex;
+    /// The state in files, for a member that lacks the entries behind it. `None`: there is none yet.
+    fn offer(&self) -> LocalFuture<'_, Option<Offer>>;
+    /// Becomes what another member's files say.
+    fn install<'a>(&'a self, gift: &'a Gift, sources: &'a dyn Sources) -> LocalFuture<'a, Result<(), InstallFailure>>;
 }
 
 /// One group on its core.
 pub struct Group {
     pub(super) raft: RefCell<Raft<Payload>>,
-    unapplied: RefCell<VecDeque<Unapplied>>,
     machine: Rc<dyn Machine>,
+    /// What the log has behind the applied entries.
+    unapplied: RefCell<VecDeque<Unapplied>>,
+    /// Who proposed what has not ended, in the order of terms and indices.
+    proposals: RefCell<VecDeque<Proposal>>,
+    reads: RefCell<BTreeMap<ReadId, Rc<Slot<Option<LogIndex>>>>>,
+    applied: Notify,
     broken: Cell<bool>,
     /// Of all groups of the core.
     unapplied_bytes: Rc<Cell<usize>>,
+    /// The files are being made ready for a member that wants them.
+    offering: Cell<bool>,
+    /// Up to here the files were when the log was released last.
+    flushed_before: Cell<LogIndex>,
+    /// Bytes that were applied since the log was told what is committed.
+    unmarked_bytes: Cell<usize>,
 }
 
 struct Unapplied {
-    term: Term,
-    index: LogIndex,
+    id: EntryId,
     payload: Option<Payload>,
-    slot: Rc<Slot>,
+}
+
+struct Proposal {
+    id: EntryId,
+    slot: Rc<Slot<Result<Outcome, Lost>>>,
 }
 
 impl Group {
     pub(super) fn new(raft: Raft<Payload>, machine: Rc<dyn Machine>, unapplied_bytes: Rc<Cell<usize>>) -> Group {
-        let unapplied = RefCell::default();
-        Group { raft: RefCell::new(raft), unapplied, machine, broken: Cell::new(false), unapplied_bytes }
+        Group {
+            raft: RefCell::new(raft),
+            machine,
+            unapplied: RefCell::default(),
+            proposals: RefCell::default(),
+            reads: RefCell::default(),
+            applied: Notify::new(),
+            broken: Cell::new(false),
+            unapplied_bytes,
+            offering: Cell::new(false),
+            flushed_before: Cell::new(LogIndex(0)),
+            unmarked_bytes: Cell::new(0),
+        }
     }
 
     pub fn id(&self) -> GroupId {
@@ -58,51 +92,198 @@ impl Group {
         &self.machine
     }
 
-    pub(super) fn push(&self, term: Term, index: LogIndex, payload: Option<Payload>, slot: Rc<Slot>) {
-        let bytes = payload.as_ref().map_or(0, Payload::byte_size);
-        self.unapplied_bytes.set(self.unapplied_bytes.get() + bytes);
-        self.unapplied.borrow_mut().push_back(Unapplied { term, index, payload, slot });
+    /// Zero: none is known.
+    pub fn leader(&self) -> NodeId {
+        self.raft.borrow().leader()
     }
 
-    /// This write is durable: applies what that commits, and answers.
-    pub(super) fn handle_stable(&self, write: WriteId) {
-        let committed = self.raft.borrow_mut().handle_stable(write).committed;
-        let Some(committed) = committed else { return };
-        loop {
-            let next = {
-                let mut unapplied = self.unapplied.borrow_mut();
-                if unapplied.front().is_none_or(|entry| entry.index > committed) {
-                    return;
-                }
-                unapplied.pop_front()
+    /// Proposals of this node that have not ended.
+    pub fn waiting(&self) -> usize {
+        self.proposals.borrow().len()
+    }
+
+    /// An entry is on its way into the log; it replaces what stood at its index and behind.
+    pub(super) fn push(&self, entry: &Entry<Payload>) {
+        let payload = match &entry.content {
+            Content::Data(payload) => Some(payload.clone()),
+            Content::Opening | Content::Members(_) => None,
+        };
+        let mut unapplied = self.unapplied.borrow_mut();
+        while let Some(replaced) = unapplied.pop_back_if(|last| last.id.index >= entry.index) {
+            self.forget(&replaced);
+        }
+        let added = Unapplied { id: entry.id(), payload };
+        self.unapplied_bytes.set(self.unapplied_bytes.get() + added.byte_size());
+        unapplied.push_back(added);
+    }
+
+    /// The newest entry was not taken by the log.
+    pub(super) fn retract(&self, index: LogIndex) {
+        self.raft.borrow_mut().retract(index);
+    }
+
+    pub(super) fn expect(&self, id: EntryId, slot: Rc<Slot<Result<Outcome, Lost>>>) {
+        self.proposals.borrow_mut().push_back(Proposal { id, slot });
+    }
+
+    /// These proposals will not be applied here as what they were.
+    pub(super) fn settle_ended(&self, ended: &[Ended]) {
+        for Ended { term, first, last, how } in ended {
+            let ended: Vec<Proposal> = {
+                let mut proposals = self.proposals.borrow_mut();
+                let from = proposals.partition_point(|known| known.id < EntryId { term: *term, index: *first });
+                let until = proposals.partition_point(|known| known.id <= EntryId { term: *term, index: *last });
+                proposals.drain(from..until).collect()
             };
-            let Some(entry) = next else { return };
-            self.forget(&entry);
-            if self.broken.get() {
-                entry.slot.settle(Err(Unknown("an earlier entry could not be applied".into())));
-                continue;
-            }
-            match self.machine.apply(entry.term, entry.index, entry.payload.as_ref()) {
-                Ok(outcome) => entry.slot.settle(Ok(outcome)),
-                Err(error) => {
-                    tracing::error!(group = self.id().0, index = entry.index.0, error, "an entry cannot be applied");
-                    self.broken.set(true);
-                    entry.slot.settle(Err(Unknown(error)));
-                }
+            for Proposal { slot, .. } in ended {
+                slot.settle(Err(match how {
+                    Ending::Dropped => Lost::Dropped,
+                    Ending::Unknown => Lost::Unknown("its node was given the newer state of others".into()),
+                }));
             }
         }
     }
 
+    /// Applies what is committed and durable, and answers.
+    pub(super) fn apply_committed(&self) {
+        let until = {
+            let raft = self.raft.borrow();
+            raft.committed().min(raft.stable_index())
+        };
+        let mut any = false;
+        loop {
+            let next = self.unapplied.borrow_mut().pop_front_if(|entry| entry.id.index <= until);
+            let Some(entry) = next else { break };
+            any = true;
+            self.forget(&entry);
+            self.apply(entry);
+        }
+        if any {
+            self.applied.notify();
+        }
+    }
+
+    fn apply(&self, entry: Unapplied) {
+        let EntryId { term, index } = entry.id;
+        let waiting = self.take_proposal(entry.id);
+        let answer = |outcome| {
+            if let Some(slot) = waiting {
+                slot.settle(outcome);
+            }
+        };
+        if self.broken.get() {
+            return answer(Err(Lost::Unknown("an earlier entry could not be applied".into())));
+        }
+        self.unmarked_bytes.set(self.unmarked_bytes.get() + entry.byte_size());
+        match self.machine.apply(term, index, entry.payload.as_ref()) {
+            Ok(outcome) => answer(Ok(outcome)),
+            Err(error) => {
+                tracing::error!(group = self.id().0, index = index.0, error, "an entry cannot be applied");
+                self.broken.set(true);
+                answer(Err(Lost::Unknown(error)));
+            }
+        }
+    }
+
+    fn take_proposal(&self, id: EntryId) -> Option<Rc<Slot<Result<Outcome, Lost>>>> {
+        let mut proposals = self.proposals.borrow_mut();
+        // Mostly the first: entries are applied in the order in which they were proposed.
+        let at = match proposals.front() {
+            Some(first) if first.id == id => 0,
+            Some(first) if first.id < id => proposals.binary_search_by_key(&id, |known| known.id).ok()?,
+            _ => return None,
+        };
+        proposals.remove(at).map(|known| known.slot)
+    }
+
     fn forget(&self, entry: &Unapplied) {
-        let bytes = entry.payload.as_ref().map_or(0, Payload::byte_size);
-        self.unapplied_bytes.set(self.unapplied_bytes.get() - bytes);
+        self.unapplied_bytes.set(self.unapplied_bytes.get() - entry.byte_size());
+    }
+
+    /// Whether the log should be told what is committed: what is behind that waits in memory after a start.
+    pub(super) fn wants_mark(&self, bytes: usize) -> bool {
+        self.unmarked_bytes.get() >= bytes
+    }
+
+    pub(super) fn marked(&self) {
+        self.unmarked_bytes.set(0);
+    }
+
+    pub(super) fn expect_read(&self, id: ReadId) -> Rc<Slot<Option<LogIndex>>> {
+        let slot = Rc::new(Slot::default());
+        self.reads.borrow_mut().insert(id, slot.clone());
+        slot
+    }
+
+    pub(super) fn settle_reads(&self, ready: &[ReadReady]) {
+        for ReadReady { id, index } in ready {
+            // Nobody waits any more if the reader went away.
+            let waiting = self.reads.borrow_mut().remove(id);
+            waiting.inspect(|slot| slot.settle(*index));
+        }
+    }
+
+    pub(super) fn forget_read(&self, id: ReadId) {
+        self.reads.borrow_mut().remove(&id);
+    }
+
+    /// Returns once everything up to `index` is applied here.
+    pub(super) async fn applied_up_to(&self, index: LogIndex) {
+        loop {
+            let more = self.applied.notified();
+            if self.machine.applied() >= index {
+                return;
+            }
+            more.await;
+        }
+    }
+
+    /// The first call after [`Group::offered`] only.
+    pub(super) fn begin_offer(&self) -> bool {
+        !self.offering.replace(true)
+    }
+
+    pub(super) fn offered(&self) {
+        self.offering.set(false);
+    }
+
+    /// Files are there up to `flushed`; returns up to where they were when this was told before. What lies between is
+    /// kept for members that lag a little.
+    pub(super) fn flushed_up_to(&self, flushed: LogIndex) -> LogIndex {
+        if flushed > self.flushed_before.get() { self.flushed_before.replace(flushed) } else { LogIndex(0) }
+    }
+
+    /// The state is that of other members' files: what was in the log is not to be applied any more.
+    pub(super) fn installed(&self) {
+        for entry in self.unapplied.borrow_mut().drain(..) {
+            self.forget(&entry);
+        }
+    }
+
+    pub(super) fn break_down(&self, why: &str) {
+        tracing::error!(group = self.id().0, why, "a group has stopped");
+        self.broken.set(true);
+        self.give_up(why);
+    }
+
+    /// Wakes who waits for entries to be applied.
+    pub(super) fn notify_applied(&self) {
+        self.applied.notify();
     }
 
     /// The log has ended: nobody will know what became of what is not applied.
     pub(super) fn give_up(&self, reason: &str) {
         for entry in self.unapplied.borrow_mut().drain(..) {
             self.forget(&entry);
-            entry.slot.settle(Err(Unknown(reason.to_string())));
         }
+        let (proposals, reads) = (self.proposals.take(), self.reads.take());
+        proposals.into_iter().for_each(|known| known.slot.settle(Err(Lost::Unknown(reason.to_string()))));
+        reads.into_values().for_each(|slot| slot.settle(None));
+    }
+}
+
+impl Unapplied {
+    fn byte_size(&self) -> usize {
+        self.payload.as_ref().map_or(0, Payload::byte_size)
     }
 }

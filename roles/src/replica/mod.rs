@@ -1,20 +1,27 @@
 //! Raft groups of one core over its log: propose, stable, commit, apply.
 //!
-//! Owns: the order of these four. Invariants: a waiter hears of success only after the sync that covers its entry (I1);
-//! entries are applied in the order of the log, whoever waits for them or went away; an entry whose fate is not known is
-//! reported as unknown, never as success.
-//! Knows nothing of HTTP and of the executor: it runs on the server's cores and in the simulator alike.
+//! Owns: the order of these four, on a server alone and on a member of a group of several; what nodes tell each other
+//! comes in as messages and leaves through an outlet. Invariants: a waiter hears of success only after a quorum has its
+//! entry durably (I1) and this node has applied it; entries are applied in the order of the log, whoever waits for them
+//! or went away; an entry whose fate is not known is reported as unknown, never as success; a state machine never runs
+//! ahead of what is durable in this node's own log.
+//! Knows nothing of HTTP, of how messages and files travel and of the executor: it runs on the server's cores and in the
+//! simulator alike. The members of a group are those of its [`Placement`]: they do not change while it runs.
 
 mod group;
+mod install;
 mod partition_machine;
 mod payload;
+mod placement;
 mod recover;
 mod replicas;
 mod ticket;
 
 pub use group::{Group, Machine};
+pub use install::{Gift, InstallFailure, LocalFuture, NoSources, Offer, Pieces, Sources};
 pub use partition_machine::PartitionMachine;
 pub use payload::{Outcome, Payload};
-pub use recover::{RecoverError, recover};
-pub use replicas::{COMMITS_MAX, ProposeError, Replicas};
-pub use ticket::{Ticket, Unknown};
+pub use placement::Placement;
+pub use recover::{Found, RecoverError, recover};
+pub use replicas::{COMMITS_MAX, Leaderless, ProposeError, Replicas, Surroundings, Unheard};
+pub use ticket::{Lost, Ticket};

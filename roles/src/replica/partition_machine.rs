@@ -1,10 +1,10 @@
 //! A partition as the state machine of its group.
 
-use super::{Machine, Outcome, Payload};
+use super::{Gift, InstallFailure, LocalFuture, Machine, Offer, Outcome, Payload, Sources};
 use std::rc::Rc;
 use tidemill_disk::Disk;
 use tidemill_raft::{LogIndex, Term};
-use tidemill_store::{Applied, Entry, Partition};
+use tidemill_store::{Applied, Entry, InstallError, ManifestError, Partition};
 
 /// Drives a partition by entries, and tells its core when one left work or memory behind.
 pub struct PartitionMachine<D: Disk> {
@@ -30,7 +30,9 @@ impl<D: Disk> Machine for PartitionMachine<D> {
         let entry = match payload {
             None => None,
             Some(Payload::Batch(image)) => Some(Entry::Write(image)),
-            Some(Payload::Command(bytes)) => Some(Entry::parse(bytes).map_err(|error| error.to_string())?),
+            Some(Payload::Command(bytes) | Payload::Logged(bytes)) => {
+                Some(Entry::parse(bytes).map_err(|error| error.to_string())?)
+            }
         };
         let opened = entry.is_none();
         let applied = self.apply_entry(term, index, entry)?;
@@ -52,4 +54,47 @@ impl<D: Disk> Machine for PartitionMachine<D> {
     fn applied(&self) -> LogIndex {
         self.partition.applied()
     }
+
+    fn offer(&self) -> LocalFuture<'_, Option<Offer>> {
+        Box::pin(async {
+            match self.partition.published().await {
+                Ok(manifest) => manifest.map(|manifest| Offer {
+                    index: LogIndex(manifest.flushed_index),
+                    manifest: manifest.encode().into(),
+                }),
+                Err(error) => {
+                    tracing::warn!(%error, "a manifest for another node cannot be read");
+                    None
+                }
+            }
+        })
+    }
+
+    fn install<'a>(&'a self, gift: &'a Gift, sources: &'a dyn Sources) -> LocalFuture<'a, Result<(), InstallFailure>> {
+        Box::pin(async {
+            let installation = self.partition.plan_installation(&gift.manifest, gift.base).map_err(unchanged)?;
+            for wanted in &installation.wanted {
+                let opened = sources.open(gift.from, gift.group, wanted.source.clone(), wanted.size).await;
+                let mut pieces = opened.map_err(InstallFailure::Unchanged)?;
+                let mut arriving = self.partition.receive(wanted).await.map_err(unchanged)?;
+                while let Some(piece) = pieces.next().await.map_err(InstallFailure::Unchanged)? {
+                    arriving = arriving.push(&piece).await.map_err(unchanged)?;
+                }
+                arriving.finish().await.map_err(unchanged)?;
+            }
+            self.partition.install(installation).await.map_err(|error| match error {
+                // A manifest of which nobody knows whether it is there.
+                InstallError::Open(_) | InstallError::Manifest(ManifestError::Unknown { .. }) => {
+                    InstallFailure::Broken(error.to_string())
+                }
+                error => unchanged(error),
+            })?;
+            (self.on_applied)(&Applied::Nothing);
+            Ok(())
+        })
+    }
+}
+
+fn unchanged(error: InstallError) -> InstallFailure {
+    InstallFailure::Unchanged(error.to_string())
 }

@@ -1,16 +1,19 @@
 //! What entries carry and what comes of them.
 
+use bytes::Bytes;
 use tidemill_meta::MetaError;
-use tidemill_raft::LogIndex;
+use tidemill_raft::{Content, LogIndex};
 use tidemill_store::{Applied, write_prefix};
 
-/// An entry's payload on its way into the log.
+/// An entry's payload on its way into the log. Clones share the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
     /// A partition batch as the splitter sealed it.
-    Batch(Vec<u8>),
+    Batch(Bytes),
     /// A command of the store or of the metadata, encoded.
-    Command(Vec<u8>),
+    Command(Bytes),
+    /// Either of them as it stands in a log: from this node's, or from another node.
+    Logged(Bytes),
 }
 
 /// What applying an entry gave.
@@ -30,15 +33,20 @@ impl Payload {
     pub fn parts(&self) -> [&[u8]; 2] {
         match self {
             Payload::Batch(image) => [&WRITE_PREFIX, image],
-            Payload::Command(bytes) => [bytes, &[]],
+            Payload::Command(bytes) | Payload::Logged(bytes) => [bytes, &[]],
         }
     }
 
     pub fn byte_size(&self) -> usize {
         match self {
-            Payload::Batch(bytes) | Payload::Command(bytes) => bytes.len(),
+            Payload::Batch(bytes) | Payload::Command(bytes) | Payload::Logged(bytes) => bytes.len(),
         }
     }
+}
+
+/// An entry as its bytes in a log tell it; empty ones open a term.
+pub fn logged(bytes: Bytes) -> Content<Payload> {
+    if bytes.is_empty() { Content::Opening } else { Content::Data(Payload::Logged(bytes)) }
 }
 
 impl tidemill_raft::Payload for Payload {

@@ -1,10 +1,11 @@
 //! Bringing state machines up to what a log holds.
 
-use super::Machine;
+use super::{Machine, Payload, payload::logged, placement::Placement};
+use bytes::Bytes;
 use std::{collections::BTreeMap, rc::Rc};
 use tidemill_disk::Disk;
 use tidemill_log::{Log, LogOptions, OpenError, Record, RecoveryError};
-use tidemill_raft::{GroupId, LogIndex, Term};
+use tidemill_raft::{Entry, EntryId, GroupId, HardState, LogIndex, NodeId, Term};
 
 /// Why a core does not come up.
 #[derive(Debug, thiserror::Error)]
@@ -19,33 +20,75 @@ pub enum RecoverError {
     UnknownGroup { group: GroupId },
 }
 
-/// Opens the log in `folder` and applies what it holds behind the machines' files. A group of one voter has committed
-/// whatever its log holds, so entries are applied as they are read. Returns the newest durable term of each group.
+/// What a log tells of one group.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    pub hard_state: HardState,
+    /// The first entry of each term behind the files, upwards.
+    pub(super) terms: Vec<EntryId>,
+    /// The newest entry behind the files.
+    pub(super) last: Option<EntryId>,
+    /// Entries of which the log does not say that they are committed, in their order; not applied.
+    pub(super) undecided: Vec<Entry<Payload>>,
+}
+
+impl Found {
+    /// The term in which the group goes on, at least.
+    pub fn term(&self) -> Term {
+        self.hard_state.term.max(self.last.map_or(Term(0), |last| last.term))
+    }
+
+    fn note(&mut self, id: EntryId) {
+        if self.last.is_none_or(|last| last.term != id.term) {
+            self.terms.push(id);
+        }
+        self.last = Some(id);
+    }
+}
+
+/// Opens the log in `folder` and applies what it holds behind the machines' files, as far as it is committed: all of it
+/// where this node is alone in a group, and else what the log says. Returns what it tells of each group.
 pub async fn recover<D: Disk>(
     disk: D,
     folder: &str,
     options: LogOptions,
+    placement: &Placement,
     machines: &BTreeMap<GroupId, Rc<dyn Machine>>,
-) -> Result<(Log<D>, BTreeMap<GroupId, Term>), RecoverError> {
+) -> Result<(Log<D>, BTreeMap<GroupId, Found>), RecoverError> {
     let from = |group: GroupId| machines.get(&group).map_or(LogIndex(0), |machine| machine.flushed().0);
     let (log, mut recovery) = Log::open(disk, folder, options, from).await?;
     if let Some(cut) = recovery.cut() {
         tracing::warn!(folder, ?cut, "the log ended in a torn commit, which nobody was told was durable");
     }
-    let mut terms: BTreeMap<GroupId, Term> = BTreeMap::new();
+    let mut founds: BTreeMap<GroupId, Found> = BTreeMap::new();
     while let Some(record) = recovery.next().await? {
         let group = record.group();
+        let found = founds.entry(group).or_default();
         match record {
-            Record::HardState { term, .. } => {
-                let known = terms.entry(group).or_default();
-                *known = term.max(*known);
+            Record::HardState { term, vote, committed, .. } => {
+                found.hard_state = HardState { term, vote: NodeId(vote.unwrap_or_default()) };
+                if let Some(machine) = machines.get(&group) {
+                    let decided = found.undecided.iter().take_while(|entry| entry.index <= committed).count();
+                    for entry in found.undecided.drain(..decided) {
+                        let bytes = entry.content.data().map_or(&[][..], |payload| payload.parts()[0]);
+                        let applied = machine.replay(entry.term, entry.index, bytes);
+                        applied.map_err(|error| RecoverError::Apply { group, index: entry.index, error })?;
+                    }
+                }
             }
             Record::Entry { term, index, payload, .. } => {
                 let machine = machines.get(&group).ok_or(RecoverError::UnknownGroup { group })?;
-                let applied = machine.replay(term, index, payload);
-                applied.map_err(|error| RecoverError::Apply { group, index, error })?;
-                let known = terms.entry(group).or_default();
-                *known = term.max(*known);
+                if !placement.is_alone(group) && term < machine.flushed().1 {
+                    // What stood in the log when other members' files were taken over, of a history that ended.
+                    continue;
+                }
+                found.note(EntryId { term, index });
+                if placement.is_alone(group) {
+                    let applied = machine.replay(term, index, payload);
+                    applied.map_err(|error| RecoverError::Apply { group, index, error })?;
+                } else {
+                    found.undecided.push(Entry { term, index, content: logged(Bytes::copy_from_slice(payload)) });
+                }
             }
         }
     }
@@ -53,5 +96,5 @@ pub async fn recover<D: Disk>(
     for (group, machine) in machines {
         log.release(*group, machine.flushed().0);
     }
-    Ok((log, terms))
+    Ok((log, founds))
 }

@@ -1,18 +1,24 @@
 //! All groups of one core.
+//!
+//! Invariants: what a group asks to be written goes into the log in the order in which it was asked for, at once or,
+//! where the log has no room, from the backlog; while anything waits there, nothing is proposed.
 
 use super::{
-    Group, Machine, Payload,
-    ticket::{Slot, Ticket},
+    Gift, Group, InstallFailure, Machine, NoSources, Offer, Payload, Placement, Sources, payload::logged,
+    recover::Found, ticket::Ticket,
 };
+use bytes::Bytes;
+use futures_lite::future;
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     rc::Rc,
 };
-use tidemill_disk::{Disk, LocalQueue};
+use tidemill_disk::{Disk, LocalQueue, Notify};
 use tidemill_log::{AppendError, Log, Position, Record};
 use tidemill_raft::{
-    Content, Entry, EntryId, GroupId, HardState, Moment, NodeId, Options, Raft, Restored, Term, WriteId,
+    Content, Entry, EntryId, Fetch, GroupId, HardState, Install, LogIndex, Message, MessageError, Moment, NodeId,
+    Options, Output, Raft, ReadId, Rejected, Restored, Role, WriteId,
 };
 use tidemill_store::breathe;
 
@@ -21,25 +27,72 @@ use tidemill_store::breathe;
 pub const COMMITS_MAX: usize = 32 * 1024;
 /// Commits that are applied before other tasks of the core get a turn.
 const COMMITS_PER_TURN: usize = 4;
+/// Readings of the log for members that lag, waiting for their turn.
+const FETCHES_MAX: usize = 1024;
+/// The log is told what is committed after so many bytes of it: at most that much of each group waits in memory, beside
+/// what really is undecided, when it is read again.
+const MARK_BYTES: usize = 1 << 20;
 
 const TOO_MUCH_WAITS: &str = "too much waits for its commit";
 
-/// The one voter of a standalone group.
-const NODE: NodeId = NodeId(1);
+/// What a core's groups have of the world around them.
+pub struct Surroundings {
+    pub placement: Placement,
+    /// Microseconds of a clock that never goes back.
+    pub clock: Box<dyn Fn() -> Moment>,
+    /// Takes what is for other nodes. It may lose messages, never change them.
+    pub outlet: Box<dyn Fn(Message<Payload>)>,
+    /// Settings of a group: times, windows, the seed.
+    pub options: Box<dyn Fn(GroupId, NodeId) -> Options>,
+    /// Where files of other nodes come from.
+    pub sources: Box<dyn Sources>,
+}
+
+impl Surroundings {
+    /// Of a server without others: there is nothing to time and nobody to talk to.
+    pub fn standalone() -> Surroundings {
+        Surroundings {
+            placement: Placement::standalone(),
+            clock: Box::new(|| Moment(0)),
+            outlet: Box::new(|_| ()),
+            options: Box::new(|group, node| Options::new(group, node, 0)),
+            sources: Box::new(NoSources),
+        }
+    }
+}
 
 /// Groups, log, and the queue between append and commit.
 pub struct Replicas<D: Disk> {
     log: Log<D>,
+    surroundings: Surroundings,
     groups: RefCell<BTreeMap<GroupId, Rc<Group>>>,
     commits: LocalQueue<Commit>,
+    backlog: RefCell<VecDeque<Write>>,
+    backlog_changed: Notify,
+    fetches: LocalQueue<(Rc<Group>, Fetch)>,
+    /// Groups of which a member wants the state as files.
+    offers: LocalQueue<Rc<Group>>,
+    installs: LocalQueue<(Rc<Group>, Install)>,
     /// Payloads that are not applied yet.
     unapplied_bytes: Rc<Cell<usize>>,
+    next_read: Cell<u64>,
+    stopped: Cell<bool>,
 }
 
 struct Commit {
     position: Position,
     group: Rc<Group>,
     write: WriteId,
+}
+
+/// What a group wants durable.
+struct Write {
+    group: Rc<Group>,
+    id: WriteId,
+    hard_state: Option<HardState>,
+    entries: VecDeque<Entry<Payload>>,
+    /// Of the newest part that the log has taken.
+    position: Option<Position>,
 }
 
 /// The entry was not taken; nothing of it is anywhere.
@@ -52,18 +105,50 @@ pub enum ProposeError {
     DiskFull,
     #[error("{0}")]
     TooLarge(String),
+    /// Zero: nobody is known to lead.
+    #[error("this node does not lead the partition; node {0} may")]
+    NotLeader(NodeId),
+    /// It was in the log of a leader and is not any more.
+    #[error("another node became the leader of the partition")]
+    Overtaken,
     /// The log or the group has stopped for good.
     #[error("{0}")]
     Stopped(String),
 }
 
+/// This node cannot tell what a read would have to see: ask again, or another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is not known now which node leads this partition")]
+pub struct Leaderless;
+
+/// Why a message of another node was not listened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unheard {
+    #[error("no such group on this core")]
+    UnknownGroup,
+    #[error("the group has stopped")]
+    Stopped,
+    #[error("a change of the members of a group")]
+    Members,
+    #[error(transparent)]
+    Message(#[from] MessageError),
+}
+
 impl<D: Disk> Replicas<D> {
-    pub fn new(log: Log<D>) -> Replicas<D> {
+    pub fn new(log: Log<D>, surroundings: Surroundings) -> Replicas<D> {
         Replicas {
             log,
+            surroundings,
             groups: RefCell::default(),
             commits: LocalQueue::new(COMMITS_MAX),
+            backlog: RefCell::default(),
+            backlog_changed: Notify::new(),
+            fetches: LocalQueue::new(FETCHES_MAX),
+            offers: LocalQueue::new(FETCHES_MAX),
+            installs: LocalQueue::new(FETCHES_MAX),
             unapplied_bytes: Rc::default(),
+            next_read: Cell::new(1),
+            stopped: Cell::new(false),
         }
     }
 
@@ -76,47 +161,58 @@ impl<D: Disk> Replicas<D> {
         &self.log
     }
 
-    /// Makes a group whose machine has been brought up to its log, and opens a term in it. [`Log::run`] must be running:
-    /// a log that came back with its last segment full first needs another one. The opening entry commits once
-    /// [`Replicas::run_commits`] runs.
-    pub async fn open_group(&self, id: GroupId, hard_term: Term, machine: Rc<dyn Machine>) -> Result<(), ProposeError> {
-        let term = hard_term.max(machine.flushed().1);
-        // The only voter has committed all that it has applied, and nobody asks it for entries.
-        let last = EntryId { term, index: machine.applied() };
-        let restored = Restored::single(NODE, HardState { term, vote: NODE }, last);
-        // Alone there is nothing to time.
-        let mut raft = Raft::new(Options::new(id, NODE, 0), restored, Moment(0));
-        let output = raft.campaign(Moment(0));
-        if let Some(state) = output.hard_state {
-            let vote = Some(state.vote.0);
-            self.append_when_ready(|log| log.append(Record::HardState { group: id, term: state.term, vote })).await?;
+    pub fn placement(&self) -> &Placement {
+        &self.surroundings.placement
+    }
+
+    /// Makes a group whose machine has been brought up to its log. Alone, this node opens a term in it at once:
+    /// [`Log::run`] must be running, because a log that came back with its last segment full first needs another one, and
+    /// the opening entry commits once [`Replicas::run_commits`] runs. With others, an election follows by
+    /// [`Replicas::tick`].
+    pub async fn open_group(&self, id: GroupId, found: Found, machine: Rc<dyn Machine>) -> Result<(), ProposeError> {
+        let node = self.placement().node;
+        let options = (self.surroundings.options)(id, node);
+        let now = (self.surroundings.clock)();
+        let (flushed, flushed_term) = machine.flushed();
+        let term = found.term().max(flushed_term);
+        if self.placement().is_alone(id) {
+            // The only voter has committed all that it has applied, and nobody asks it for entries.
+            let last = EntryId { term, index: machine.applied() };
+            let restored = Restored::single(node, HardState { term, vote: node }, last);
+            let mut raft = Raft::new(options, restored, now);
+            let output = raft.campaign(now);
+            let group = Rc::new(Group::new(raft, machine, self.unapplied_bytes.clone()));
+            self.groups.borrow_mut().insert(id, group.clone());
+            self.carry_out(&group, output);
+            loop {
+                match self.work_off() {
+                    Ok(()) => return Ok(()),
+                    Err(AppendError::Busy) => self.log.room().await,
+                    Err(error) => return Err(refusal(error)),
+                }
+            }
         }
-        let group = Rc::new(Group::new(raft, machine, self.unapplied_bytes.clone()));
-        for entry in output.append {
-            let append = |log: &Log<D>| log.append_command(id, entry.term, entry.index, &[]);
-            let position = self.append_when_ready(append).await?;
-            let (_, slot) = Ticket::new();
-            group.push(entry.term, entry.index, None, slot);
-            self.enqueue(position, &group, output.write)?;
-        }
+        let vote = if found.hard_state.term == term { found.hard_state.vote } else { NodeId(0) };
+        let restored = Restored {
+            hard_state: HardState { term, vote },
+            base: EntryId { term: flushed_term, index: flushed },
+            last_index: found.last.map_or(flushed, |last| last.index),
+            terms: found.terms,
+            committed: machine.applied(),
+            members: vec![(LogIndex(0), self.placement().members(id))],
+        };
+        let group = Rc::new(Group::new(Raft::new(options, restored, now), machine, self.unapplied_bytes.clone()));
+        found.undecided.iter().for_each(|entry| group.push(entry));
         self.groups.borrow_mut().insert(id, group);
         Ok(())
     }
 
-    async fn append_when_ready(
-        &self,
-        append: impl Fn(&Log<D>) -> Result<Position, AppendError>,
-    ) -> Result<Position, ProposeError> {
-        loop {
-            match append(&self.log) {
-                Err(AppendError::Busy) => self.log.room().await,
-                done => return done.map_err(refusal),
-            }
-        }
-    }
-
     pub fn group(&self, id: GroupId) -> Option<Rc<Group>> {
         self.groups.borrow().get(&id).cloned()
+    }
+
+    fn all(&self) -> Vec<Rc<Group>> {
+        self.groups.borrow().values().cloned().collect()
     }
 
     /// Takes an entry into the group's log. The ticket tells when it is committed and applied.
@@ -131,39 +227,92 @@ impl<D: Disk> Replicas<D> {
         if group.is_broken() {
             return Err(stopped(format!("group {id} has stopped: an entry could not be applied")));
         }
-        if self.commits.len() >= COMMITS_MAX {
+        if self.commits.len() >= COMMITS_MAX || !self.backlog.borrow().is_empty() {
             return Err((ProposeError::Busy(TOO_MUCH_WAITS), Some(payload)));
         }
-        let mut raft = group.raft.borrow_mut();
-        let (_, output) = raft.propose(payload).map_err(|error| stopped(error.to_string()))?;
-        let (ticket, slot) = Ticket::new();
-        for Entry { term, index, content } in output.append {
-            let parts = content.data().map_or([&[][..]; 2], Payload::parts);
-            let appended = match content.data() {
-                Some(Payload::Batch(_)) => self.log.append_entry(id, term, index, &parts),
-                // What may be what makes room.
-                Some(Payload::Command(_)) | None => self.log.append_command(id, term, index, &parts),
-            };
-            match appended {
-                Ok(position) => {
-                    let payload = match content {
-                        Content::Data(payload) => Some(payload),
-                        Content::Opening | Content::Members(_) => None,
-                    };
-                    group.push(term, index, payload, Rc::<Slot>::clone(&slot));
-                    self.enqueue(position, &group, output.write).map_err(|error| (error, None))?;
-                }
-                Err(error) => {
-                    raft.retract(index);
-                    let payload = match content {
-                        Content::Data(payload) => Some(payload),
-                        Content::Opening | Content::Members(_) => None,
-                    };
-                    return Err((refusal(error), payload));
-                }
+        let kept = payload.clone();
+        let proposed = group.raft.borrow_mut().propose(payload);
+        let (entry, output) = proposed.map_err(|rejected| match rejected {
+            Rejected::Busy => (ProposeError::Busy(TOO_MUCH_WAITS), Some(kept.clone())),
+            Rejected::NotLeader { leader } => (ProposeError::NotLeader(leader), None),
+            Rejected::Transferring { to } => (ProposeError::NotLeader(to), None),
+            Rejected::TooLarge => (ProposeError::TooLarge(rejected.to_string()), None),
+            rejected => stopped(rejected.to_string()),
+        })?;
+        // The log may refuse what is proposed, and nothing has happened.
+        let mut write = Write::of(&group, &output);
+        match self.append(&mut write) {
+            Ok(()) => {}
+            Err(error) => {
+                group.retract(entry.index);
+                return Err((refusal(error), Some(kept)));
             }
         }
+        let (ticket, slot) = Ticket::new();
+        group.expect(entry, slot);
+        output.append.iter().for_each(|entry| group.push(entry));
+        self.await_stable(write);
+        self.tell(&group, output);
         Ok(ticket)
+    }
+
+    /// A message of another node.
+    pub fn receive(&self, message: Message<Payload>) -> Result<(), Unheard> {
+        let group = self.group(message.group).ok_or(Unheard::UnknownGroup)?;
+        if self.stopped.get() || group.is_broken() {
+            return Err(Unheard::Stopped);
+        }
+        if let tidemill_raft::Body::Append { entries, .. } = &message.body
+            && entries.iter().any(|entry| matches!(entry.content, Content::Members(_)))
+        {
+            return Err(Unheard::Members);
+        }
+        let output = group.raft.borrow_mut().handle_message((self.surroundings.clock)(), message)?;
+        self.carry_out(&group, output);
+        Ok(())
+    }
+
+    /// Time has passed: to be called several times within a heartbeat interval.
+    pub fn tick(&self) {
+        if self.stopped.get() {
+            return;
+        }
+        let now = (self.surroundings.clock)();
+        for group in self.all() {
+            if group.is_broken() || self.placement().is_alone(group.id()) {
+                continue;
+            }
+            let output = group.raft.borrow_mut().handle_tick(now);
+            self.carry_out(&group, output);
+        }
+        self.backlog_changed.notify();
+    }
+
+    pub fn leads(&self, id: GroupId) -> bool {
+        self.group(id).is_some_and(|group| group.raft.borrow().role() == Role::Leader)
+    }
+
+    /// Hands the leadership of a group over, if it is this node's and the other one has caught up.
+    pub fn hand_over(&self, id: GroupId, to: NodeId) -> Result<(), Rejected> {
+        let Some(group) = self.group(id) else { return Err(Rejected::NotLeader { leader: NodeId(0) }) };
+        let output = group.raft.borrow_mut().transfer_leadership(to)?;
+        self.carry_out(&group, output);
+        Ok(())
+    }
+
+    /// Returns once this node's state of the group shows everything that was acknowledged, by whatever node, before this
+    /// call. A follower asks its leader; the answer may get lost, so the caller sets a limit.
+    pub async fn read(&self, id: GroupId) -> Result<(), Leaderless> {
+        let group = self.group(id).ok_or(Leaderless)?;
+        let read = ReadId(self.next_read.replace(self.next_read.get() + 1));
+        let slot = group.expect_read(read);
+        let forget = Forget { group: &group, read };
+        let output = group.raft.borrow_mut().read((self.surroundings.clock)(), read);
+        self.carry_out(&group, output);
+        let index = slot.take().await.ok_or(Leaderless)?;
+        drop(forget);
+        group.applied_up_to(index).await;
+        Ok(())
     }
 
     /// Commits and applies what becomes durable, in the order of the log, until [`Replicas::close`]. To be run once,
@@ -172,14 +321,11 @@ impl<D: Disk> Replicas<D> {
         let mut turn = 0;
         while let Some(commit) = self.commits.pop().await {
             match self.log.stable(commit.position).await {
-                Ok(()) => commit.group.handle_stable(commit.write),
-                Err(poisoned) => {
-                    tracing::error!(%poisoned, "writes have stopped");
-                    self.commits.close();
-                    self.groups.borrow().values().for_each(|group| group.give_up(&poisoned.to_string()));
-                    while self.commits.try_pop().is_some() {}
-                    return;
+                Ok(()) => {
+                    let output = commit.group.raft.borrow_mut().handle_stable(commit.write);
+                    self.carry_out(&commit.group, output);
                 }
+                Err(poisoned) => return self.stop(&poisoned.to_string()),
             }
             turn += 1;
             if turn % COMMITS_PER_TURN == 0 {
@@ -188,17 +334,248 @@ impl<D: Disk> Replicas<D> {
         }
     }
 
+    /// Puts into the log what it had no room for, reads from it what members that lag need, and gives and takes state
+    /// as files, until [`Replicas::close`]. To be run once where there are other nodes.
+    pub async fn run_chores(&self) {
+        let log = future::zip(self.run_backlog(), self.run_fetches());
+        let files = future::zip(self.run_offers(), self.run_installs());
+        future::zip(log, files).await;
+    }
+
+    /// The state of the group is in files up to `flushed`. Alone, the log is released up to there; with others, up to
+    /// where the files were before: members that lag a little get entries instead of files.
+    pub fn release(&self, id: GroupId, flushed: LogIndex) {
+        let Some(group) = self.group(id) else { return };
+        if self.placement().is_alone(id) {
+            return self.log.release(id, flushed);
+        }
+        let before = group.flushed_up_to(flushed);
+        if before > LogIndex(0) {
+            group.raft.borrow_mut().compact(before);
+            self.log.release(id, before);
+        }
+    }
+
+    async fn run_offers(&self) {
+        while let Some(group) = self.offers.pop().await {
+            let offer = group.machine().offer().await;
+            group.offered();
+            let Some(Offer { index, manifest }) = offer else { continue };
+            let output = {
+                let mut raft = group.raft.borrow_mut();
+                let is_known = index <= raft.committed().min(raft.stable_index()) && raft.term_at(index).is_some();
+                let base = raft.base().index;
+                is_known.then(|| raft.offer_snapshot(index, manifest, base.min(index)))
+            };
+            if let Some(output) = output {
+                self.carry_out(&group, output);
+            }
+        }
+    }
+
+    async fn run_installs(&self) {
+        while let Some((group, Install { from, snapshot })) = self.installs.pop().await {
+            let gift = Gift { from, group: group.id(), base: snapshot.base, manifest: snapshot.manifest };
+            let installed = group.machine().install(&gift, self.surroundings.sources.as_ref()).await;
+            let output = match installed {
+                Ok(()) => {
+                    tracing::info!(group = gift.group.0, from = from.0, index = gift.base.index.0, "took files over");
+                    self.log.release(gift.group, gift.base.index);
+                    group.installed();
+                    group.raft.borrow_mut().handle_installed()
+                }
+                Err(InstallFailure::Unchanged(why)) => {
+                    tracing::warn!(group = gift.group.0, from = from.0, why, "files were not taken over");
+                    group.raft.borrow_mut().handle_install_failed()
+                }
+                Err(InstallFailure::Broken(why)) => {
+                    group.break_down(&why);
+                    continue;
+                }
+            };
+            self.carry_out(&group, output);
+            group.notify_applied();
+        }
+    }
+
+    async fn run_backlog(&self) {
+        loop {
+            let changed = self.backlog_changed.notified();
+            if self.stopped.get() {
+                return;
+            }
+            match self.work_off() {
+                Ok(()) | Err(AppendError::Busy | AppendError::Full) => {}
+                Err(error) => return self.stop(&error.to_string()),
+            }
+            changed.await;
+        }
+    }
+
+    async fn run_fetches(&self) {
+        while let Some((group, Fetch { to, first, last, bytes_max })) = self.fetches.pop().await {
+            let entries = match self.log.read_entries(group.id(), first, last, bytes_max).await {
+                Ok(entries) => entries,
+                Err(error) => {
+                    tracing::error!(group = group.id().0, %error, "entries for another node cannot be read");
+                    Vec::new()
+                }
+            };
+            let content = |payload| logged(Bytes::from(payload));
+            let entries = entries.into_iter().map(|entry| Entry {
+                term: entry.term,
+                index: entry.index,
+                content: content(entry.payload),
+            });
+            let output = group.raft.borrow_mut().handle_fetched(to, entries.collect());
+            self.carry_out(&group, output);
+        }
+    }
+
     /// No more proposals; what was taken is still committed.
     pub fn close(&self) {
+        self.stopped.set(true);
         self.commits.close();
+        self.fetches.close();
+        self.offers.close();
+        self.installs.close();
+        self.backlog_changed.notify();
         self.log.close();
     }
 
-    fn enqueue(&self, position: Position, group: &Rc<Group>, write: Option<WriteId>) -> Result<(), ProposeError> {
-        let write = write.expect("an output with an entry asks for a write");
-        let commit = Commit { position, group: group.clone(), write };
-        self.commits.try_push(commit).map_err(|_| ProposeError::Stopped("the core is stopping".into()))
+    fn stop(&self, reason: &str) {
+        tracing::error!(reason, "writes have stopped");
+        self.stopped.set(true);
+        self.commits.close();
+        self.fetches.close();
+        self.offers.close();
+        self.installs.close();
+        self.backlog_changed.notify();
+        self.all().iter().for_each(|group| group.give_up(reason));
+        while self.commits.try_pop().is_some() {}
     }
+
+    /// Does what a group's raft asks for.
+    fn carry_out(&self, group: &Rc<Group>, output: Output<Payload>) {
+        if output.write.is_some() {
+            output.append.iter().for_each(|entry| group.push(entry));
+            let mut write = Write::of(group, &output);
+            let is_free = self.backlog.borrow().is_empty() && self.commits.len() < COMMITS_MAX;
+            if is_free && self.append(&mut write).is_ok() {
+                self.await_stable(write);
+            } else {
+                self.backlog.borrow_mut().push_back(write);
+            }
+        }
+        self.tell(group, output);
+    }
+
+    /// All that is not for the log.
+    fn tell(&self, group: &Rc<Group>, output: Output<Payload>) {
+        group.settle_ended(&output.ended);
+        output.send.into_iter().for_each(&self.surroundings.outlet);
+        for fetch in output.fetch {
+            // A request that is dropped is made again with the next answer to a heartbeat.
+            let _ = self.fetches.try_push((group.clone(), fetch));
+        }
+        if output.manifest_wanted && group.begin_offer() && self.offers.try_push(group.clone()).is_err() {
+            group.offered();
+        }
+        if let Some(install) = output.install
+            && self.installs.try_push((group.clone(), install)).is_err()
+        {
+            let refused = group.raft.borrow_mut().handle_install_failed();
+            self.carry_out(group, refused);
+        }
+        group.apply_committed();
+        group.settle_reads(&output.reads);
+        self.mark(group);
+    }
+
+    /// Tells the log what is committed, if that is worth it. Nothing waits for it.
+    fn mark(&self, group: &Rc<Group>) {
+        let alone = self.placement().is_alone(group.id());
+        if alone || !group.wants_mark(MARK_BYTES) || !self.backlog.borrow().is_empty() {
+            return;
+        }
+        let HardState { term, vote } = group.raft.borrow().hard_state();
+        let committed = group.machine().applied();
+        let record = Record::HardState { group: group.id(), term, vote: vote_of(vote), committed };
+        if self.log.append(record).is_ok() {
+            group.marked();
+        }
+    }
+
+    /// Gives the log what is left of a write, as far as it takes it.
+    fn append(&self, write: &mut Write) -> Result<(), AppendError> {
+        let group = write.group.id();
+        if let Some(HardState { term, vote }) = write.hard_state {
+            let committed = write.group.machine().applied();
+            let record = Record::HardState { group, term, vote: vote_of(vote), committed };
+            write.position = Some(self.log.append(record)?);
+            write.hard_state = None;
+        }
+        while let Some(Entry { term, index, content }) = write.entries.front() {
+            let parts = content.data().map_or([&[][..]; 2], Payload::parts);
+            let appended = match content.data() {
+                Some(Payload::Batch(_)) => self.log.append_entry(group, *term, *index, &parts),
+                // What may be what makes room.
+                _ => self.log.append_command(group, *term, *index, &parts),
+            };
+            write.position = Some(appended?);
+            write.entries.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Once a write is in the log: its group hears when it is durable.
+    fn await_stable(&self, write: Write) {
+        let Write { group, id, position, .. } = write;
+        let position = position.expect("a write of something has a place");
+        // Closed: the core is stopping, and nobody listens any more.
+        let _ = self.commits.try_push(Commit { position, group, write: id });
+    }
+
+    /// Gives the log what waits for room in it.
+    fn work_off(&self) -> Result<(), AppendError> {
+        loop {
+            let next = self.backlog.borrow_mut().pop_front();
+            let Some(mut write) = next else { return Ok(()) };
+            if self.commits.len() >= COMMITS_MAX {
+                self.backlog.borrow_mut().push_front(write);
+                return Err(AppendError::Busy);
+            }
+            if let Err(error) = self.append(&mut write) {
+                self.backlog.borrow_mut().push_front(write);
+                return Err(error);
+            }
+            self.await_stable(write);
+        }
+    }
+}
+
+impl Write {
+    fn of(group: &Rc<Group>, output: &Output<Payload>) -> Write {
+        let id = output.write.expect("an output with an entry or a term asks for a write");
+        let entries = output.append.iter().cloned().collect();
+        Write { group: group.clone(), id, hard_state: output.hard_state, entries, position: None }
+    }
+}
+
+/// A reader that went away is not waited for.
+struct Forget<'a> {
+    group: &'a Group,
+    read: ReadId,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.group.forget_read(self.read);
+    }
+}
+
+fn vote_of(vote: NodeId) -> Option<u64> {
+    (vote != NodeId(0)).then_some(vote.0)
 }
 
 fn refusal(error: AppendError) -> ProposeError {

@@ -1,7 +1,7 @@
 //! Defects on purpose: does a simulation find them?
 //!
-//! Each file of its folder `planted/` is a patch with a sentence on top. It is applied to a copy of the crates (the product
-//! has no switch for it), and seeds are run until one fails. `planted/missed/` has those that this many seeds did not find.
+//! Each file of its folder of patches is one with a sentence on top. It is applied to a copy of the crates (the product
+//! has no switch for it), and seeds are run until one fails. Its `missed/` has those that this many seeds did not find.
 //! `canary` is the defect that nothing may miss; the tree as it is must be silent.
 
 use crate::ledger::{Row, root};
@@ -19,8 +19,9 @@ const NOTHING: &str = "nothing";
 pub struct Planting<'a> {
     /// What the simulation is of: the name of its rows in the ledger.
     pub subject: &'a str,
-    /// Its package. The folder of patches is beside the manifest, in the last one of `crates`.
     pub package: &'a str,
+    /// The folder of patches, below that of the last one of `crates`.
+    pub folder: &'a str,
     /// The crates that it is built from, its own last.
     pub crates: &'a [&'a str],
     /// Files and folders of other crates that it is built from.
@@ -61,9 +62,10 @@ impl Planting<'_> {
     pub fn main(&self, arguments: &[String]) -> anyhow::Result<()> {
         let names: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
         let has_ledger = crate::has(arguments, "--ledger");
-        let tree = std::env::temp_dir().join(format!("{}-planted", self.package));
+        // Of this command alone: another one may plant at the same time.
+        let tree = std::env::temp_dir().join(format!("{}-planted-{}", self.package, std::process::id()));
         let own = self.crates.last().context("the crate of the simulation")?;
-        let folder = root()?.join(own).join("planted");
+        let folder = root()?.join(own).join(self.folder);
         let mut patches: Vec<PathBuf> = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
         patches.retain(|path| path.extension().is_some_and(|extension| extension == "patch"));
         patches.sort();
@@ -96,6 +98,7 @@ impl Planting<'_> {
                 Row { mode: &mode, first_seed: 0, seeds, work: seeds, violations }.append()?;
             }
         }
+        std::fs::remove_dir_all(&tree)?;
         if wrong.is_empty() { Ok(()) } else { bail!("missed, or found where there is nothing: {wrong:?}") }
     }
 

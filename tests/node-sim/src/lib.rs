@@ -9,8 +9,10 @@
 //! maintenance has ended (S5, S7); the files are those that the log makes on another node (S6). The check is exact: a
 //! recovered partition is its log up to some entry, not before the newest acknowledged one, and reads as the model does
 //! after that very entry.
-//! Knows nothing of HTTP and of more than one node; raft groups have a simulation of their own (`tests/sim`).
+//! A data group of several nodes has runs of its own ([`cluster`]); the rules of raft are judged more closely, and without
+//! a store, in `tests/sim`. Knows nothing of HTTP.
 
+pub mod cluster;
 pub mod counters;
 pub mod crash_points;
 pub mod files;

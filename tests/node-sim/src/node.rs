@@ -4,7 +4,10 @@ use crate::{
     copy_policy::{CopyPolicy, CopySettings},
     counters::Counters,
     model::Deed,
-    replica::{Machine, Outcome, PartitionMachine, Payload, ProposeError, Replicas, Ticket, Unknown, recover},
+    replica::{
+        Found, Lost, Machine, Outcome, PartitionMachine, Payload, Placement, ProposeError, Replicas, Surroundings,
+        Ticket, recover,
+    },
     truth::Truth,
     workload::{Part, Request},
     world::PARTITIONS,
@@ -21,7 +24,7 @@ use tidemill_disk::{
     sim::{Executor, SimDisk, Task},
 };
 use tidemill_log::{Durability, Log, LogOptions, Poisoned};
-use tidemill_raft::{GroupId, LogIndex, Term};
+use tidemill_raft::{GroupId, LogIndex};
 use tidemill_store::{Applied, Command, CopyFigures, CopyOrder, Floats, Partition, ReadCache};
 
 /// Segments in use from which on partitions are flushed: far below what the log may have.
@@ -64,7 +67,7 @@ pub struct Recovered {
     /// What was replayed.
     pub replayed: Counters,
     machines: BTreeMap<GroupId, Rc<dyn Machine>>,
-    terms: BTreeMap<GroupId, Term>,
+    found: BTreeMap<GroupId, Found>,
     log: Log<SimDisk>,
     work: Rc<Notify>,
 }
@@ -105,10 +108,10 @@ pub async fn recover_from(disk: &SimDisk, options: &NodeOptions) -> Result<Recov
     for partition in partitions.values() {
         replayed.copies_pending_at_start += u64::from(partition.has_copies());
     }
-    let (log, terms) =
-        recover(disk.clone(), "log", options.log.clone(), &machines).await.map_err(|error| error.to_string())?;
+    let recovered = recover(disk.clone(), "log", options.log.clone(), &Placement::standalone(), &machines).await;
+    let (log, found) = recovered.map_err(|error| error.to_string())?;
     replayed.add(&counted.get());
-    Ok(Recovered { partitions, replayed, machines, terms, log, work })
+    Ok(Recovered { partitions, replayed, machines, found, log, work })
 }
 
 pub struct Node {
@@ -148,18 +151,18 @@ impl Node {
         truth: &Rc<RefCell<Truth>>,
         counters: &Rc<RefCell<Counters>>,
     ) -> Result<Node, String> {
-        let Recovered { partitions, replayed, machines, terms, log, work } = recover_from(disk, options).await?;
+        let Recovered { partitions, replayed, machines, mut found, log, work } = recover_from(disk, options).await?;
         counters.borrow_mut().add(&replayed);
-        let replicas = Rc::new(Replicas::new(log.clone()));
+        let replicas = Rc::new(Replicas::new(log.clone(), Surroundings::standalone()));
         // The last segment may be full: then the opening of a term waits for the next one, which the log makes.
         let logging = executor.spawn({
             let log = log.clone();
             async move { log.run().await }
         });
         for (id, machine) in &machines {
-            let term = terms.get(id).copied().unwrap_or_default();
+            let found = found.remove(id).unwrap_or_default();
             truth.borrow_mut().forget_after(id.0, machine.applied().0);
-            replicas.open_group(*id, term, machine.clone()).await.map_err(|error| error.to_string())?;
+            replicas.open_group(*id, found, machine.clone()).await.map_err(|error| error.to_string())?;
             truth.borrow_mut().proposed(id.0, Rc::new(Deed::Nothing), Rc::new([]));
         }
         let committing = executor.spawn({
@@ -209,7 +212,7 @@ impl Node {
         }
     }
 
-    pub async fn acknowledged(&self, partition: u32, index: u64, ticket: Ticket) -> Result<Outcome, Unknown> {
+    pub async fn acknowledged(&self, partition: u32, index: u64, ticket: Ticket) -> Result<Outcome, Lost> {
         let outcome = ticket.outcome().await?;
         self.truth.borrow_mut().acknowledged(partition, index);
         Ok(outcome)
@@ -224,7 +227,7 @@ impl Node {
         }
         for (group, _) in log.oldest_pinned() {
             if !self.partitions[&group.0].has_work() {
-                let payload = Payload::Command(Command::PLAIN_FLUSH.encode());
+                let payload = Payload::Command(Command::PLAIN_FLUSH.encode().into());
                 let _ = self.propose(group.0, payload, &Rc::new(Deed::Nothing)).await;
             }
         }
@@ -235,7 +238,7 @@ impl Node {
         self.relieve().await;
         let mut tickets = Vec::new();
         for Part { partition, image, deed } in &request.parts {
-            let proposed = self.propose(*partition, Payload::Batch(image.to_vec()), deed).await;
+            let proposed = self.propose(*partition, Payload::Batch(image.to_vec().into()), deed).await;
             let (index, ticket) = proposed.map_err(|error| error.to_string())?;
             tickets.push((*partition, index, ticket));
         }
@@ -248,7 +251,7 @@ impl Node {
     }
 
     pub async fn command(&self, partition: u32, command: &Command, deed: Deed) -> Result<(), String> {
-        let proposed = self.propose(partition, Payload::Command(command.encode()), &Rc::new(deed)).await;
+        let proposed = self.propose(partition, Payload::Command(command.encode().into()), &Rc::new(deed)).await;
         let (index, ticket) = proposed.map_err(|error| error.to_string())?;
         self.acknowledged(partition, index, ticket).await.map(drop).map_err(|error| error.to_string())
     }
@@ -354,7 +357,7 @@ async fn copy_files(shared: Rc<Background>) {
                 files.shard_group.0 % 3 == 0
             });
             for order in orders.into_iter().filter(|_| !shared.quiet.get()) {
-                let payload = Payload::Command(Command::Copy(order).encode());
+                let payload = Payload::Command(Command::Copy(order).encode().into());
                 let _ = shared.propose(*number, payload, &Rc::new(Deed::Nothing));
             }
             while partition.has_copies() && !shared.stopping.get() {

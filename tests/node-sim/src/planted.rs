@@ -2,9 +2,11 @@
 
 use tidemill_campaign::{Planting, Profile};
 
+/// Of the life of one node.
 pub const PLANTING: Planting<'static> = Planting {
     subject: "store",
     package: "tidemill-node-sim",
+    folder: "planted",
     crates: &[
         "core/column",
         "core/line",
@@ -24,4 +26,14 @@ pub const PLANTING: Planting<'static> = Planting {
     profile: Profile::Dev,
     campaign: &["random"],
     seeds_max: 2_000,
+};
+
+/// Of a data group of several nodes.
+pub const CLUSTER_PLANTING: Planting<'static> = Planting {
+    subject: "cluster",
+    folder: "planted/cluster",
+    patched: &["core/raft/src/lib.rs", "core/store/src/lib.rs", "core/log/src/lib.rs", "tests/node-sim/src/lib.rs"],
+    campaign: &["cluster"],
+    seeds_max: 500,
+    ..PLANTING
 };

@@ -164,6 +164,7 @@ impl Disk {
                 members.push((entry.index, to.clone()));
             }
         }
-        Restored { hard_state: self.hard_state, base: self.base, terms, last_index: self.last(), members }
+        let (hard_state, base, last_index) = (self.hard_state, self.base, self.last());
+        Restored { hard_state, base, terms, last_index, committed: base.index, members }
     }
 }

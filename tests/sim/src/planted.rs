@@ -5,6 +5,7 @@ use tidemill_campaign::{Planting, Profile};
 pub const PLANTING: Planting<'static> = Planting {
     subject: "raft",
     package: "tidemill-sim",
+    folder: "planted",
     crates: &["core/raft", "core/disk", "core/log", "tests/campaign", "tests/sim"],
     modules: &[],
     patched: &["core/raft/src/lib.rs"],

@@ -124,6 +124,23 @@ impl Executor {
         panic!("the run took more than {POLLS_MAX} polls");
     }
 
+    /// Runs tasks that can run, up to `polls` times; returns how often. For worlds of several executors.
+    pub fn run(&self, polls: u64) -> u64 {
+        for ran in 0..polls {
+            self.shared.tasks.borrow_mut().append(&mut self.shared.spawned.borrow_mut());
+            let ready: Vec<usize> = {
+                let tasks = self.shared.tasks.borrow();
+                (0..tasks.len()).filter(|at| tasks[*at].ready.0.load(Ordering::Relaxed)).collect()
+            };
+            if ready.is_empty() {
+                return ran;
+            }
+            let choice = self.shared.prng.borrow_mut().below(ready.len() as u64) as usize;
+            self.step(ready[choice]);
+        }
+        polls
+    }
+
     /// Ends all tasks where they are, as a kill does, and gives back what they hold.
     pub fn kill(&self) {
         // What is dropped may spawn or wake: the lists are not borrowed meanwhile.

@@ -8,7 +8,7 @@
 //! | 9 | 3 | zero |
 //! | 12 | 4 | group |
 //! | 16 | 8 | term |
-//! | 24 | 8 | index (entry) or zero |
+//! | 24 | 8 | index of the entry; of a hard state, the newest index that was known to be committed |
 //! | 32 | | payload: the entry's, or the vote (8 bytes, or none) |
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
@@ -55,8 +55,8 @@ impl FrameHead {
         FrameHead { kind: KIND_ENTRY, group, term, index: index.0 }
     }
 
-    pub fn hard_state(group: GroupId, term: Term) -> FrameHead {
-        FrameHead { kind: KIND_HARD_STATE, group, term, index: 0 }
+    pub fn hard_state(group: GroupId, term: Term, committed: LogIndex) -> FrameHead {
+        FrameHead { kind: KIND_HARD_STATE, group, term, index: committed.0 }
     }
 
     /// Fills `out`, which is exactly as long as the frame, with the parts of the payload one behind the other.
@@ -107,8 +107,10 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), FrameError> {
     let index = LogIndex(u64_at(bytes, 24).ok_or(FrameError::Truncated)?);
     let record = match bytes.get(8).copied().ok_or(FrameError::Truncated)? {
         KIND_ENTRY => Record::Entry { group, term, index, payload },
-        KIND_HARD_STATE if payload.is_empty() => Record::HardState { group, term, vote: None },
-        KIND_HARD_STATE if payload.len() == 8 => Record::HardState { group, term, vote: u64_at(payload, 0) },
+        KIND_HARD_STATE if payload.is_empty() => Record::HardState { group, term, vote: None, committed: index },
+        KIND_HARD_STATE if payload.len() == 8 => {
+            Record::HardState { group, term, vote: u64_at(payload, 0), committed: index }
+        }
         KIND_HARD_STATE => return Err(FrameError::Length),
         kind => return Err(FrameError::UnknownKind(kind)),
     };
@@ -146,8 +148,10 @@ mod tests {
 
     #[test]
     fn every_flip_and_every_cut_is_seen() {
-        let bytes = encode(FrameHead::hard_state(GroupId(3), Term(9)), &[&7u64.to_le_bytes()]);
-        assert_eq!(decode(&bytes), Ok((Record::HardState { group: GroupId(3), term: Term(9), vote: Some(7) }, 40)));
+        let head = FrameHead::hard_state(GroupId(3), Term(9), LogIndex(5));
+        let state = |vote| Record::HardState { group: GroupId(3), term: Term(9), vote, committed: LogIndex(5) };
+        let bytes = encode(head, &[&7u64.to_le_bytes()]);
+        assert_eq!(decode(&bytes), Ok((state(Some(7)), 40)));
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
@@ -156,8 +160,8 @@ mod tests {
         for len in 0..bytes.len() {
             assert_eq!(decode(&bytes[..len]), Err(FrameError::Truncated));
         }
-        let unvoted = encode(FrameHead::hard_state(GroupId(3), Term(9)), &[]);
-        assert_eq!(decode(&unvoted).unwrap().0, Record::HardState { group: GroupId(3), term: Term(9), vote: None });
-        assert_eq!(decode(&encode(FrameHead::hard_state(GroupId(3), Term(9)), &[&[1]])), Err(FrameError::Length));
+        let unvoted = encode(head, &[]);
+        assert_eq!(decode(&unvoted).unwrap().0, state(None));
+        assert_eq!(decode(&encode(head, &[&[1]])), Err(FrameError::Length));
     }
 }

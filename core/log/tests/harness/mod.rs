@@ -36,7 +36,7 @@ pub fn growing(segment_bytes: u64, durability: Durability) -> LogOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owned {
     Entry { group: u32, term: u64, index: u64, payload: Vec<u8> },
-    HardState { group: u32, term: u64, vote: Option<u64> },
+    HardState { group: u32, term: u64, vote: Option<u64>, committed: u64 },
 }
 
 impl Owned {
@@ -45,7 +45,9 @@ impl Owned {
             Record::Entry { group, term, index, payload } => {
                 Owned::Entry { group: group.0, term: term.0, index: index.0, payload: payload.to_vec() }
             }
-            Record::HardState { group, term, vote } => Owned::HardState { group: group.0, term: term.0, vote },
+            Record::HardState { group, term, vote, committed } => {
+                Owned::HardState { group: group.0, term: term.0, vote, committed: committed.0 }
+            }
         }
     }
 
@@ -54,8 +56,9 @@ impl Owned {
             Owned::Entry { group, term, index, payload } => {
                 Record::Entry { group: GroupId(*group), term: Term(*term), index: LogIndex(*index), payload }
             }
-            Owned::HardState { group, term, vote } => {
-                Record::HardState { group: GroupId(*group), term: Term(*term), vote: *vote }
+            Owned::HardState { group, term, vote, committed } => {
+                let (group, term, committed) = (GroupId(*group), Term(*term), LogIndex(*committed));
+                Record::HardState { group, term, vote: *vote, committed }
             }
         }
     }
@@ -65,7 +68,8 @@ impl Owned {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupModel {
     pub entries: BTreeMap<u64, (u64, Vec<u8>)>,
-    pub hard_state: Option<(u64, Option<u64>)>,
+    /// Term, vote, what was known to be committed.
+    pub hard_state: Option<(u64, Option<u64>, u64)>,
 }
 
 pub type Groups = BTreeMap<u32, GroupModel>;
@@ -77,8 +81,8 @@ pub fn apply(groups: &mut Groups, record: &Owned) {
             entries.split_off(index);
             entries.insert(*index, (*term, payload.clone()));
         }
-        Owned::HardState { group, term, vote } => {
-            groups.entry(*group).or_default().hard_state = Some((*term, *vote));
+        Owned::HardState { group, term, vote, committed } => {
+            groups.entry(*group).or_default().hard_state = Some((*term, *vote, *committed));
         }
     }
 }
@@ -264,7 +268,7 @@ impl Writer {
         let known = truth.acked.get(&group);
         let last = known.and_then(|known| known.entries.last_key_value());
         let term = last.map_or(1, |(_, (term, _))| *term);
-        let term = term.max(known.and_then(|known| known.hard_state).map_or(1, |(term, _)| term));
+        let term = term.max(known.and_then(|known| known.hard_state).map_or(1, |(term, ..)| term));
         let next = last.map_or(truth.from(GroupId(group)).0, |(index, _)| *index) + 1;
         Writer { group, term, next }
     }
@@ -273,7 +277,7 @@ impl Writer {
         if prng.one_in(25) {
             self.term += 1;
             let vote = (!prng.one_in(3)).then(|| prng.below(5));
-            return Owned::HardState { group: self.group, term: self.term, vote };
+            return Owned::HardState { group: self.group, term: self.term, vote, committed: prng.below(self.next) };
         }
         if load.replace_one_in > 0 && prng.one_in(load.replace_one_in) {
             self.term += 1;

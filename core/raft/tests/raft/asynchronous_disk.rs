@@ -92,3 +92,49 @@ fn what_is_committed_is_not_replaced_whoever_asks() {
     let second = raft.handle_message(Moment(2), append(3, 1, 1, (1, 2), &[1], 0));
     assert_eq!(second, Err(MessageError::SecondLeader));
 }
+
+/// A leader of two terms whose entries of both are cut off at once: all of them end, although the log that replaced them
+/// stays shorter than they were.
+#[test]
+fn proposals_behind_a_cut_end_when_another_entry_is_committed_at_the_cut() {
+    let mut network = Network::new(&[1, 2, 3]);
+    let old = network.elect();
+    network.of(old).connected = false;
+    let mut proposed = 0;
+    for _ in 0..2 {
+        for _ in 0..3 {
+            network.propose(old, 7);
+            proposed += 1;
+        }
+        // It stands for election again, with one voice more for a moment that brings it nothing else.
+        let term = network.of(old).raft.term().0;
+        let voter = if old == 1 { 2 } else { 1 };
+        let grant = |term, body| Message {
+            group: super::pair::GROUP,
+            from: NodeId(voter),
+            to: NodeId(old),
+            term: tidemill_raft::Term(term),
+            body,
+        };
+        network.tick(4 * super::pair::ELECTION);
+        let now = Moment(network.now);
+        let wanted = network.of(old).raft.term().0 + 1;
+        let output = network.of(old).raft.handle_message(now, grant(wanted, Body::PreVoteAnswer { granted: true }));
+        network.take(old, output.unwrap());
+        let output = network.of(old).raft.handle_message(now, grant(wanted, Body::VoteAnswer { granted: true }));
+        network.take(old, output.unwrap());
+        assert!(network.of(old).raft.term().0 > term);
+        if network.of(old).raft.role() != tidemill_raft::Role::Leader {
+            break;
+        }
+    }
+    assert!(proposed > 3, "it led twice");
+    network.mail.clear();
+    let now = network.now;
+    let raft = &mut network.of(old).raft;
+    let (newest, term) = (raft.last_index().0, raft.term().0 + 1);
+    let output =
+        raft.handle_message(Moment(now), append(if old == 1 { 2 } else { 1 }, old, term, (1, 1), &[term], 2)).unwrap();
+    let ended: u64 = output.ended.iter().map(|ended| ended.last.0 - ended.first.0 + 1).sum();
+    assert_eq!(ended, newest - 1, "all but the committed first entry: {:?}", output.ended);
+}

@@ -49,6 +49,7 @@ impl Network {
             base: EntryId::default(),
             terms: Vec::new(),
             last_index: LogIndex(0),
+            committed: LogIndex(0),
             members: vec![(LogIndex(0), members)],
         };
         let raft = Raft::new(options(node), restored, Moment(self.now));

@@ -1,0 +1,28 @@
+//! Which nodes hold the groups of a core.
+
+use std::collections::BTreeMap;
+use tidemill_raft::{GroupId, Membership, NodeId};
+
+/// This node, and the members of each group. A group that is not named has this node alone.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    pub node: NodeId,
+    pub groups: BTreeMap<GroupId, Membership>,
+}
+
+impl Placement {
+    /// Of a server without others.
+    pub fn standalone() -> Placement {
+        Placement { node: NodeId(1), groups: BTreeMap::new() }
+    }
+
+    pub fn members(&self, group: GroupId) -> Membership {
+        self.groups.get(&group).cloned().unwrap_or_else(|| Membership::single(self.node))
+    }
+
+    /// Whether this node decides alone what the group has committed.
+    pub fn is_alone(&self, group: GroupId) -> bool {
+        let members = self.members(group);
+        members.is_single(self.node) && members.learners().is_empty()
+    }
+}

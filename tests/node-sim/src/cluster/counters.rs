@@ -1,0 +1,28 @@
+//! How often everything happened to a cluster.
+
+tidemill_campaign::counters! {
+    entries
+    acknowledged
+    dropped
+    unknown
+    refused
+    resent
+    reads
+    reads_refused
+    leaders
+    hand_overs
+    power_losses
+    kills
+    pauses
+    cuts
+    messages
+    messages_lost
+    files_taken_over
+    files_not_taken_over
+    flushes
+    copies
+    deletes
+    group_drops
+    files_identical
+    cells_compared
+}

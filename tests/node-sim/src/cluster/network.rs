@@ -1,0 +1,143 @@
+//! What lies between the nodes.
+
+use crate::{
+    cluster::run::Shared,
+    node::folder_of,
+    replica::{LocalFuture, Payload, Pieces, Sources},
+};
+use bytes::Bytes;
+use std::{cell::RefCell, rc::Rc};
+use tidemill_disk::{
+    BLOCK_BYTES, Disk, DiskFile, Purpose,
+    sim::{Executor, Prng, SimDisk},
+};
+use tidemill_raft::{Body, Content, Entry, GroupId, Message, NodeId};
+
+/// How the network treats messages; drawn from the seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    pub loses_one_in: u64,
+    pub repeats_one_in: u64,
+    pub delay_us_max: u64,
+    /// Of a piece of a file.
+    pub breaks_one_in: u64,
+}
+
+/// Messages on their way.
+pub struct Network {
+    prng: Prng,
+    pub weather: Weather,
+    /// By the time of their arrival, in no order.
+    flying: Vec<(u64, Message<Payload>)>,
+    /// From, to: nothing gets through.
+    pub cut: Vec<(u64, u64)>,
+    pub lost: u64,
+    pub delivered: u64,
+}
+
+impl Network {
+    pub fn new(prng: Prng, weather: Weather) -> Network {
+        Network { prng, weather, flying: Vec::new(), cut: Vec::new(), lost: 0, delivered: 0 }
+    }
+
+    pub fn is_cut(&self, from: u64, to: u64) -> bool {
+        self.cut.contains(&(from, to))
+    }
+
+    pub fn send(&mut self, now_us: u64, message: Message<Payload>) {
+        if self.is_cut(message.from.0, message.to.0) || self.prng.one_in(self.weather.loses_one_in) {
+            self.lost += 1;
+            return;
+        }
+        let message = over_the_wire(message);
+        let arrives = |prng: &mut Prng, most| now_us + prng.below(most);
+        if self.prng.one_in(self.weather.repeats_one_in) {
+            let late = arrives(&mut self.prng, self.weather.delay_us_max * 20);
+            self.flying.push((late, message.clone()));
+        }
+        let at = arrives(&mut self.prng, self.weather.delay_us_max);
+        self.flying.push((at, message));
+    }
+
+    /// What arrives now.
+    pub fn arriving(&mut self, now_us: u64) -> Vec<Message<Payload>> {
+        let (arriving, flying) = std::mem::take(&mut self.flying).into_iter().partition(|(at, _)| *at <= now_us);
+        self.flying = flying;
+        let mut arriving: Vec<(u64, Message<Payload>)> = arriving;
+        arriving.sort_by_key(|(at, _)| *at);
+        self.delivered += arriving.len() as u64;
+        arriving.into_iter().map(|(_, message)| message).collect()
+    }
+}
+
+/// Entries arrive as they stand in a log.
+fn over_the_wire(mut message: Message<Payload>) -> Message<Payload> {
+    if let Body::Append { entries, .. } = &mut message.body {
+        for Entry { content, .. } in entries {
+            if let Content::Data(payload) = content {
+                *payload = Payload::Logged(Bytes::from(payload.parts().concat()));
+            }
+        }
+    }
+    message
+}
+
+/// The files of the other nodes, read from their disks.
+pub struct Transfers {
+    pub node: u64,
+    pub executor: Executor,
+    pub shared: Rc<Shared>,
+}
+
+struct Reading {
+    from: u64,
+    to: u64,
+    disk: SimDisk,
+    path: String,
+    offset: u64,
+    size: u64,
+    shared: Rc<Shared>,
+    prng: RefCell<Prng>,
+}
+
+impl Sources for Transfers {
+    fn open(
+        &self,
+        from: NodeId,
+        group: GroupId,
+        name: String,
+        size: u64,
+    ) -> LocalFuture<'_, Result<Box<dyn Pieces>, String>> {
+        Box::pin(async move {
+            let disk = self.shared.disk_of(from.0).ok_or("the other node is down")?;
+            let path = format!("{}/{name}", folder_of(group.0));
+            let prng = RefCell::new(Prng::new(self.shared.random()));
+            let (from, to, shared) = (from.0, self.node, self.shared.clone());
+            Ok(Box::new(Reading { from, to, disk, path, offset: 0, size, shared, prng }) as Box<dyn Pieces>)
+        })
+    }
+}
+
+impl Pieces for Reading {
+    fn next(&mut self) -> LocalFuture<'_, Result<Option<Bytes>, String>> {
+        Box::pin(async move {
+            if self.offset >= self.size {
+                return Ok(None);
+            }
+            let breaks = self.prng.borrow_mut().one_in(self.shared.network.borrow().weather.breaks_one_in);
+            if breaks || self.shared.network.borrow().is_cut(self.from, self.to) {
+                return Err("the connection broke".into());
+            }
+            let failed = |error: std::io::Error| error.to_string();
+            let file = self.disk.open(&self.path, Purpose::Data).await.map_err(failed)?;
+            let part = file.read_at(self.offset, 4 * BLOCK_BYTES).await.map_err(failed)?;
+            file.close().await.map_err(failed)?;
+            let upto = part.as_ref().len().min((self.size - self.offset) as usize);
+            if upto == 0 {
+                return Err(format!("{} ends too early", self.path));
+            }
+            self.offset += upto as u64;
+            Ok(Some(Bytes::copy_from_slice(&part.as_ref()[..upto])))
+        })
+    }
+}

@@ -1,0 +1,592 @@
+//! A run: everything in one thread, step by step, as the seed says.
+
+use crate::{
+    cluster::{
+        chronicle::Chronicle,
+        counters::Counters,
+        member::Member,
+        network::{Network, Weather},
+    },
+    files,
+    model::Deed,
+    node::NodeOptions,
+    reading,
+    replica::{Lost, Payload, ProposeError},
+    swarm,
+    workload::{self, Part},
+    world::{DATABASES, Layout, PARTITIONS, STRETCHES},
+};
+use bytes::Bytes;
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
+use tidemill_disk::sim::{Crash, Executor, Prng, SimDisk, Task};
+use tidemill_raft::{GroupId, NodeId};
+use tidemill_store::Command;
+
+pub const NODES: u64 = 3;
+/// Steps until everything must have settled once nothing goes wrong any more.
+const SETTLE_STEPS_MAX: u64 = 60_000;
+/// Microseconds that a step takes at most.
+const STEP_US_MAX: u64 = 2_000;
+
+/// What happens how often; drawn from the seed.
+#[derive(Clone, Debug)]
+struct Settings {
+    steps: u64,
+    weather: Weather,
+    request_one_in: u64,
+    flush_one_in: u64,
+    copy_one_in: u64,
+    delete_one_in: u64,
+    drop_group_one_in: u64,
+    read_one_in: u64,
+    resend_one_in: u64,
+    power_loss_one_in: u64,
+    kill_one_in: u64,
+    cut_one_in: u64,
+    pause_one_in: u64,
+    hand_over_one_in: u64,
+    /// A node that is down stays so for this many steps at most.
+    down_steps_max: u64,
+}
+
+impl Settings {
+    fn draw(prng: &mut Prng) -> Settings {
+        let mut one_of = |choices: &[u64]| choices[prng.below(choices.len() as u64) as usize];
+        Settings {
+            steps: one_of(&[1_000, 3_000, 6_000]),
+            weather: Weather {
+                loses_one_in: one_of(&[5, 50, 1_000_000]),
+                repeats_one_in: one_of(&[10, 100, 1_000_000]),
+                delay_us_max: one_of(&[500, 5_000, 40_000]),
+                breaks_one_in: one_of(&[5, 100]),
+            },
+            request_one_in: one_of(&[1, 3, 10]),
+            flush_one_in: one_of(&[50, 200, 1_000]),
+            copy_one_in: one_of(&[100, 400, 1_000_000]),
+            delete_one_in: one_of(&[100, 400, 1_000_000]),
+            drop_group_one_in: one_of(&[400, 1_000_000]),
+            read_one_in: one_of(&[5, 20]),
+            resend_one_in: one_of(&[3, 20, 1_000_000]),
+            power_loss_one_in: one_of(&[200, 800, 1_000_000]),
+            kill_one_in: one_of(&[300, 1_000_000]),
+            cut_one_in: one_of(&[100, 500, 1_000_000]),
+            pause_one_in: one_of(&[300, 1_000_000]),
+            hand_over_one_in: one_of(&[200, 1_000_000]),
+            down_steps_max: one_of(&[50, 500, 2_000]),
+        }
+    }
+}
+
+/// What all nodes and the world around them share.
+pub struct Shared {
+    /// Microseconds of true time.
+    pub now_us: Cell<u64>,
+    pub network: RefCell<Network>,
+    pub chronicle: Rc<RefCell<Chronicle>>,
+    pub counters: Rc<RefCell<Counters>>,
+    prng: RefCell<Prng>,
+    disks: RefCell<Vec<SimDisk>>,
+    is_up: RefCell<Vec<bool>>,
+    /// Parts per thousand of true time by which each node's clock runs.
+    rates: Vec<u64>,
+    /// By partition, the newest entry that was acknowledged.
+    acknowledged: RefCell<Vec<u64>>,
+    /// What clients did not hear of, or were told that it failed.
+    unheard: RefCell<Vec<(Payload, u32)>>,
+}
+
+impl Shared {
+    pub fn random(&self) -> u64 {
+        self.prng.borrow_mut().next_u64()
+    }
+
+    pub fn clock_of(&self, node: u64) -> u64 {
+        self.now_us.get() * self.rates[node as usize - 1] / 1_000
+    }
+
+    pub fn disk_of(&self, node: u64) -> Option<SimDisk> {
+        let at = node as usize - 1;
+        self.is_up.borrow()[at].then(|| self.disks.borrow()[at].clone())
+    }
+}
+
+/// A node of the world.
+struct Place {
+    node: u64,
+    executor: Executor,
+    life: Life,
+}
+
+enum Life {
+    Up(Member),
+    Starting(Task<Result<Member, String>>),
+    /// Until this step.
+    Down(u64),
+    Paused(Member, u64),
+}
+
+struct World {
+    seed: u64,
+    settings: Settings,
+    swarm: swarm::Swarm,
+    prng: Prng,
+    shared: Rc<Shared>,
+    places: Vec<Place>,
+    layout: Layout,
+    requests: u64,
+    step: u64,
+    /// Links heal at this step.
+    heals_at: u64,
+    leaders: [u64; PARTITIONS as usize],
+    options: NodeOptions,
+}
+
+/// Runs a seed.
+///
+/// # Panics
+/// If something was lost, invented, differs between nodes, or never comes to rest.
+pub fn run(seed: u64) -> Counters {
+    let mut world = World::new(seed);
+    for _ in 0..world.settings.steps {
+        world.go_wrong();
+        world.work();
+        world.advance();
+    }
+    world.settle();
+    world.check();
+    let shared = world.shared.clone();
+    let mut counters = *shared.counters.borrow();
+    counters.entries = (0..PARTITIONS).map(|partition| shared.chronicle.borrow().len(partition)).sum();
+    counters.messages = shared.network.borrow().delivered;
+    counters.messages_lost = shared.network.borrow().lost;
+    counters
+}
+
+/// The settings of a seed, for people.
+pub fn describe(seed: u64) -> String {
+    format!("{:#?}", Settings::draw(&mut Prng::new(seed)))
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut prng = Prng::new(seed);
+        let settings = Settings::draw(&mut prng);
+        let swarm = swarm::Swarm::draw(&mut prng);
+        let options = NodeOptions { cache_bytes: swarm.cache_bytes, ..NodeOptions::default() };
+        let shared = Rc::new(Shared {
+            now_us: Cell::new(1),
+            network: RefCell::new(Network::new(Prng::new(prng.next_u64()), settings.weather)),
+            chronicle: Rc::default(),
+            counters: Rc::default(),
+            prng: RefCell::new(Prng::new(prng.next_u64())),
+            disks: RefCell::new((1..=NODES).map(|node| SimDisk::new(seed ^ node << 40)).collect()),
+            is_up: RefCell::new(vec![false; NODES as usize]),
+            rates: (0..NODES).map(|_| 990 + prng.below(20)).collect(),
+            acknowledged: RefCell::new(vec![0; PARTITIONS as usize]),
+            unheard: RefCell::default(),
+        });
+        let place = |node: u64| Place { node, executor: Executor::new(seed ^ node << 8), life: Life::Down(0) };
+        World {
+            seed,
+            settings,
+            swarm,
+            prng,
+            shared,
+            places: (1..=NODES).map(place).collect(),
+            layout: Layout::default(),
+            requests: 0,
+            step: 0,
+            heals_at: 0,
+            leaders: [0; PARTITIONS as usize],
+            options,
+        }
+    }
+
+    fn any_node(&mut self) -> usize {
+        self.prng.below(NODES) as usize
+    }
+
+    fn counters(&self) -> std::cell::RefMut<'_, Counters> {
+        self.shared.counters.borrow_mut()
+    }
+
+    /// Power, processes, links.
+    fn go_wrong(&mut self) {
+        let Settings { power_loss_one_in, kill_one_in, cut_one_in, pause_one_in, down_steps_max, .. } = self.settings;
+        if self.prng.one_in(power_loss_one_in) {
+            let at = self.any_node();
+            let crash = Crash::ALL[self.prng.below(5) as usize];
+            self.stop(at, Some(crash));
+            self.counters().power_losses += 1;
+        }
+        if self.prng.one_in(kill_one_in) {
+            let at = self.any_node();
+            self.stop(at, None);
+            self.counters().kills += 1;
+        }
+        if self.prng.one_in(pause_one_in) {
+            let at = self.any_node();
+            let until = self.step + 1 + self.prng.below(down_steps_max);
+            let place = &mut self.places[at];
+            if let Life::Up(member) = &place.life {
+                place.life = Life::Paused(member.clone(), until);
+                self.counters().pauses += 1;
+            }
+        }
+        if self.prng.one_in(cut_one_in) {
+            let one = 1 + self.any_node() as u64;
+            let both_ways = self.prng.one_in(2);
+            let alone = self.prng.one_in(2);
+            let other = 1 + one % NODES;
+            let mut cut: Vec<(u64, u64)> = Vec::new();
+            for with in (1..=NODES).filter(|with| *with != one && (alone || *with == other)) {
+                cut.push((one, with));
+                if both_ways {
+                    cut.push((with, one));
+                }
+            }
+            self.shared.network.borrow_mut().cut = cut;
+            self.heals_at = self.step + 1 + self.prng.below(down_steps_max);
+            self.counters().cuts += 1;
+        }
+        if self.step >= self.heals_at {
+            self.shared.network.borrow_mut().cut.clear();
+        }
+    }
+
+    /// A node is gone, with its power or without.
+    fn stop(&mut self, at: usize, crash: Option<Crash>) {
+        let until = self.step + 1 + self.prng.below(self.settings.down_steps_max);
+        let place = &mut self.places[at];
+        if matches!(place.life, Life::Down(_)) {
+            return;
+        }
+        place.life = Life::Down(until);
+        place.executor.kill();
+        self.shared.is_up.borrow_mut()[at] = false;
+        let mut disks = self.shared.disks.borrow_mut();
+        match crash {
+            Some(crash) => disks[at] = disks[at].crash(crash, self.prng.next_u64()),
+            None => disks[at].end_calls(),
+        }
+    }
+
+    /// Time passes, messages arrive, tasks run.
+    fn advance(&mut self) {
+        self.step += 1;
+        let now_us = self.shared.now_us.get() + 1 + self.prng.below(STEP_US_MAX);
+        self.shared.now_us.set(now_us);
+        let arriving = self.shared.network.borrow_mut().arriving(now_us);
+        for message in arriving {
+            let place = &self.places[message.to.0 as usize - 1];
+            if let Life::Up(member) = &place.life {
+                let told = format!("{message:?}");
+                if let Err(wrong) = member.replicas.receive(message) {
+                    panic!("seed {}: node {} does not listen: {wrong}: {told}", self.seed, place.node);
+                }
+            }
+        }
+        for at in 0..NODES as usize {
+            self.live(at);
+        }
+    }
+
+    fn live(&mut self, at: usize) {
+        let (step, polls) = (self.step, 1 + self.prng.below(60));
+        let place = &mut self.places[at];
+        match &mut place.life {
+            Life::Down(until) => {
+                if step >= *until {
+                    place.executor = Executor::new(self.prng.next_u64());
+                    let disk = self.shared.disks.borrow()[at].clone();
+                    let (executor, shared) = (place.executor.clone(), self.shared.clone());
+                    let start = Member::start(place.node, executor, disk, self.options.clone(), shared);
+                    place.life = Life::Starting(place.executor.spawn(start));
+                }
+                return;
+            }
+            Life::Starting(task) => {
+                if task.is_done() {
+                    let Life::Starting(task) = std::mem::replace(&mut place.life, Life::Down(0)) else { return };
+                    let member = place.executor.block_on(task.join());
+                    let member = member.unwrap_or_else(|error| panic!("node {} does not start: {error}", place.node));
+                    member.wake();
+                    place.life = Life::Up(member);
+                    self.shared.is_up.borrow_mut()[at] = true;
+                }
+            }
+            Life::Paused(member, until) => {
+                if step >= *until {
+                    place.life = Life::Up(member.clone());
+                }
+                return;
+            }
+            Life::Up(_) => {}
+        }
+        if let Life::Up(member) = &place.life {
+            member.replicas.tick();
+            for partition in 0..PARTITIONS {
+                if member.replicas.leads(GroupId(partition)) && self.leaders[partition as usize] != place.node {
+                    self.leaders[partition as usize] = place.node;
+                    self.shared.counters.borrow_mut().leaders += 1;
+                }
+            }
+        }
+        place.executor.run(polls);
+    }
+
+    /// What clients do.
+    fn work(&mut self) {
+        let settings = self.settings.clone();
+        if self.prng.one_in(settings.request_one_in) {
+            self.write();
+        }
+        if self.prng.one_in(settings.resend_one_in) {
+            let next = self.shared.unheard.borrow_mut().pop();
+            if let Some((payload, partition)) = next {
+                self.counters().resent += 1;
+                self.propose(partition, payload);
+            }
+        }
+        let partition = self.prng.below(u64::from(PARTITIONS)) as u32;
+        if self.prng.one_in(settings.flush_one_in) {
+            let floats = workload::floats(&mut self.prng);
+            self.command(partition, &Command::Flush { floats }, &Rc::new(Deed::Nothing));
+            self.counters().flushes += 1;
+        }
+        if self.prng.one_in(settings.copy_one_in) {
+            self.copy(partition);
+        }
+        if self.prng.one_in(settings.delete_one_in) {
+            let (command, deed) = workload::delete(&mut self.prng, self.requests);
+            self.command(partition, &command, &Rc::new(deed));
+            self.counters().deletes += 1;
+        }
+        if self.prng.one_in(settings.drop_group_one_in) {
+            let database = DATABASES[usize::from(self.prng.one_in(4))];
+            let groups: Vec<u64> = self.layout.renew(database, self.prng.below(STRETCHES)).into_iter().collect();
+            for partition in 0..PARTITIONS {
+                let command = Command::DropShardGroups { groups: groups.clone() };
+                self.command(partition, &command, &Rc::new(Deed::DropShardGroups(groups.clone())));
+            }
+            self.counters().group_drops += 1;
+        }
+        if self.prng.one_in(settings.read_one_in) {
+            self.read(partition);
+        }
+        if self.prng.one_in(settings.hand_over_one_in) {
+            let to = NodeId(1 + self.any_node() as u64);
+            let leader = self.leader(partition);
+            if let Some(member) = leader
+                && member.replicas.hand_over(GroupId(partition), to).is_ok()
+            {
+                self.counters().hand_overs += 1;
+            }
+        }
+    }
+
+    /// The node that says that it leads.
+    fn leader(&self, partition: u32) -> Option<Member> {
+        self.places.iter().find_map(|place| match &place.life {
+            Life::Up(member) if member.replicas.leads(GroupId(partition)) => Some(member.clone()),
+            _ => None,
+        })
+    }
+
+    fn write(&mut self) {
+        self.requests += 1;
+        // One client: a session's requests follow each other, whatever becomes of them.
+        let session = self.prng.below(2);
+        let request = workload::request(&mut self.prng, &self.swarm, &self.layout, self.requests, session);
+        for Part { partition, image, deed } in request.parts {
+            let payload = Payload::Batch(Bytes::copy_from_slice(&image));
+            self.shared.chronicle.borrow_mut().intend(&payload.parts().concat(), &deed);
+            self.propose(partition, payload);
+        }
+    }
+
+    fn command(&mut self, partition: u32, command: &Command, deed: &Rc<Deed>) -> bool {
+        let payload = Payload::Command(command.encode().into());
+        self.shared.chronicle.borrow_mut().intend(&payload.parts().concat(), deed);
+        self.propose(partition, payload)
+    }
+
+    fn copy(&mut self, partition: u32) {
+        let Some(member) = self.leader(partition) else { return };
+        let order = workload::copy(&mut self.prng, &member.partitions[&partition].group_files());
+        if let Some(order) = order {
+            self.command(partition, &Command::Copy(order), &Rc::new(Deed::Nothing));
+            self.counters().copies += 1;
+        }
+    }
+
+    /// Proposes at the leader, mostly. `false`: it was not taken.
+    fn propose(&mut self, partition: u32, payload: Payload) -> bool {
+        let member = match self.leader(partition).filter(|_| !self.prng.one_in(10)) {
+            Some(member) => Some((member.replicas.placement().node.0, member)),
+            None => {
+                let at = self.any_node();
+                match &self.places[at].life {
+                    Life::Up(member) => Some((self.places[at].node, member.clone())),
+                    _ => None,
+                }
+            }
+        };
+        let Some((node, member)) = member else { return false };
+        let ticket = match member.replicas.propose(GroupId(partition), payload.clone()) {
+            Ok(ticket) => ticket,
+            Err(ProposeError::Stopped(why)) => panic!("seed {}: node {node} has stopped: {why}", self.seed),
+            Err(_) => {
+                self.counters().refused += 1;
+                return false;
+            }
+        };
+        let shared = self.shared.clone();
+        let is_named = matches!(payload, Payload::Batch(_));
+        drop(member.executor.spawn(async move {
+            match ticket.outcome().await {
+                Ok(_) => {
+                    let bytes = payload.parts().concat();
+                    let place = shared.chronicle.borrow().acknowledged(node, partition, &bytes);
+                    let mut newest = shared.acknowledged.borrow_mut();
+                    newest[partition as usize] = newest[partition as usize].max(place);
+                    shared.counters.borrow_mut().acknowledged += 1;
+                }
+                Err(lost) => {
+                    let mut counters = shared.counters.borrow_mut();
+                    match &lost {
+                        Lost::Dropped => counters.dropped += 1,
+                        Lost::Unknown(_) => counters.unknown += 1,
+                    }
+                    if is_named {
+                        shared.unheard.borrow_mut().push((payload, partition));
+                    }
+                }
+            }
+        }));
+        true
+    }
+
+    /// Asks any node; it must show what was acknowledged by now.
+    fn read(&mut self, partition: u32) {
+        let at = self.any_node();
+        let Life::Up(member) = &self.places[at].life else { return };
+        let (shared, member, node) = (self.shared.clone(), member.clone(), self.places[at].node);
+        let acknowledged = shared.acknowledged.borrow()[partition as usize];
+        let executor = member.executor.clone();
+        drop(executor.spawn(async move {
+            match member.replicas.read(GroupId(partition)).await {
+                Ok(()) => {
+                    let applied = member.partitions[&partition].applied().0;
+                    assert!(
+                        applied >= acknowledged,
+                        "a stale read: node {node} shows entry {applied} of partition {partition}, and {acknowledged} \
+                         had been acknowledged before it was asked"
+                    );
+                    shared.counters.borrow_mut().reads += 1;
+                }
+                Err(_) => shared.counters.borrow_mut().reads_refused += 1,
+            }
+        }));
+    }
+
+    fn members(&self) -> Vec<Member> {
+        self.places
+            .iter()
+            .filter_map(|place| if let Life::Up(member) = &place.life { Some(member.clone()) } else { None })
+            .collect()
+    }
+
+    /// Nothing goes wrong any more: all nodes must come to the same end.
+    fn settle(&mut self) {
+        {
+            let mut network = self.shared.network.borrow_mut();
+            network.cut.clear();
+            network.weather = Weather {
+                loses_one_in: u64::MAX,
+                repeats_one_in: u64::MAX,
+                delay_us_max: 500,
+                breaks_one_in: u64::MAX,
+            };
+        }
+        let mut flushed = [false; PARTITIONS as usize];
+        for _ in 0..SETTLE_STEPS_MAX {
+            for place in &mut self.places {
+                match &mut place.life {
+                    Life::Down(until) => *until = 0,
+                    Life::Paused(_, until) => *until = 0,
+                    _ => {}
+                }
+            }
+            self.advance();
+            let members = self.members();
+            if members.len() as u64 != NODES {
+                continue;
+            }
+            let chronicle = self.shared.chronicle.clone();
+            for partition in 0..PARTITIONS {
+                let applied = |member: &Member| member.partitions[&partition].applied().0;
+                let is_even = members.iter().all(|member| applied(member) == chronicle.borrow().len(partition));
+                if is_even && !flushed[partition as usize] && self.leader(partition).is_some() {
+                    // Takes everything into files, and shows that the group still works.
+                    flushed[partition as usize] =
+                        self.command(partition, &Command::PLAIN_FLUSH, &Rc::new(Deed::Nothing));
+                }
+            }
+            members.iter().for_each(Member::wake);
+            let is_flushed = |partition: u32| {
+                let end = chronicle.borrow().len(partition);
+                let in_files = |member: &Member| {
+                    let partition = &member.partitions[&partition];
+                    partition.applied().0 == end && !partition.has_unflushed_rows()
+                };
+                flushed[partition as usize] && members.iter().all(in_files)
+            };
+            let waits = |member: &Member| {
+                let waiting = |id| member.replicas.group(GroupId(id)).map_or(0, |group| group.waiting());
+                (0..PARTITIONS).any(|id| waiting(id) > 0)
+            };
+            if members.iter().any(waits) {
+                continue;
+            }
+            if (0..PARTITIONS).all(is_flushed) && !members.iter().any(Member::is_busy) {
+                return;
+            }
+        }
+        let applied =
+            |member: &Member| (0..PARTITIONS).map(|id| member.partitions[&id].applied().0).collect::<Vec<_>>();
+        let there: Vec<Vec<u64>> = self.members().iter().map(applied).collect();
+        let chronicle = self.shared.chronicle.borrow();
+        let wanted: Vec<u64> = (0..PARTITIONS).map(|partition| chronicle.len(partition)).collect();
+        panic!("seed {}: no rest after the faults have ended: nodes are at {there:?} of {wanted:?}", self.seed);
+    }
+
+    /// Every node has what was committed, in the same files.
+    fn check(&mut self) {
+        let chronicle = self.shared.chronicle.clone();
+        for at in 0..NODES as usize {
+            let Life::Up(member) = &self.places[at].life else { continue };
+            let (member, executor) = (member.clone(), self.places[at].executor.clone());
+            let context = format!("seed {}, node {}", self.seed, at + 1);
+            let disk = self.shared.disks.borrow()[at].clone();
+            for (number, partition) in &member.partitions {
+                let truth = chronicle.borrow().truth.clone();
+                let check = reading::check(*number, partition, &truth, &self.layout, &mut self.prng, &context);
+                let compared = executor.block_on(check);
+                files::check(&disk, *number, &context);
+                let applied = partition.applied().0;
+                let truth = truth.partition(*number);
+                let identical = match partition.index_was_rebuilt() {
+                    true => 0,
+                    false => executor.block_on(files::check_identity(&disk, *number, truth, applied, &context)),
+                };
+                let mut counters = self.shared.counters.borrow_mut();
+                counters.cells_compared += compared;
+                counters.files_identical += identical;
+            }
+        }
+    }
+}
