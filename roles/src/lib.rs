@@ -10,6 +10,8 @@
 //!                                       ├── write     line protocol to partition batches to logs
 //!                                       ├── access    who calls, and what they may do
 //!                                       ├── query     statements, scans
+//!                                       ├── subscriber  copies of writes for other servers
+//!                                       ├── udp       line protocol in datagrams
 //!                                       └── replica   raft, log and state machines
 //! ```
 
@@ -18,6 +20,7 @@ pub mod backup;
 pub mod ctl;
 pub mod data;
 pub mod data_lock;
+pub mod http_agent;
 pub mod https;
 pub mod identity;
 pub mod inspect;
@@ -29,3 +32,5 @@ pub mod service;
 pub mod shell;
 pub mod side_thread;
 pub mod standalone;
+pub mod subscriber;
+pub mod udp;

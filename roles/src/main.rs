@@ -1,10 +1,11 @@
 //! The command line of `tidemill`.
 
 use clap::{Args, Parser, Subcommand};
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 use tidemill::{
     backup::{self, PointsOptions, PointsRestored, RestoreOptions, TakeOptions},
     ctl::Ctl,
+    http_agent::Trust,
     inspect::Inspect,
     options::{CommandLine, Options},
     shell::Shell,
@@ -51,6 +52,9 @@ struct BackupArguments {
     /// An admin, where the server asks who calls; the password is read from TIDEMILL_PASSWORD
     #[arg(long, value_name = "NAME")]
     username: Option<String>,
+    /// The certificate behind https://.. is not looked at
+    #[arg(long, alias = "unsafeSsl")]
+    unsafe_ssl: bool,
     /// Another backup whose files are linked instead of copied where they are the same
     #[arg(long, value_name = "DIR")]
     base: Option<PathBuf>,
@@ -72,6 +76,9 @@ struct RestoreArguments {
     /// An admin, where the server asks who calls; the password is read from TIDEMILL_PASSWORD
     #[arg(long, value_name = "NAME", requires = "host")]
     username: Option<String>,
+    /// The certificate behind https://.. is not looked at
+    #[arg(long, alias = "unsafeSsl", requires = "host")]
+    unsafe_ssl: bool,
     /// Only this database
     #[arg(long, value_name = "NAME", requires = "host")]
     database: Option<String>,
@@ -111,7 +118,7 @@ fn start_logging(level: &str) {
 }
 
 fn main() -> ExitCode {
-    let Tidemill { role, server } = Tidemill::parse();
+    let Tidemill { role, server } = Tidemill::parse_from(like_influx(std::env::args_os()));
     let server = match role {
         Some(Role::Standalone(server)) => server,
         Some(Role::Inspect(inspect)) => {
@@ -136,6 +143,22 @@ fn main() -> ExitCode {
     };
     start_logging(&options.log_level);
     ended(tidemill::standalone::run(options))
+}
+
+/// The options of the shell may be written with one dash, as those of `influx` are.
+fn like_influx(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    let mut is_of_shell = false;
+    arguments.enumerate().map(move |(number, argument)| {
+        is_of_shell |= number == 1 && argument == "shell";
+        let is_long = |text: &&str| {
+            let mut rest = text.strip_prefix('-').unwrap_or_default().chars();
+            rest.next().is_some_and(char::is_alphabetic) && rest.next().is_some()
+        };
+        match argument.to_str().filter(|_| is_of_shell).filter(is_long) {
+            Some(text) => format!("-{text}").into(),
+            None => argument,
+        }
+    })
 }
 
 impl From<Server> for CommandLine {
@@ -167,7 +190,8 @@ fn run_backup(arguments: BackupArguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let user = with_password(arguments.username);
-    let options = TakeOptions { target: arguments.target, url: arguments.host, user, base: arguments.base };
+    let trust = Trust { anybody: arguments.unsafe_ssl, ..Trust::default() };
+    let options = TakeOptions { target: arguments.target, url: arguments.host, user, trust, base: arguments.base };
     let taken = backup::take(&options)?;
     println!(
         "{} files, {} bytes; {} files, {} bytes of these were there already",
@@ -182,9 +206,19 @@ fn with_password(username: Option<String>) -> Option<(String, String)> {
 
 fn run_restore(arguments: RestoreArguments) -> anyhow::Result<()> {
     if let Some(url) = arguments.host {
-        let RestoreArguments { source, username, database, new_database, retention, new_retention, .. } = arguments;
-        let user = with_password(username);
-        return restore_points(&PointsOptions { source, url, user, database, new_database, retention, new_retention });
+        let RestoreArguments { source, username, unsafe_ssl, database, .. } = arguments;
+        let RestoreArguments { new_database, retention, new_retention, .. } = arguments;
+        let (user, trust) = (with_password(username), Trust { anybody: unsafe_ssl, ..Trust::default() });
+        return restore_points(&PointsOptions {
+            source,
+            url,
+            user,
+            trust,
+            database,
+            new_database,
+            retention,
+            new_retention,
+        });
     }
     let options = RestoreOptions { source: arguments.source, data_dir: arguments.data };
     let contents = backup::restore(&options)?;

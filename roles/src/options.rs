@@ -4,15 +4,18 @@
 
 mod effective;
 mod environment;
+mod services;
 mod upstream;
 
 pub use effective::Section;
 
 use crate::{
     access::AccessOptions,
-    data::{Budget, ScrubOptions},
+    data::{Budget, ScrubOptions, self_monitor::MonitorOptions},
     https::{HttpsOptions, TlsVersion},
     query::{QueryLimits, continuous::ContinuousOptions},
+    subscriber::SubscriberOptions,
+    udp::UdpOptions,
 };
 use anyhow::{Context, bail};
 use serde::Deserialize;
@@ -57,6 +60,10 @@ pub struct Options {
     /// How often shard groups are looked at that may be too old.
     pub retention_check_interval: Duration,
     pub continuous: ContinuousOptions,
+    pub subscriber: SubscriberOptions,
+    pub monitor: MonitorOptions,
+    /// Those that are on.
+    pub udp: Vec<UdpOptions>,
     /// What is logged unless `TIDEMILL_LOG` says it.
     pub log_level: String,
 }
@@ -89,6 +96,9 @@ struct File {
     // The one section that upstream writes with an underscore.
     #[serde(rename = "continuous_queries")]
     continuous_queries: ContinuousSection,
+    subscriber: services::SubscriberSection,
+    monitor: services::MonitorSection,
+    udp: Vec<services::UdpSection>,
     logging: LoggingSection,
     tls: TlsSection,
 }
@@ -322,6 +332,9 @@ impl Options {
             retention_is_enabled: file.retention.enabled.unwrap_or(true),
             retention_check_interval: retention_check_interval(&file.retention)?,
             continuous: continuous_options(&file.continuous_queries)?,
+            subscriber: file.subscriber.options()?,
+            monitor: file.monitor.options()?,
+            udp: services::udp_listeners(&file.udp)?,
             log_level: match file.logging.level.as_deref() {
                 None => "info".to_owned(),
                 Some(level @ ("debug" | "info" | "warn" | "error")) => level.to_owned(),
@@ -507,8 +520,12 @@ fn query_limits(
 
 /// An address as upstream writes it: the host may be left out.
 fn bind_address(text: &str) -> anyhow::Result<SocketAddr> {
+    bind_address_of("http", text)
+}
+
+fn bind_address_of(section: &str, text: &str) -> anyhow::Result<SocketAddr> {
     let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_string() };
-    full.parse().with_context(|| format!("http.bind-address \"{text}\" must be ADDRESS:PORT"))
+    full.parse().with_context(|| format!("{section}.bind-address \"{text}\" must be ADDRESS:PORT"))
 }
 
 /// Bytes of a text like `512m`.
@@ -568,11 +585,19 @@ mod tests {
             ("[retention]\ncheck-interval = \"0s\"", "check-interval"),
             ("[logging]\nlevel = \"loud\"", "logging.level"),
             ("[http]\naccess-log-status-filters = [\"4yx\"]", "access-log-status-filters"),
-            ("[monitor]\ncolour = 1", "monitor"),
+            ("[monitor]\ncolour = 1", "colour"),
             ("[tls]\ncolour = 1", "colour"),
             ("[tls]\nmin-version = \"tls1.0\"", "tls.min-version"),
             ("[tls]\nmin-version = \"tls1.3\"\nmax-version = \"tls1.2\"", "tls.max-version"),
             ("[continuous_queries]\nrun-interval = \"0s\"", "run-interval"),
+            ("[subscriber]\nwrite-concurrency = 0", "write-concurrency"),
+            ("[subscriber]\nhttp-timeout = \"0s\"", "http-timeout"),
+            ("[subscriber]\nca-certs = \"/nowhere\"", "ca-certs file /nowhere does not exist"),
+            ("[monitor]\nstore-interval = \"0s\"", "store-interval"),
+            ("[monitor]\nstore-database = \"\"", "store-database"),
+            ("[[udp]]\nenabled = true\nprecision = \"x\"", "precision"),
+            ("[[udp]]\nenabled = true\nbind-address = \"x\"", "udp.bind-address"),
+            ("[[udp]]\ncolour = 1", "colour"),
         ] {
             let error = format!("{:#}", with_file(text).unwrap_err());
             assert!(error.contains(named), "{text}: {error}");
@@ -591,7 +616,10 @@ mod tests {
              [http.headers]\nX-A = \"b\"\n[coordinator]\nmax-select-point = 5\nmax-select-series = 6\nmax-select-buckets = 7\n\
              query-memory-limit = \"2k\"\nmax-concurrent-queries = 8\nquery-timeout = \"9s\"\nlog-queries-after = \"3s\"\n[meta]\n\
              retention-autocreate = false\n[retention]\ncheck-interval = \"10m\"\n[continuous_queries]\nenabled = false\n\
-             log-enabled = false\nquery-stats-enabled = true\nrun-interval = \"2s\"\n[logging]\nlevel = \"warn\"\n[tls]\nmin-version = \"tls1.3\"",
+             log-enabled = false\nquery-stats-enabled = true\nrun-interval = \"2s\"\n[subscriber]\nenabled = false\nhttp-timeout = \"4s\"\ninsecure-skip-verify = true\n\
+             write-concurrency = 5\nwrite-buffer-size = 6\n[monitor]\nstore-enabled = true\nstore-database = \"own\"\nstore-interval = \"7s\"\n\
+             [[udp]]\nenabled = true\nbind-address = \":8\"\ndatabase = \"u\"\nretention-policy = \"r\"\nbatch-size = 9\nbatch-pending = 2\n\
+             batch-timeout = \"3s\"\nread-buffer = \"1k\"\nprecision = \"s\"\n[[udp]]\n[logging]\nlevel = \"warn\"\n[tls]\nmin-version = \"tls1.3\"",
         )
         .unwrap();
         assert_eq!((options.memory_limit_bytes, options.partitions, options.cores), (1 << 30, Some(4), 1));
@@ -631,6 +659,25 @@ mod tests {
             run_interval: Duration::from_secs(2),
         };
         assert_eq!(options.continuous, continuous);
+        let subscriber = &options.subscriber;
+        assert_eq!(
+            (subscriber.is_enabled, subscriber.http_timeout.as_secs(), subscriber.trusts_anybody),
+            (false, 4, true)
+        );
+        assert_eq!((subscriber.write_concurrency, subscriber.write_buffer_size), (5, 6));
+        let monitor = MonitorOptions { is_enabled: true, database: "own".into(), interval: Duration::from_secs(7) };
+        assert_eq!(options.monitor, monitor);
+        let udp = UdpOptions {
+            addr: "0.0.0.0:8".parse().unwrap(),
+            database: "u".into(),
+            retention_policy: Some("r".into()),
+            batch_points: 9,
+            batches_pending: 2,
+            batch_timeout: Duration::from_secs(3),
+            read_buffer_bytes: 1024,
+            precision: tidemill_line::Precision::Second,
+        };
+        assert_eq!(options.udp, [udp]);
         assert!(!with_file("[retention]\nenabled = false").unwrap().retention_is_enabled);
         assert_eq!(with_file("").unwrap().retention_check_interval, Duration::from_secs(1800));
         let line = CommandLine {

@@ -12,6 +12,8 @@ use crate::{
     options::Options,
     query::QueryMemory,
     side_thread,
+    subscriber::Subscribers,
+    udp::UdpListener,
 };
 use anyhow::{Context, bail};
 use std::sync::Arc;
@@ -82,7 +84,15 @@ fn start(options: Options, identity: Identity, door: Door) -> anyhow::Result<()>
         Door::Work(_) => (0, 0),
     };
     let series_counts = Arc::new(SeriesCounts::new(series_max));
+    let udp = match door {
+        Door::Http(_) => {
+            options.udp.iter().map(|one| UdpListener::open(one).map(Arc::new)).collect::<anyhow::Result<_>>()?
+        }
+        Door::Work(_) => Arc::from([]),
+    };
     let founding = Founding {
+        subscribers: Arc::new(Subscribers::new(options.subscriber.clone())),
+        udp,
         options: Arc::new(options),
         door,
         partitions: identity.partitions,

@@ -78,6 +78,7 @@ fn every_case_file_is_played() {
         "selectors.txt",
         "show.txt",
         "subqueries.txt",
+        "subscriptions.txt",
         "technical.txt",
         "telegraf.txt",
         "time_zones.txt",
@@ -102,6 +103,11 @@ fn databases_and_retention_policies() {
 #[test]
 fn deletes_and_drops() {
     play_file("deletes.txt");
+}
+
+#[test]
+fn subscriptions() {
+    play_file("subscriptions.txt");
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn statistics_and_diagnostics_have_upstreams_names() {
     with_points(&mut client);
     let all = ask(&mut client, "SHOW STATS");
     let names: Vec<&str> = all.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
-    for name in ["cq", "database", "httpd", "queryExecutor", "runtime", "tidemill", "write"] {
+    for name in ["cq", "database", "httpd", "queryExecutor", "runtime", "subscriber", "tidemill", "write"] {
         assert!(names.contains(&name), "{name} is missing: {names:?}");
     }
     let database = ask(&mut client, "SHOW STATS FOR 'database'");
@@ -44,7 +44,7 @@ fn statistics_and_diagnostics_have_upstreams_names() {
     assert_eq!(database[0]["columns"], serde_json::json!(["numMeasurements", "numSeries"]));
     assert_eq!(database[0]["values"][0], serde_json::json!([1, 5]));
     let write = ask(&mut client, "SHOW STATS FOR 'write'");
-    assert_eq!(write[0]["values"][0], serde_json::json!([50, 50, 1]));
+    assert_eq!(write[0]["values"][0], serde_json::json!([50, 50, 1, 0, 0]));
     assert!(ask(&mut client, "SHOW STATS FOR 'indexes'")[0]["values"][0][0].as_u64().unwrap() > 0);
     assert_eq!(ask(&mut client, "SHOW STATS FOR 'nothing'"), Value::Null);
     let system = ask(&mut client, "SHOW DIAGNOSTICS FOR 'system'");

@@ -35,6 +35,10 @@ pub enum MetaError {
     UserNotFound,
     #[error("continuous query already exists")]
     ContinuousQueryExists,
+    #[error("subscription already exists")]
+    SubscriptionExists,
+    #[error("subscription not found")]
+    SubscriptionNotFound,
 }
 
 impl Meta {
@@ -82,6 +86,10 @@ impl Meta {
             }
             Command::DropContinuousQuery { database, name } => Ok(self.drop_continuous_query(&database, &name)),
             Command::NoteContinuousQueryRun { id, ran_ns } => Ok(self.note_run(id, ran_ns)),
+            Command::CreateSubscription { database, policy, subscription } => {
+                self.create_subscription(database, policy, subscription)
+            }
+            Command::DropSubscription { database, policy, name } => self.drop_subscription(database, policy, &name),
         }
     }
 
@@ -254,6 +262,7 @@ impl Meta {
             shard_group_duration_ns: spec.shard_group_duration_ns,
             replicas: spec.replicas,
             groups: Vec::new(),
+            subscriptions: Vec::new(),
         }
     }
 

@@ -1,6 +1,8 @@
 //! What may change the metadata. Commands are entries of the metadata's log.
 
-use crate::{ContinuousQueryId, DatabaseId, DatabasePrivilege, DecodeError, PasswordHash, PolicyId, ShardGroupId};
+use crate::{
+    ContinuousQueryId, DatabaseId, DatabasePrivilege, DecodeError, PasswordHash, PolicyId, ShardGroupId, Subscription,
+};
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
 use tidemill_column::FieldType;
 
@@ -100,6 +102,16 @@ pub enum Command {
     NoteContinuousQueryRun {
         id: ContinuousQueryId,
         ran_ns: i64,
+    },
+    CreateSubscription {
+        database: String,
+        policy: String,
+        subscription: Subscription,
+    },
+    DropSubscription {
+        database: String,
+        policy: String,
+        name: String,
     },
 }
 

@@ -1,5 +1,5 @@
-//! Metadata of the database: databases, retention policies, shard groups, the types of fields, continuous queries
-//! and the users, as a deterministic state machine.
+//! Metadata of the database: databases, retention policies, shard groups, the types of fields, continuous queries,
+//! subscriptions and the users, as a deterministic state machine.
 //!
 //! Owns: [`Meta`] (the state), [`Command`] (what may change it) and their byte form for the log and the snapshot.
 //! Invariants: the same commands in the same order make the same state, byte for byte; a clock value travels inside the
@@ -13,6 +13,7 @@ mod field_types;
 mod id;
 mod policy;
 mod state;
+mod subscription;
 mod user;
 
 pub use apply::MetaError;
@@ -22,6 +23,7 @@ pub use field_types::FieldTypes;
 pub use id::{ContinuousQueryId, DatabaseId, PolicyId, ShardGroupId};
 pub use policy::{DEFAULT_POLICY_NAME, default_shard_group_duration_ns};
 pub use state::{Database, Meta, RetentionPolicy, ShardGroup};
+pub use subscription::Subscription;
 pub use user::{DatabasePrivilege, PasswordHash, User};
 
 /// A stored command or snapshot that does not decode.

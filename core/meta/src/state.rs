@@ -1,7 +1,7 @@
 //! The state, and what may be asked of it.
 
 use crate::{
-    ContinuousQuery, DatabaseId, DecodeError, PolicyId, ShardGroupId, User, field_types::FieldTypes,
+    ContinuousQuery, DatabaseId, DecodeError, PolicyId, ShardGroupId, Subscription, User, field_types::FieldTypes,
     policy::window_start_ns,
 };
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
@@ -45,6 +45,8 @@ pub struct RetentionPolicy {
     pub replicas: u32,
     /// By start, not overlapping.
     pub groups: Vec<ShardGroup>,
+    /// In the order of creation.
+    pub subscriptions: Vec<Subscription>,
 }
 
 /// A time range of a retention policy.

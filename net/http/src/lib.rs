@@ -26,7 +26,7 @@ mod indent;
 pub mod metrics;
 mod options;
 mod parameters;
-mod prometheus;
+pub mod prometheus;
 mod query;
 mod reply;
 mod request_id;

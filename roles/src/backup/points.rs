@@ -6,6 +6,7 @@
 //! Memory: what one block a field takes, and one body.
 
 use super::{restore::verify, server::Server};
+use crate::http_agent::Trust;
 use crate::inspect::{
     export::push_lines,
     stopped::{SeriesReader, Stopped},
@@ -27,6 +28,8 @@ pub struct PointsOptions {
     pub url: String,
     /// Where the server asks who calls; an admin, to make databases.
     pub user: Option<(String, String)>,
+    /// Whom it trusts where the URL says `https`.
+    pub trust: Trust,
     /// Only this database; all if there is none.
     pub database: Option<String>,
     /// What it is called in the server, if not the same.
@@ -78,7 +81,7 @@ pub fn restore_points(options: &PointsOptions) -> anyhow::Result<PointsRestored>
     futures_lite::future::block_on(async {
         let stopped = Stopped::open(&options.source).await?;
         let parts = parts(options, &stopped.meta)?;
-        let server = Server::new(&options.url, options.user.as_ref());
+        let server = Server::new(&options.url, options.user.as_ref(), &options.trust)?;
         for database in stopped.meta.databases() {
             let of_database: Vec<Part> = parts.iter().filter(|part| part.database.id == database.id).copied().collect();
             prepare(&server, &of_database)?;

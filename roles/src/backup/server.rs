@@ -1,6 +1,7 @@
 //! The HTTP side of a running server, as backup and restore see it.
 
 use super::contents::Contents;
+use crate::http_agent::{Trust, agent_builder};
 use anyhow::{Context, bail};
 use std::{
     io::{self, Read},
@@ -30,16 +31,18 @@ pub struct WriteAnswer {
 
 impl Server {
     /// `user` with password, where the server asks who calls.
-    pub fn new(url: &str, user: Option<&(String, String)>) -> Server {
+    ///
+    /// # Errors
+    /// TLS is to be spoken, and certificates cannot be read.
+    pub fn new(url: &str, user: Option<&(String, String)>, trust: &Trust) -> anyhow::Result<Server> {
         use base64::{Engine, prelude::BASE64_STANDARD};
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
+        let config = agent_builder(url, trust)?
             .timeout_connect(Some(Duration::from_secs(10)))
             .timeout_recv_response(Some(SILENCE_MAX))
             .build();
         let authorization =
             user.map(|(user, password)| format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))));
-        Server { agent: config.into(), url: url.trim_end_matches('/').to_owned(), authorization }
+        Ok(Server { agent: config.into(), url: url.trim_end_matches('/').to_owned(), authorization })
     }
 
     /// Has a snapshot made: its name, and what is in it.

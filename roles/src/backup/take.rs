@@ -5,6 +5,7 @@ use super::{
     copy::{bar, fetch, is_whole, partial_path, sync_folders},
     server::Server,
 };
+use crate::http_agent::Trust;
 use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use std::{
@@ -24,6 +25,8 @@ pub struct TakeOptions {
     pub url: String,
     /// Where the server asks who calls.
     pub user: Option<(String, String)>,
+    /// Whom it trusts where the URL says `https`.
+    pub trust: Trust,
     /// Another backup whose files need not be copied again: they are linked, or copied where they cannot be.
     pub base: Option<PathBuf>,
 }
@@ -43,7 +46,7 @@ const TRIES: usize = 5;
 
 /// Takes a backup.
 pub fn take(options: &TakeOptions) -> anyhow::Result<Taken> {
-    let server = Server::new(&options.url, options.user.as_ref());
+    let server = Server::new(&options.url, options.user.as_ref(), &options.trust)?;
     let begun = Instant::now();
     let (name, contents) = server.make_snapshot()?;
     eprintln!(
@@ -190,7 +193,7 @@ mod tests {
 
     fn options(target: &Path, base: Option<&Path>) -> TakeOptions {
         let (url, base) = (String::new(), base.map(Path::to_owned));
-        TakeOptions { target: target.to_owned(), url, user: None, base }
+        TakeOptions { target: target.to_owned(), url, user: None, trust: Trust::default(), base }
     }
 
     fn contents_of(files: &[(&str, &str)]) -> Contents {

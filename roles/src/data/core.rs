@@ -18,6 +18,8 @@ use crate::{
     options::Options,
     query::{QueryLimits, QueryMemory, continuous::ContinuousFigures, scan},
     replica::{Outcome, Payload, ProposeError, Replicas, Ticket},
+    subscriber::Subscribers,
+    udp::UdpListener,
 };
 use bytes::Bytes;
 use std::{
@@ -75,6 +77,8 @@ pub struct DataCore {
     /// Counted on [`META_CORE`] alone.
     pub(crate) continuous_figures: ContinuousFigures,
     pub(crate) http_metrics: Rc<HttpMetrics>,
+    pub(crate) subscribers: Arc<Subscribers>,
+    pub(crate) udp: Arc<[Arc<UdpListener>]>,
     /// The core has the metadata.
     pub(crate) met: Cell<bool>,
     /// Cores that have nothing to ask any more.
@@ -83,6 +87,9 @@ pub struct DataCore {
     pub(crate) met_changed: Notify,
     pub(crate) stopping: Cell<bool>,
 }
+
+/// How often subscriptions are looked for that went with their database or policy.
+const SUBSCRIPTIONS_PAUSE: Duration = Duration::from_secs(1);
 
 /// A snapshot waits so long for the flush of a partition.
 const FLUSH_NS_MAX: u64 = 60_000_000_000;
@@ -343,6 +350,20 @@ impl DataCore {
             machine.followed.advance(index.0);
         }
         machine.followed.close();
+    }
+
+    /// Serves the subscriptions that the metadata have now.
+    pub fn follow_subscriptions(&self) {
+        self.subscribers.follow(&self.meta());
+    }
+
+    /// Serves the subscriptions that the metadata have, those that go with what is dropped included. To be run on
+    /// [`META_CORE`].
+    pub async fn keep_subscriptions(self: Rc<Self>) {
+        while !self.context.shutdown.is_requested() {
+            self.follow_subscriptions();
+            futures_lite::future::or(self.context.sleep(SUBSCRIPTIONS_PAUSE), self.context.shutdown.requested()).await;
+        }
     }
 
     /// Proposes a command to every partition; returns once all have applied it and their indexes show it.

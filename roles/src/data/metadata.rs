@@ -18,7 +18,7 @@ pub const META_GROUP: GroupId = GroupId(u32::MAX);
 const FOLDER: &str = "meta";
 const SNAPSHOT: &str = "meta/snapshot";
 const TEMPORARY: &str = "meta/snapshot.tmp";
-const MAGIC: [u8; 8] = *b"TMILLME3";
+const MAGIC: [u8; 8] = *b"TMILLME4";
 /// Magic, index, term, length of the body, crc32c of body and of the numbers before it.
 const HEADER_BYTES: usize = 8 + 8 + 8 + 8 + 4;
 /// One read of the snapshot.

@@ -17,6 +17,7 @@ pub mod message;
 mod metadata;
 pub mod question;
 mod scrub;
+pub mod self_monitor;
 mod series_admission;
 mod series_ledger;
 mod start;

@@ -13,6 +13,7 @@ use crate::{
         message::Message,
         metadata::{META_GROUP, MetaMachine, SnapshotError},
         scrub::ScrubFigures,
+        self_monitor,
         series_ledger::{SeriesCounts, SeriesLedger},
         tag_values::TagLedger,
         typed_writes::TypedWrites,
@@ -24,6 +25,8 @@ use crate::{
     },
     replica::{Machine, PartitionMachine, Payload, ProposeError, RecoverError, Replicas, Surroundings, recover},
     service::DataService,
+    subscriber::Subscribers,
+    udp::UdpListener,
 };
 use futures_lite::future;
 use std::{
@@ -53,6 +56,8 @@ pub struct Founding {
     pub query_memory: Arc<QueryMemory>,
     pub series_counts: Arc<SeriesCounts>,
     pub front: Front,
+    pub subscribers: Arc<Subscribers>,
+    pub udp: Arc<[Arc<UdpListener>]>,
     /// Values that a tag may have; zero is any number.
     pub tag_values_max: u64,
 }
@@ -175,6 +180,8 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         scrub_figures: ScrubFigures::default(),
         continuous_figures: ContinuousFigures::default(),
         http_metrics: Rc::new(HttpMetrics::default()),
+        subscribers: founding.subscribers.clone(),
+        udp: founding.udp.clone(),
         met: Cell::new(false),
         parted: Cell::new(0),
         met_changed: Notify::new(),
@@ -212,9 +219,11 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         retention = options.retention_is_enabled.then(|| enforce(options.retention_check_interval));
     }
     let continuous = core.options.continuous;
-    let runs_queries = is_meta && core.met.get() && continuous.is_enabled && matches!(founding.door, Door::Http(_));
+    let runs_queries = continuous.is_enabled && runs_services(&core, &founding);
     let continuous = runs_queries
         .then(|| context.spawn(context.queues.query, "continuous queries", continuous::run(core.clone(), continuous)));
+
+    let services = if runs_services(&core, &founding) { services(&core) } else { Vec::new() };
 
     let served = serve(&core, &founding).await;
 
@@ -225,6 +234,9 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     }
     if let Some(continuous) = continuous {
         continuous.await;
+    }
+    for service in services {
+        service.await;
     }
     core.stopping.set(true);
     core.halt_copies();
@@ -244,6 +256,32 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     }
     context.mail.close();
     served
+}
+
+/// Whether what a server does by itself is done here: on one core, while requests are served.
+fn runs_services(core: &DataCore, founding: &Founding) -> bool {
+    core.context.core == META_CORE && core.met.get() && matches!(founding.door, Door::Http(_))
+}
+
+/// What runs beside requests, until it has ended.
+type Service = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Begins what runs beside requests, until a stop is asked for.
+fn services(core: &Rc<DataCore>) -> Vec<Service> {
+    let context = &core.context;
+    let subscriptions = core.clone().keep_subscriptions();
+    let mut begun: Vec<Service> =
+        vec![Box::pin(context.spawn(context.queues.background, "subscriptions", subscriptions))];
+    let monitor = core.options.monitor.clone();
+    if monitor.is_enabled {
+        let run = self_monitor::run(core.clone(), monitor);
+        begun.push(Box::pin(context.spawn(context.queues.background, "self monitor", run)));
+    }
+    for listener in core.udp.iter() {
+        let serve = listener.clone().serve(core.clone());
+        begun.push(Box::pin(context.spawn(context.queues.latency, "udp", serve)));
+    }
+    begun
 }
 
 /// Accepts requests until a stop is asked for.

@@ -11,8 +11,13 @@ use crate::{
         question::{About, Finding, Question, Wanted},
     },
     query::RunningQueries,
+    udp::UdpListener,
 };
-use std::{collections::BTreeMap, rc::Rc};
+use std::{
+    collections::BTreeMap,
+    rc::Rc,
+    sync::atomic::{AtomicU64, Ordering},
+};
 use tidemill_http::metrics::{Endpoint, EndpointSnapshot};
 use tidemill_query::TagFilter;
 use tidemill_store::DatabaseId;
@@ -54,6 +59,8 @@ pub async fn statistics(core: &Rc<DataCore>) -> Result<(Vec<Statistic>, Vec<Core
         figures.push(core.figures_of(one).await?);
     }
     let mut all = of_process(core, &figures);
+    all.extend(of_subscriptions(core));
+    all.extend(core.udp.iter().map(|listener| of_udp(listener)));
     all.extend(of_databases(core).await?);
     all.sort_by(|a, b| (a.name, &a.tags).cmp(&(b.name, &b.tags)));
     Ok((all, figures))
@@ -84,7 +91,13 @@ fn of_process(core: &DataCore, figures: &[CoreFigures]) -> Vec<Statistic> {
         Statistic::new("runtime", [("Sys", resident_bytes)]),
         Statistic::new(
             "write",
-            [("req", sum(&|core| core.write.requests.get())), ("pointReq", rows), ("pointReqLocal", rows)],
+            [
+                ("req", sum(&|core| core.write.requests.get())),
+                ("pointReq", rows),
+                ("pointReqLocal", rows),
+                ("subWriteOk", core.subscribers.figures().taken),
+                ("subWriteDrop", core.subscribers.figures().dropped),
+            ],
         ),
         of_http(core, figures, rows),
         Statistic {
@@ -136,6 +149,45 @@ fn of_http(core: &DataCore, figures: &[CoreFigures], rows: u64) -> Statistic {
         ("pointsWrittenOK", rows),
     ];
     Statistic::new("httpd", values).tagged(vec![("bind", core.options.http_addr.to_string())])
+}
+
+/// One statistic for all subscriptions, and one for each destination.
+fn of_subscriptions(core: &DataCore) -> Vec<Statistic> {
+    let mut each = Vec::new();
+    let (mut points_written, mut write_failures) = (0, 0);
+    for lane in core.subscribers.lane_figures() {
+        for destination in lane.destinations {
+            points_written += destination.points_written;
+            write_failures += destination.write_failures;
+            let values = [("pointsWritten", destination.points_written), ("writeFailures", destination.write_failures)];
+            each.push(Statistic::new("subscriber", values).tagged(vec![
+                ("database", lane.database.clone()),
+                ("destination", destination.url),
+                ("mode", lane.mode.to_owned()),
+                ("name", lane.name.clone()),
+                ("retention_policy", lane.retention_policy.clone()),
+            ]));
+        }
+    }
+    let create_failures = core.subscribers.figures().create_failures;
+    let values =
+        [("createFailures", create_failures), ("pointsWritten", points_written), ("writeFailures", write_failures)];
+    each.push(Statistic::new("subscriber", values));
+    each
+}
+
+fn of_udp(listener: &UdpListener) -> Statistic {
+    let figures = listener.figures();
+    let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let values = [
+        ("bytesRx", value(&figures.bytes_received)),
+        ("pointsRx", value(&figures.points_received)),
+        ("pointsTx", value(&figures.points_written)),
+        ("batchesTx", value(&figures.batches_written)),
+        ("batchesTxFail", value(&figures.batches_failed)),
+        ("readFail", value(&figures.read_failures)),
+    ];
+    Statistic::new("udp", values).tagged(vec![("bind", listener.options().addr.to_string())])
 }
 
 async fn of_databases(core: &Rc<DataCore>) -> Result<Vec<Statistic>, CallError> {

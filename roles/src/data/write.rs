@@ -14,6 +14,7 @@ use crate::{
         series_admission::SeriesRefusal,
     },
     replica::ProposeError,
+    subscriber::Lines,
 };
 use rejection::Rejections;
 use std::{collections::BTreeSet, rc::Rc, time::Duration};
@@ -90,7 +91,7 @@ impl DataCore {
         let outcome = match batch.parse(&request.body, &options) {
             Ok(parsed) => {
                 self.figures.parse.record(self.context.clock.monotonic_ns() - started);
-                self.store(parsed, &mut splitter, &destination).await
+                self.store(parsed, &mut splitter, &destination, &request).await
             }
             Err(error) => WriteOutcome::Rejected(Refusal::new(413, error.to_string())),
         };
@@ -175,6 +176,7 @@ impl DataCore {
         parsed: Parsed<'_>,
         splitter: &mut Splitter,
         destination: &Destination,
+        request: &WriteRequest,
     ) -> WriteOutcome {
         let _typed = self.typed_writes.begin();
         let mut rejections = Rejections::of(&parsed);
@@ -215,6 +217,7 @@ impl DataCore {
                 return self.failed(error);
             }
             if refused.is_empty() {
+                self.publish(&parsed, &rejections, destination, &request.target.database);
                 return rejections.outcome(&parsed);
             }
             left = Some(refused.iter().map(|(place, _)| *place).collect());
@@ -224,6 +227,19 @@ impl DataCore {
             }
         }
         self.overloaded("series of this request are dropped and written at the same time")
+    }
+
+    /// Gives the rows that were stored to whoever has subscribed to them.
+    fn publish(&self, parsed: &Parsed<'_>, rejections: &Rejections, destination: &Destination, database: &str) {
+        let policy = {
+            let meta = self.meta();
+            let known = meta.database_by_id(destination.database);
+            let policy = known.and_then(|known| known.policies.iter().find(|policy| policy.id == destination.policy));
+            policy.filter(|policy| !policy.subscriptions.is_empty()).map(|policy| policy.name.clone())
+        };
+        if let Some(policy) = policy.filter(|policy| self.subscribers.is_wanted(database, policy)) {
+            self.subscribers.offer(database, &policy, Lines::of(parsed, |row| rejections.keeps(row)));
+        }
     }
 
     /// Proposes images; returns once the fate of each is known.

@@ -3,9 +3,13 @@
 //! Invariant: every key of the file stands here once, so that this list is also the list of keys that the environment
 //! can set, and the one of SHOW DIAGNOSTICS. Secrets are not shown.
 
-use crate::options::{Options, SECRET_SHOWN};
+use crate::{
+    options::{Options, SECRET_SHOWN},
+    udp::UdpOptions,
+};
 use std::time::Duration;
 use tidemill_influxql::GoDurationText;
+use tidemill_line::Precision;
 use tidemill_log::Durability;
 use tidemill_store::Floats;
 use toml::Value;
@@ -50,6 +54,15 @@ impl Options {
                     ("log-enabled", Value::Boolean(self.continuous.logs_runs)),
                     ("query-stats-enabled", Value::Boolean(self.continuous.keeps_statistics)),
                     ("run-interval", duration(self.continuous.run_interval)),
+                ],
+            ),
+            ("subscriber", self.subscriber_keys()),
+            (
+                "monitor",
+                vec![
+                    ("store-enabled", Value::Boolean(self.monitor.is_enabled)),
+                    ("store-database", text(&self.monitor.database)),
+                    ("store-interval", duration(self.monitor.interval)),
                 ],
             ),
             ("logging", vec![("level", text(&self.log_level))]),
@@ -121,6 +134,18 @@ impl Options {
         ]
     }
 
+    fn subscriber_keys(&self) -> Vec<(&'static str, Value)> {
+        let subscriber = &self.subscriber;
+        vec![
+            ("enabled", Value::Boolean(subscriber.is_enabled)),
+            ("http-timeout", duration(subscriber.http_timeout)),
+            ("insecure-skip-verify", Value::Boolean(subscriber.trusts_anybody)),
+            ("ca-certs", text(&subscriber.ca_certs.display().to_string())),
+            ("write-concurrency", count(subscriber.write_concurrency)),
+            ("write-buffer-size", count(subscriber.write_buffer_size)),
+        ]
+    }
+
     fn coordinator_keys(&self) -> Vec<(&'static str, Value)> {
         let (query, select) = (&self.query, &self.query.select);
         vec![
@@ -157,8 +182,34 @@ impl Options {
                 }
             }
         }
+        self.udp.iter().for_each(|listener| out.push_str(&udp_text(listener)));
         out
     }
+}
+
+/// A listener, of which there may be several: the environment does not name its keys.
+fn udp_text(listener: &UdpOptions) -> String {
+    let precision = match listener.precision {
+        Precision::Nanosecond => "n",
+        Precision::Microsecond => "u",
+        Precision::Millisecond => "ms",
+        Precision::Second => "s",
+        Precision::Minute => "m",
+        Precision::Hour => "h",
+    };
+    let keys = [
+        ("enabled", Value::Boolean(true)),
+        ("bind-address", text(&listener.addr.to_string())),
+        ("database", text(&listener.database)),
+        ("retention-policy", text(listener.retention_policy.as_deref().unwrap_or_default())),
+        ("batch-size", count(listener.batch_points)),
+        ("batch-pending", count(listener.batches_pending)),
+        ("batch-timeout", duration(listener.batch_timeout)),
+        ("read-buffer", count(listener.read_buffer_bytes)),
+        ("precision", text(precision)),
+    ];
+    let lines = keys.iter().map(|(key, value)| format!("{key} = {value}\n"));
+    format!("\n[[udp]]\n{}", lines.collect::<String>())
 }
 
 fn text(text: &str) -> Value {

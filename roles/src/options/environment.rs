@@ -35,10 +35,12 @@ pub fn put_in(
                 set(file, section, key, value)?;
             }
         }
-        for listener in upstream::listeners() {
+        for listener in upstream::listeners().chain(["udp"]) {
             for name in [name_of(prefix, listener, "0_enabled"), name_of(prefix, listener, "enabled")] {
                 if variable(&name).is_some_and(|text| boolean(&text) != Some(false)) {
-                    bail!("{name} is not possible here: there is no listener but HTTP");
+                    bail!(
+                        "{name} is not possible here: of all listeners there is UDP alone, and a file turns it on with [[udp]]"
+                    );
                 }
             }
         }

@@ -17,7 +17,6 @@ const NONE: &str = "it is not supported";
 const GO: &str = "there is no Go runtime to look into";
 const THROTTLE: &str = "writes are slowed and then refused by memory-limit";
 const SOCKET: &str = "HTTP is served on http.bind-address alone";
-const SUBSCRIBERS: &str = "subscriptions are not supported";
 const GROUPS: &str = "shard groups are made by the first write into them, which costs one entry of the log";
 
 const FOREIGN: &[Foreign] = &[
@@ -48,15 +47,6 @@ const FOREIGN: &[Foreign] = &[
     ("shard-precreation", "enabled", &["*"], GROUPS),
     ("shard-precreation", "check-interval", &["10m"], GROUPS),
     ("shard-precreation", "advance-period", &["30m"], GROUPS),
-    ("monitor", "store-enabled", &["false"], "set it to false: SHOW STATS, /metrics and /debug/vars have the figures"),
-    ("monitor", "store-database", &["_internal"], "SHOW STATS, /metrics and /debug/vars have the figures"),
-    ("monitor", "store-interval", &["10s"], "SHOW STATS, /metrics and /debug/vars have the figures"),
-    ("subscriber", "enabled", &["*"], SUBSCRIBERS),
-    ("subscriber", "http-timeout", &["30s"], SUBSCRIBERS),
-    ("subscriber", "insecure-skip-verify", &["false"], SUBSCRIBERS),
-    ("subscriber", "ca-certs", &[""], SUBSCRIBERS),
-    ("subscriber", "write-concurrency", &["40"], SUBSCRIBERS),
-    ("subscriber", "write-buffer-size", &["1000"], SUBSCRIBERS),
     ("http", "enabled", &["true"], "there is no other way in"),
     ("http", "write-tracing", &["false"], NONE),
     ("http", "flux-enabled", &["false"], "Flux is not supported"),
@@ -78,8 +68,8 @@ const FOREIGN: &[Foreign] = &[
     ("tls", "ciphers", &["[]"], "the ciphers of TLS 1.2 and 1.3 that are safe are on"),
 ];
 
-/// Listeners beside HTTP, which may be told of as long as they are off.
-const LISTENERS: [&str; 4] = ["graphite", "collectd", "opentsdb", "udp"];
+/// Listeners that are not there, which may be told of as long as they are off.
+const LISTENERS: [&str; 3] = ["graphite", "collectd", "opentsdb"];
 
 /// Takes the keys that mean nothing here out of a file.
 ///
@@ -133,7 +123,9 @@ fn refuse_listener(name: &str, value: &Value) -> anyhow::Result<()> {
     let tables: Vec<&Value> = value.as_array().map_or_else(|| vec![value], |tables| tables.iter().collect());
     let is_on = |table: &&Value| table.get("enabled").is_some_and(|enabled| *enabled != Value::Boolean(false));
     if tables.iter().any(is_on) {
-        bail!("[[{name}]] enabled = true is not possible here: send line protocol over HTTP, as Telegraf's inputs do");
+        bail!(
+            "[[{name}]] enabled = true is not possible here: send line protocol over HTTP or UDP, as Telegraf's inputs do"
+        );
     }
     Ok(())
 }
@@ -166,7 +158,7 @@ mod tests {
             "reporting-disabled = true",
             "[data]\nwal-dir = \"/var/lib/influxdb/wal\"\ncache-max-memory-size = 1073741824\ncompact-throughput = \"48m\"",
             "[data]\nindex-version = \"tsi1\"\ncompact-full-write-cold-duration = \"4h0m0s\"",
-            "[shard-precreation]\ncheck-interval = \"10m0s\"\n[monitor]\n[tls]\n[[udp]]\n[[graphite]]\nenabled = false",
+            "[shard-precreation]\ncheck-interval = \"10m0s\"\n[tls]\n[[collectd]]\n[[graphite]]\nenabled = false",
         ] {
             let left = taken(text).unwrap();
             let is_empty = |value: &Value| value.as_table().is_some_and(Table::is_empty);
@@ -179,7 +171,6 @@ mod tests {
         for (text, named) in [
             ("[data]\nwal-dir = \"/fast\"", "data.wal-dir"),
             ("[data]\nvalidate-keys = true", "data.validate-keys"),
-            ("[monitor]\nstore-enabled = true", "SHOW STATS"),
             ("[[opentsdb]]\nenabled = true", "opentsdb"),
             ("[http]\nflux-enabled = true", "Flux"),
             ("[cluster]\nwrite-timeout = \"1s\"", "coordinator"),

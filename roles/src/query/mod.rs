@@ -27,11 +27,13 @@ mod select;
 mod series_cursors;
 mod show;
 mod sources;
+mod subscriptions;
 mod users;
 
 pub use account::QueryMemory;
 pub use continuous::qualified;
 pub use error::StatementError;
 pub use limits::QueryLimits;
+pub(crate) use monitor::host_name;
 pub use pieces::QueryPieces;
 pub(crate) use running::RunningQueries;

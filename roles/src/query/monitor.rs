@@ -87,7 +87,7 @@ fn system(session: &Session) -> Vec<(&'static str, TableColumn)> {
     ]
 }
 
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
 }

@@ -19,7 +19,7 @@ use crate::{
         select::Select,
         show,
         sources::Session,
-        users,
+        subscriptions, users,
     },
 };
 use std::{collections::VecDeque, rc::Rc};
@@ -199,7 +199,7 @@ async fn execute(session: &Rc<Session>, statement: Statement) -> Result<Answer, 
         Statement::ShowTagValues(show) => show::tag_values(session, &show).await,
         Statement::ShowFieldKeys(show) => show::field_keys(session, &show).await,
         Statement::ShowContinuousQueries => continuous::show(session),
-        Statement::ShowSubscriptions => Ok(Answer::done()),
+        Statement::ShowSubscriptions => Ok(subscriptions::show(session)),
         Statement::ShowUsers => Ok(users::show(session)),
         Statement::ShowGrants { user } => users::show_grants(session, &user),
         Statement::ShowQueries => show::queries(session),
@@ -229,12 +229,10 @@ async fn execute(session: &Rc<Session>, statement: Statement) -> Result<Answer, 
         Statement::RevokeAdmin { user } => users::set_admin(session, user, false).await,
         Statement::CreateContinuousQuery(create) => continuous::create(session, create).await,
         Statement::DropContinuousQuery { name, database } => continuous::drop(session, name, database).await,
-        // Without a subscription there is nothing to drop.
-        Statement::DropSubscription { database, .. } => {
-            session.database_id(Some(&database))?;
-            Err(StatementError::Invalid("subscription not found".to_owned()))
+        Statement::CreateSubscription(create) => subscriptions::create(session, create).await,
+        Statement::DropSubscription { name, database, retention_policy } => {
+            subscriptions::drop(session, name, database, retention_policy).await
         }
-        Statement::CreateSubscription(_) => Err(StatementError::NotSupported("CREATE SUBSCRIPTION")),
         Statement::Explain(explain) if explain.analyze => explain::analyze(session, &explain.statement).await,
         Statement::Explain(explain) => explain::explain(session, &explain.statement).await,
         Statement::ShowStats { module } => monitor::statistics_of(session, module.as_deref()).await,

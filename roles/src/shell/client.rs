@@ -1,5 +1,6 @@
 //! Requests to the server.
 
+use crate::http_agent::{Trust, agent_builder};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 /// Where requests go, and what they say of times and writes.
 pub struct Connection {
     agent: ureq::Agent,
+    is_secure: bool,
     host: String,
     port: u16,
     pub user: Option<(String, String)>,
@@ -47,12 +49,18 @@ pub struct Insert {
 }
 
 impl Connection {
-    pub fn new(host: &str, port: u16) -> Connection {
-        // Queries may take as long as they like.
-        let config =
-            ureq::Agent::config_builder().http_status_as_error(false).timeout_connect(Some(CONNECT_TIMEOUT)).build();
-        Connection {
-            agent: config.into(),
+    /// `trust` is there where TLS is spoken.
+    ///
+    /// # Errors
+    /// Certificates cannot be read.
+    pub fn new(host: &str, port: u16, trust: Option<&Trust>) -> Result<Connection, String> {
+        let scheme = if trust.is_some() { "https://" } else { "http://" };
+        let builder =
+            agent_builder(scheme, trust.unwrap_or(&Trust::default())).map_err(|error| format!("{error:#}"))?;
+        Ok(Connection {
+            // Queries may take as long as they like.
+            agent: builder.timeout_connect(Some(CONNECT_TIMEOUT)).build().into(),
+            is_secure: trust.is_some(),
             host: host.to_owned(),
             port,
             user: None,
@@ -62,11 +70,12 @@ impl Connection {
             consistency: "all".to_owned(),
             is_chunked: true,
             chunk_size: 0,
-        }
+        })
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}:{}", self.host, self.port)
+        let scheme = if self.is_secure { "https" } else { "http" };
+        format!("{scheme}://{}:{}", self.host, self.port)
     }
 
     /// Goes to another server.

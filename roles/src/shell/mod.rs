@@ -10,6 +10,7 @@ mod format;
 mod import;
 mod prompt;
 
+use crate::http_agent::Trust;
 use client::Connection;
 use command::{Command, Next};
 use format::Format;
@@ -20,11 +21,17 @@ use std::process::ExitCode;
 /// Options of the command line.
 #[derive(clap::Args)]
 pub struct Shell {
-    /// Where the server is
+    /// Where the server is; https://NAME speaks TLS
     #[arg(long, value_name = "NAME", default_value = "localhost")]
     host: String,
     #[arg(long, value_name = "PORT", default_value_t = 8086)]
     port: u16,
+    /// Speak TLS
+    #[arg(long)]
+    ssl: bool,
+    /// Speak TLS with whoever answers: its certificate is not looked at
+    #[arg(long, alias = "unsafeSsl")]
+    unsafe_ssl: bool,
     /// Default database
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
@@ -68,12 +75,18 @@ impl Shell {
         if self.username.is_some() && self.password.is_none() && io::stdin().is_terminal() {
             self.password = prompt::password().ok();
         }
-        let mut session = Session {
-            connection: Connection::new(&self.host, self.port),
-            format: self.format,
-            is_pretty: self.pretty,
-            out: Box::new(io::stdout()),
+        let trust = Trust { anybody: self.unsafe_ssl, ..Trust::default() };
+        let is_secure = self.ssl || self.unsafe_ssl || self.host.starts_with("https://");
+        let host = self.host.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
+        let connection = match Connection::new(host, self.port, is_secure.then_some(&trust)) {
+            Ok(connection) => connection,
+            Err(error) => {
+                eprintln!("tidemill: {error}");
+                return ExitCode::FAILURE;
+            }
         };
+        let mut session =
+            Session { connection, format: self.format, is_pretty: self.pretty, out: Box::new(io::stdout()) };
         session.connection.database = self.database.clone().unwrap_or_default();
         session.connection.precision = self.precision.clone();
         session.connection.consistency = self.consistency.clone();

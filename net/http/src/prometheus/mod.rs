@@ -5,7 +5,7 @@
 //! Invariant: a body is unpacked only if what it claims to hold is within the limit of bodies.
 //! Knows nothing of how points are stored.
 
-mod protobuf;
+pub mod protobuf;
 mod read;
 mod write;
 

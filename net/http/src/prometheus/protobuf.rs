@@ -1,12 +1,13 @@
 //! The protobuf messages of Prometheus' remote write and read, as far as they matter here: bytes to values, and back.
 //!
-//! Invariant: any bytes are read or refused, and nothing is reserved for lengths that the bytes only claim.
+//! Invariants: any bytes are read or refused, and nothing is reserved for lengths that the bytes only claim; what is held
+//! of a message is bounded by the `_MAX` of its parts, as two bytes make a label of fifty.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 /// The bytes are no message of the wanted kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Malformed {
+pub enum Malformed {
     #[error("unexpected EOF")]
     Short,
     #[error("proto: illegal wireType {0}")]
@@ -15,11 +16,30 @@ pub(super) enum Malformed {
     Kind(u64),
     #[error("proto: a text that is not UTF-8")]
     Text,
+    #[error("proto: field {0} is there too often")]
+    TooMany(u64),
+}
+
+/// Labels of a series: far more than Prometheus sends.
+pub const LABELS_MAX: usize = 1024;
+/// Samples of a series in one message: a day of one a tenth of a second.
+pub const SAMPLES_MAX: usize = 1 << 20;
+/// Queries of a message, and matchers of a query.
+pub const QUERIES_MAX: usize = 1024;
+pub const MATCHERS_MAX: usize = 1024;
+
+/// Appends what field `number` holds.
+fn push<T>(all: &mut Vec<T>, one: T, number: u64, count_max: usize) -> Result<(), Malformed> {
+    if all.len() >= count_max {
+        return Err(Malformed::TooMany(number));
+    }
+    all.push(one);
+    Ok(())
 }
 
 /// Samples of one series.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct TimeSeries {
+pub struct TimeSeries {
     /// Name and value, in the order of the message.
     pub labels: Vec<(String, String)>,
     /// Value, and ms since the epoch.
@@ -28,7 +48,7 @@ pub(super) struct TimeSeries {
 
 /// What a remote read asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct ReadQuery {
+pub struct ReadQuery {
     /// ms, inclusive.
     pub start_ms: i64,
     pub end_ms: i64,
@@ -36,14 +56,14 @@ pub(super) struct ReadQuery {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Matcher {
+pub struct Matcher {
     pub kind: MatcherKind,
     pub name: String,
     pub value: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum MatcherKind {
+pub enum MatcherKind {
     #[default]
     Equal,
     NotEqual,
@@ -120,7 +140,7 @@ fn varint(message: &mut &[u8]) -> Result<u64, Malformed> {
 }
 
 /// The series of a WriteRequest.
-pub(super) fn write_request(
+pub fn write_request(
     message: &[u8],
     mut sink: impl FnMut(TimeSeries) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
@@ -132,13 +152,10 @@ pub(super) fn write_request(
 
 fn time_series(message: &[u8]) -> Result<TimeSeries, Malformed> {
     let mut series = TimeSeries::default();
-    for_each_field(message, |number, field| {
-        match number {
-            1 => series.labels.push(label(field.bytes(number)?)?),
-            2 => series.samples.push(sample(field.bytes(number)?)?),
-            _ => {}
-        }
-        Ok(())
+    for_each_field(message, |number, field| match number {
+        1 => push(&mut series.labels, label(field.bytes(number)?)?, number, LABELS_MAX),
+        2 => push(&mut series.samples, sample(field.bytes(number)?)?, number, SAMPLES_MAX),
+        _ => Ok(()),
     })?;
     Ok(series)
 }
@@ -170,13 +187,11 @@ fn sample(message: &[u8]) -> Result<(f64, i64), Malformed> {
 }
 
 /// The queries of a ReadRequest.
-pub(super) fn read_request(message: &[u8]) -> Result<Vec<ReadQuery>, Malformed> {
+pub fn read_request(message: &[u8]) -> Result<Vec<ReadQuery>, Malformed> {
     let mut queries = Vec::new();
-    for_each_field(message, |number, field| {
-        if number == 1 {
-            queries.push(read_query(field.bytes(number)?)?);
-        }
-        Ok(())
+    for_each_field(message, |number, field| match number {
+        1 => push(&mut queries, read_query(field.bytes(number)?)?, number, QUERIES_MAX),
+        _ => Ok(()),
     })?;
     Ok(queries)
 }
@@ -187,7 +202,7 @@ fn read_query(message: &[u8]) -> Result<ReadQuery, Malformed> {
         match number {
             1 => query.start_ms = field.integer(number)?,
             2 => query.end_ms = field.integer(number)?,
-            3 => query.matchers.push(matcher(field.bytes(number)?)?),
+            3 => push(&mut query.matchers, matcher(field.bytes(number)?)?, number, MATCHERS_MAX)?,
             _ => {}
         }
         Ok(())
@@ -218,7 +233,7 @@ fn matcher(message: &[u8]) -> Result<Matcher, Malformed> {
 }
 
 /// Appends a series to the one QueryResult of a ReadResponse that is under way.
-pub(super) fn push_time_series(out: &mut Vec<u8>, series: &TimeSeries) {
+pub fn push_time_series(out: &mut Vec<u8>, series: &TimeSeries) {
     let mut message = Vec::new();
     for (name, value) in &series.labels {
         let mut label = Vec::new();
@@ -237,7 +252,7 @@ pub(super) fn push_time_series(out: &mut Vec<u8>, series: &TimeSeries) {
 }
 
 /// The ReadResponse around its only result.
-pub(super) fn read_response(result: &[u8]) -> Vec<u8> {
+pub fn read_response(result: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(result.len() + 11);
     push_bytes(&mut out, 1, result);
     out
@@ -293,6 +308,18 @@ mod tests {
             let _ = read(&bytes);
             let _ = read_request(&bytes);
         }
+    }
+
+    #[test]
+    fn a_small_message_does_not_become_a_large_one() {
+        let labels = [1 << 3 | 2, 0].repeat(LABELS_MAX + 1);
+        let mut message = Vec::new();
+        push_bytes(&mut message, 1, &labels[2..]);
+        assert_eq!(read(&message).unwrap()[0].labels.len(), LABELS_MAX);
+        message.clear();
+        push_bytes(&mut message, 1, &labels);
+        assert_eq!(read(&message), Err(Malformed::TooMany(1)));
+        assert_eq!(read_request(&[1 << 3 | 2, 0].repeat(QUERIES_MAX + 1)), Err(Malformed::TooMany(1)));
     }
 
     #[test]
