@@ -76,6 +76,42 @@ impl Drop for Running {
     }
 }
 
+/// The shell, backup and restore trust an authority that they are told of, or whoever answers, and nobody else.
+fn tools_speak_tls(binary: &Path, port: u16, certificate: &Path, folder: &Path) {
+    let run = |arguments: &[&str], trusted: Option<&Path>| {
+        let mut command = Command::new(binary);
+        command.args(arguments).stdin(Stdio::null());
+        match trusted {
+            Some(path) => command.env("SSL_CERT_FILE", path),
+            None => command.env_remove("SSL_CERT_FILE"),
+        };
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    };
+    let port_text = port.to_string();
+    let count = ["-port", &port_text, "-database", "d", "-execute", "SELECT count(v) FROM n"];
+    let shell = |way: &[&str], trusted| run(&[&["shell"], way, &count].concat(), trusted);
+    for (way, trusted) in [
+        (&["--ssl"][..], Some(certificate)),
+        (&["-ssl", "-unsafeSsl"], None),
+        (&["--host", "https://localhost"], Some(certificate)),
+    ] {
+        let (is_well, text) = shell(way, trusted);
+        assert!(is_well && text.contains("20000"), "{way:?}: {text}");
+    }
+    let (is_well, text) = shell(&["--ssl"], None);
+    assert!(!is_well && text.contains("Failed to connect"), "{text}");
+    let url = format!("https://localhost:{port}");
+    let backup = folder.join("backup").display().to_string();
+    let (is_well, text) = run(&["backup", &backup, "--host", &url], Some(certificate));
+    assert!(is_well, "{text}");
+    let restore = ["restore", &backup, "--host", &url, "--unsafe-ssl", "--database", "d", "--new-database", "e"];
+    let (is_well, text) = run(&restore, None);
+    assert!(is_well && text.contains("20000 rows"), "{text}");
+    assert!(!run(&["backup", &backup, "--host", &url], None).0);
+}
+
 #[test]
 fn requests_go_over_tls_and_a_changed_certificate_is_used_without_a_restart() {
     if subject::skip_for_upstream("it reads its certificate at its start only") {
@@ -113,6 +149,8 @@ fn requests_go_over_tls_and_a_changed_certificate_is_used_without_a_restart() {
     let mut answer = Vec::new();
     let _ = plain.read_to_end(&mut answer);
     assert!(!answer.starts_with(b"HTTP"));
+
+    tools_speak_tls(&setup.binary, port, &certificate, home.path());
 
     let second = write_certificate(&certificate);
     let answer = until("the new certificate", || ask(&mut connect(port, &second)?, "GET", "/ping", b""));

@@ -16,6 +16,7 @@ mod limits;
 mod memory;
 mod monitor;
 mod prometheus;
+mod services;
 mod shell;
 mod storms;
 mod surface;
