@@ -398,8 +398,8 @@ fn windows(rows: &[Row<'_>], spec: &Spec, now: i64) -> Vec<(i64, Vec<String>)> {
                             (Some((t0, a)), Some((t1, (_, b))))
                                 if !matches!(a, Value::String(_) | Value::Boolean(_)) =>
                             {
-                                let slope = (number(b) - number(a)) / ((t1 - t0) as f64 * 1e9);
-                                let value = slope * ((window - t0) as f64 * 1e9) + number(a);
+                                let part = (window - t0) as f64 / (t1 - t0) as f64;
+                                let value = (number(b) - number(a)) * part + number(a);
                                 match a {
                                     Value::Integer(_) => (value as i64).to_string(),
                                     _ => show(&Value::Float(value)),

@@ -173,7 +173,7 @@ fn tags_alone() {
             "SELECT dc FROM k GROUP BY host ORDER BY time DESC LIMIT 1",
             "k{host=c} dc 27:\"y\"\nk{host=b} dc 27:\"y\"\nk{host=a} dc 12:\"y\"",
         ),
-        ("SELECT host FROM (SELECT v, host FROM k)", ""),
+        ("SELECT host FROM (SELECT v, host FROM k)", "k host 0:\"a\" 5:\"b\" 12:\"a\" 27:\"b\" 27:\"c\""),
     ]);
 }
 
