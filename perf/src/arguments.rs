@@ -346,6 +346,12 @@ pub struct MemoryArgs {
     /// Series that are tried.
     #[arg(long, default_value_t = 10_000_000)]
     pub series: u64,
+    /// Bytes of one more tag of each of them: longer keys come to the limit with fewer series.
+    #[arg(long, default_value_t = 0)]
+    pub padding_bytes: usize,
+    /// Before the storm nothing but new series come, until the first of them is refused or for so long.
+    #[arg(long, default_value = "0s", value_parser = parse_duration)]
+    pub fill: Duration,
     /// Rows of known series, sent again and again.
     #[arg(long, default_value_t = 2_000_000)]
     pub rows: u64,

@@ -391,6 +391,8 @@ pub fn memory_storm(args: &MemoryArgs) -> Result<()> {
         limit_bytes: parse_size(limit).map_err(|text| anyhow::anyhow!("--memory-limit: {text}"))?,
         duration: args.duration,
         series: args.series,
+        padding_bytes: args.padding_bytes,
+        fill: args.fill,
         rows: args.rows,
         load_clients,
         series_clients,

@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a run does.
 #[derive(Clone, Debug)]
@@ -30,6 +30,10 @@ pub struct MemoryOptions {
     pub duration: Duration,
     /// Series that are tried.
     pub series: u64,
+    /// Bytes of one more tag of each of them: longer keys come to the limit with fewer series.
+    pub padding_bytes: usize,
+    /// Before the storm nothing but new series come, until the first of them is refused or for so long.
+    pub fill: Duration,
     /// Rows of the known series, sent before and during the storm, in turn and again from the start.
     pub rows: u64,
     pub load_clients: u64,
@@ -56,6 +60,8 @@ pub struct MemoryReport {
     pub known_rows_per_second: Vec<u64>,
     pub new_series: u64,
     pub new_series_refused: u64,
+    /// Seconds until the first of them was refused, before the storm.
+    pub filled_after: Option<f64>,
     /// Answers by what was done, status and reason; numbers in reasons are left out.
     pub answers: BTreeMap<String, u64>,
     /// What must not be.
@@ -93,6 +99,9 @@ struct Storm<'a> {
     stop: &'a AtomicBool,
     next_series: AtomicU64,
     series_max: u64,
+    padding: String,
+    /// A new series was refused.
+    is_full: AtomicBool,
 }
 
 #[derive(Default)]
@@ -164,8 +173,18 @@ pub fn run(options: &MemoryOptions) -> Result<MemoryReport> {
         false,
     )?;
     let stop = AtomicBool::new(false);
-    let storm =
-        Storm { address: server.address(), stop: &stop, next_series: AtomicU64::new(0), series_max: options.series };
+    let storm = Storm {
+        address: server.address(),
+        stop: &stop,
+        next_series: AtomicU64::new(0),
+        series_max: options.series,
+        padding: if options.padding_bytes > 0 {
+            format!(",pad={}", "p".repeat(options.padding_bytes))
+        } else {
+            String::new()
+        },
+        is_full: AtomicBool::new(false),
+    };
     let mut load_options = LoadOptions::new(server.address(), DATABASE, "ms");
     load_options.retry = true;
     // Series are known once they have a row.
@@ -175,6 +194,7 @@ pub fn run(options: &MemoryOptions) -> Result<MemoryReport> {
     }
     let pid = server.pid();
     let mut told = Told::default();
+    let filled_after = fill(&storm, options, &mut told)?;
     let mut rounds: Vec<Vec<Entry>> = vec![sent];
     let (mut known_rows, mut known_rows_per_second) = (0, Vec::new());
     let mut resident_series = Vec::new();
@@ -188,7 +208,8 @@ pub fn run(options: &MemoryOptions) -> Result<MemoryReport> {
             }
             Ok::<_, anyhow::Error>(rounds)
         });
-        let makers: Vec<_> = (0..options.series_clients).map(|_| scope.spawn(|| make_series(&storm))).collect();
+        let makers: Vec<_> =
+            (0..options.series_clients).map(|_| scope.spawn(|| make_series(&storm, || false))).collect();
         let askers: Vec<_> = (0..options.query_clients)
             .map(|first| (first, &storm))
             .map(|(first, storm)| scope.spawn(move || ask(storm, first)))
@@ -250,6 +271,7 @@ pub fn run(options: &MemoryOptions) -> Result<MemoryReport> {
         known_rows_per_second,
         new_series: told.new_series,
         new_series_refused: told.new_series_refused,
+        filled_after,
         answers: told.answers,
         faults,
     })
@@ -271,12 +293,27 @@ fn sample(pid: u32, stop: &AtomicBool) -> Vec<u64> {
     kept
 }
 
+/// Makes series until one is refused; seconds until then, if it came so far.
+fn fill(storm: &Storm<'_>, options: &MemoryOptions, told: &mut Told) -> Result<Option<f64>> {
+    let begun = Instant::now();
+    let is_enough = || storm.is_full.load(Ordering::Acquire) || begun.elapsed() >= options.fill;
+    std::thread::scope(|scope| {
+        let makers: Vec<_> =
+            (0..options.series_clients).map(|_| scope.spawn(|| make_series(storm, is_enough))).collect();
+        for maker in makers {
+            told.merge(maker.join().map_err(|_| anyhow::anyhow!("a client thread died"))?);
+        }
+        Ok::<_, anyhow::Error>(())
+    })?;
+    Ok(storm.is_full.load(Ordering::Acquire).then(|| begun.elapsed().as_secs_f64()))
+}
+
 /// Tries series that were never there, one point each.
-fn make_series(storm: &Storm<'_>) -> Told {
+fn make_series(storm: &Storm<'_>, is_enough: impl Fn() -> bool) -> Told {
     let mut client = Client::new(&storm.address).with_timeout(ANSWER_TIMEOUT);
     let mut told = Told::default();
     let mut body = Vec::new();
-    while !storm.stop.load(Ordering::Acquire) {
+    while !storm.stop.load(Ordering::Acquire) && !is_enough() {
         let first = storm.next_series.fetch_add(SERIES_PER_REQUEST, Ordering::Relaxed);
         let count = storm.series_max.saturating_sub(first).min(SERIES_PER_REQUEST);
         if count == 0 {
@@ -284,13 +321,17 @@ fn make_series(storm: &Storm<'_>) -> Told {
         }
         body.clear();
         for series in first..first + count {
-            let line = format!("attempt,host=host-{series:09},rack=r{:03} v={series}i {series}\n", series % RACKS);
+            let (padding, rack) = (&storm.padding, series % RACKS);
+            let line = format!("attempt,host=host-{series:09}{padding},rack=r{rack:03} v={series}i {series}\n");
             body.extend_from_slice(line.as_bytes());
         }
         match client.write(&format!("db={DATABASE}"), &body) {
             Ok(answer) => {
                 let text = answer.text();
                 told.answer("write of new series", answer.status, text.trim());
+                if text.contains("no new series") {
+                    storm.is_full.store(true, Ordering::Release);
+                }
                 match (answer.status, dropped(&text)) {
                     (204, _) => told.new_series += count,
                     (400, Some(dropped)) if dropped <= count => {
@@ -439,6 +480,9 @@ impl MemoryReport {
             self.known_rows, self.known_rows_per_second
         );
         println!("new series: {} acknowledged, {} refused by name", self.new_series, self.new_series_refused);
+        if let Some(seconds) = self.filled_after {
+            println!("the first was refused after {seconds:.1} s of nothing but new series");
+        }
         for (part, bytes) in &self.counted {
             println!("  {part}: {:.1} MiB", mib(*bytes));
         }
@@ -463,6 +507,7 @@ impl MemoryReport {
             "known_rows_per_second": self.known_rows_per_second,
             "new_series": self.new_series,
             "new_series_refused": self.new_series_refused,
+            "filled_after_seconds": self.filled_after,
             "answers": self.answers,
             "faults": self.faults,
         })

@@ -13,6 +13,7 @@ mod inspect;
 mod judge;
 mod layout;
 mod limits;
+mod lists;
 mod memory;
 mod monitor;
 mod prometheus;

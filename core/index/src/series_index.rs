@@ -336,6 +336,12 @@ impl SeriesIndex {
         tag.into_iter().flat_map(|(tag, values)| values.iter(Texts { dictionary: &self.dictionary, tag }))
     }
 
+    /// The series of each value of a tag, in no order that means anything.
+    pub fn tag_postings(&self, measurement: &[u8], key: &[u8]) -> impl Iterator<Item = PostingRef<'_>> {
+        let values = self.measurements.get(measurement).and_then(|known| known.tag(key));
+        values.into_iter().flat_map(TagValues::postings_of_all)
+    }
+
     /// How many values a tag has.
     pub fn tag_value_count(&self, measurement: &[u8], key: &[u8]) -> u64 {
         let values = self.measurements.get(measurement).and_then(|known| known.tag(key));

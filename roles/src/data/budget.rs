@@ -10,7 +10,7 @@
 //! | `bodies` | 2/32 | bodies of requests, decompressed; 503. A single body may be as long as this |
 //! | `parsing` | 4/32 | parsed bodies and what they are cut into; 503, or 413 for a body that would never fit |
 //! | `log-queue` | 2/32 | entries between their proposal and their application; 503 |
-//! | `index` | 6/32 | series and their postings; new series are refused by name, known ones go on |
+//! | `index` | 6/32 | series and their postings, values of tags that are counted; new series are refused by name, known ones go on |
 //! | `files` | 4/32, at most 512 MiB of it for blocks | indexes of open files and blocks read from them; the least used go |
 //! | `queries` | 4/32, of all cores together | what queries hold, answers under way included; the query fails, and says so |
 //!

@@ -16,7 +16,12 @@ use crate::{
         typed_writes::TypedWrites,
     },
     options::Options,
-    query::{QueryLimits, QueryMemory, continuous::ContinuousFigures, scan},
+    query::{
+        QueryLimits, QueryMemory, StatementError,
+        continuous::ContinuousFigures,
+        listing::{self, ListOrder, PageOrder, Run},
+        scan,
+    },
     replica::{Outcome, Payload, ProposeError, Replicas, Ticket},
     subscriber::Subscribers,
     udp::UdpListener,
@@ -32,13 +37,14 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tidemill_column::Strings;
 use tidemill_disk::Notify;
 use tidemill_http::metrics::HttpMetrics;
 use tidemill_line::{Batch, Splitter};
 use tidemill_meta::{Command as MetaCommand, Meta};
 use tidemill_raft::{GroupId, LogIndex};
 use tidemill_reactor::{CoreContext, CoreId, Pending, RingDisk, SendError};
-use tidemill_store::{Applied, Command as StoreCommand, Partition, ReadCache, Turn};
+use tidemill_store::{Applied, Command as StoreCommand, DatabaseId, Partition, ReadCache, SeriesIndex, Turn};
 
 /// The core that the metadata's group lives on.
 pub const META_CORE: CoreId = CoreId(0);
@@ -113,6 +119,8 @@ pub struct Held {
     rows_added_bytes: Cell<usize>,
     /// Indexes of series, after the newest applied entry.
     pub index_bytes: Cell<usize>,
+    /// Values of tags that are counted; on the core of the metadata.
+    pub tag_values_bytes: Cell<usize>,
     /// Bodies that are parsed and cut.
     pub parsing_bytes: Cell<usize>,
     /// Buffers of parsers that no request uses now.
@@ -430,6 +438,36 @@ impl DataCore {
         Ok(finding)
     }
 
+    /// What all partitions have of a list, in sorted runs.
+    pub async fn list(self: &Rc<Self>, order: ListOrder) -> Result<Vec<Run>, StatementError> {
+        let order = Arc::new(order);
+        let calls: Vec<_> = self.cores().map(|core| self.call(core, Call::List(order.clone()))).collect();
+        let mut runs = Vec::new();
+        for call in calls {
+            match call.await? {
+                Reply::Listed(part) => runs.extend(part?),
+                _ => unreachable!("a list is answered as one"),
+            }
+        }
+        Ok(runs)
+    }
+
+    /// The texts of some rows of a list; the mail is on its way when this returns.
+    pub fn texts(self: &Rc<Self>, order: PageOrder) -> impl Future<Output = Result<Strings, CallError>> + use<> {
+        let call = self.call(self.core_of(order.source.partition), Call::Texts(order));
+        async move {
+            match call.await? {
+                Reply::Texts(texts) => Ok(texts),
+                _ => unreachable!("texts are answered as such"),
+            }
+        }
+    }
+
+    /// The series of a database in a partition of this core; absent while nothing was written to it there.
+    pub fn index(&self, partition: u32, database: DatabaseId) -> Option<Ref<'_, SeriesIndex>> {
+        self.partitions.get(&partition)?.index(database)
+    }
+
     /// Starts a scan on a core; its outputs come through the order's streams.
     pub async fn send_scan(self: &Rc<Self>, core: CoreId, order: scan::ScanOrder) -> Result<(), CallError> {
         match self.call(core, Call::Scan(order)).await? {
@@ -561,6 +599,12 @@ impl DataCore {
                 }
                 Reply::Found(finding)
             }
+            Call::List(order) => {
+                // A list of millions takes its time beside other queries, not beside writes.
+                let (queue, this) = (self.context.queues.query, self.clone());
+                Reply::Listed(self.context.spawn(queue, "sort a list", listing::gather(this, order)).await)
+            }
+            Call::Texts(order) => Reply::Texts(listing::texts(self, &order)),
             Call::LargeTags => Reply::LargeTags(self.large_tags()),
             Call::CountTagValues(question) => Reply::TagValuesCounted(self.count_tag_values(question).await),
             Call::CollectTagValues(tag) => Reply::TagValuesCollected(self.collect_tag_values(tag).await),

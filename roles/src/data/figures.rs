@@ -101,6 +101,7 @@ impl CoreFigures {
             store.late_files += part.late_files;
             store.copies.add(&part.copies);
         }
+        store.index_bytes += core.held.tag_values_bytes.get();
         CoreFigures {
             write: core.figures.clone(),
             scrub: core.scrub_figures.clone(),
@@ -298,7 +299,7 @@ fn gauges() -> Vec<Figure> {
         ("tidemill_scrub_left_bytes", "Left of the scrub's present pass.", |c| c.scrub.left_bytes.get()),
         ("tidemill_memtable_active_bytes", "Rows that take more rows.", |c| c.store.active_bytes as u64),
         ("tidemill_memtable_frozen_bytes", "Rows on their way to files.", |c| c.store.frozen_bytes as u64),
-        ("tidemill_index_bytes", "Series index.", |c| c.store.index_bytes as u64),
+        ("tidemill_index_bytes", "Series index, and values of tags that are counted.", |c| c.store.index_bytes as u64),
         ("tidemill_open_files_bytes", "Directories of open files, taken from the cache's share.", |c| {
             c.store.file_bytes as u64
         }),

@@ -8,10 +8,15 @@ use crate::{
         series_admission::SeriesRefusal,
         tag_values::{CollectedValues, TagName, ValueQuestion, ValueVerdict},
     },
-    query::scan::{CostOrder, ScanCost, ScanOrder},
+    query::{
+        Stopped,
+        listing::{ListOrder, PageOrder, Run},
+        scan::{CostOrder, ScanCost, ScanOrder},
+    },
     replica::{Lost, Payload, ProposeError},
 };
 use std::sync::Arc;
+use tidemill_column::Strings;
 use tidemill_meta::{Command as MetaCommand, Meta, MetaError};
 use tidemill_raft::GroupId;
 use tidemill_reactor::Token;
@@ -52,6 +57,10 @@ pub enum Call {
     OutwaitWrites,
     /// Look something up in the indexes of the core's partitions.
     Ask(Arc<Question>),
+    /// Sort what the core's partitions have of a list.
+    List(Arc<ListOrder>),
+    /// Tell the texts of some rows of a list.
+    Texts(PageOrder),
     /// Whether a tag may have new values; only the core of the metadata is asked.
     CountTagValues(ValueQuestion),
     /// Which tags have more than their share of values in a partition of the core.
@@ -76,6 +85,8 @@ pub enum Reply {
     MetaChanged(Result<tidemill_meta::Applied, MetaChangeError>),
     Done(Result<(), CallError>),
     Found(Finding),
+    Listed(Result<Vec<Run>, Stopped>),
+    Texts(Strings),
     Cost(Result<ScanCost, String>),
     LargeTags(Vec<TagName>),
     TagValuesCounted(Result<ValueVerdict, CallError>),

@@ -35,11 +35,9 @@ pub enum About {
     Measurements,
     /// Tag keys by measurement.
     TagKeys,
-    /// Values of the tags that pass, by measurement.
-    TagValues(TagKeyFilter),
     /// How many different values of the tags that pass, by measurement.
     TagValueCount(TagKeyFilter),
-    /// Canonical series keys by measurement.
+    /// Canonical series keys by measurement; all of them at once, where `query::listing` takes pages.
     Series,
     /// How many series, by measurement.
     SeriesCount,
@@ -49,8 +47,6 @@ pub enum About {
 pub enum Finding {
     /// By measurement: tag keys, series keys, or nothing.
     Names(BTreeMap<String, BTreeSet<String>>),
-    /// By measurement: pairs of tag key and value.
-    Pairs(BTreeMap<String, BTreeSet<(String, String)>>),
     Counts(BTreeMap<String, u64>),
     /// By measurement: pairs of tag key and value, to be counted.
     Distinct(BTreeMap<String, Distinct>),
@@ -60,15 +56,8 @@ impl Question {
     /// The answer of one partition, joined to `finding`.
     pub fn ask<D: Disk>(&self, partition: &Partition<D>, finding: &mut Finding) {
         let Some(index) = partition.index(self.database) else { return };
-        let names: Vec<Vec<u8>> = index.measurement_names().map(<[u8]>::to_vec).collect();
-        for name in names {
-            let text = String::from_utf8_lossy(&name).into_owned();
-            let tests = self.wanted.measurements.as_ref();
-            if tests.is_some_and(|tests| !tests.iter().any(|test| test.accepts(&text))) {
-                continue;
-            }
-            let filter = (self.wanted.filter)(&text);
-            self.ask_measurement(&index, &name, text, &filter, finding);
+        for (name, filter) in self.wanted.of(&index) {
+            self.ask_measurement(&index, &name, lossy(&name), &filter, finding);
         }
     }
 
@@ -97,17 +86,8 @@ impl Question {
             (About::TagKeys, Finding::Names(names)) => {
                 let keys = names.entry(text).or_default();
                 for key in index.tag_keys(name) {
-                    if selected.is_none() || index.tag_values(name, key).any(|(_, posting)| is_meant(posting)) {
+                    if selected.is_none() || index.tag_postings(name, key).any(is_meant) {
                         keys.insert(lossy(key));
-                    }
-                }
-            }
-            (About::TagValues(tags), Finding::Pairs(pairs)) => {
-                for key in index.tag_keys(name).filter(|key| tags.accepts(&lossy(key))) {
-                    for (value, posting) in index.tag_values(name, key) {
-                        if is_meant(posting) {
-                            pairs.entry(text.clone()).or_default().insert((lossy(key), lossy(&value)));
-                        }
                     }
                 }
             }
@@ -135,10 +115,24 @@ impl Question {
     pub fn empty(&self) -> Finding {
         match self.about {
             About::Measurements | About::TagKeys | About::Series => Finding::Names(BTreeMap::new()),
-            About::TagValues(_) => Finding::Pairs(BTreeMap::new()),
             About::TagValueCount(_) => Finding::Distinct(BTreeMap::new()),
             About::SeriesCount => Finding::Counts(BTreeMap::new()),
         }
+    }
+}
+
+impl Wanted {
+    /// The measurements of an index that are meant, with the condition on the tags of each.
+    pub fn of(&self, index: &SeriesIndex) -> Vec<(Vec<u8>, TagFilter)> {
+        let mut measurements = Vec::new();
+        for name in index.measurement_names() {
+            let text = String::from_utf8_lossy(name);
+            let tests = self.measurements.as_ref();
+            if tests.is_none_or(|tests| tests.iter().any(|test| test.accepts(&text))) {
+                measurements.push((name.to_vec(), (self.filter)(&text)));
+            }
+        }
+        measurements
     }
 }
 
@@ -148,9 +142,6 @@ impl Finding {
         match (self, other) {
             (Finding::Names(all), Finding::Names(more)) => {
                 more.into_iter().for_each(|(name, keys)| all.entry(name).or_default().extend(keys));
-            }
-            (Finding::Pairs(all), Finding::Pairs(more)) => {
-                more.into_iter().for_each(|(name, pairs)| all.entry(name).or_default().extend(pairs));
             }
             (Finding::Counts(all), Finding::Counts(more)) => {
                 more.into_iter().for_each(|(name, count)| *all.entry(name).or_default() += count);

@@ -22,7 +22,7 @@ pub struct SeriesRefusal {
 impl DataCore {
     /// Refuses the series of a batch that the partition does not know, if there is no room for more.
     pub(super) fn admit_series(&self, partition: u32, image: &[u8]) -> Result<(), SeriesRefusal> {
-        let index_bytes = self.held.index_bytes.get();
+        let index_bytes = self.held.index_bytes.get() + self.held.tag_values_bytes.get();
         let is_full = index_bytes >= self.budget.index_bytes_max;
         if !is_full && !self.gauge.refuses_series() {
             return Ok(());

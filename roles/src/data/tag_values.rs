@@ -112,6 +112,19 @@ pub struct Granted {
     is_entered: bool,
 }
 
+impl TagCount {
+    /// Bytes that it takes besides itself.
+    fn byte_size(&self) -> usize {
+        // Each bucket of a table is an entry and a byte; an eighth of them stays free, and their number is a power of two.
+        let buckets = match self.hashes.capacity() {
+            0 => 0,
+            capacity => (capacity * 8 / 7).next_power_of_two(),
+        };
+        let granted = self.granted.values().map(|values| values.capacity() * size_of::<u64>() + 64);
+        buckets * (size_of::<u64>() + 1) + granted.sum::<usize>()
+    }
+}
+
 impl TagLedger {
     pub fn new(values_max: u64, partitions: u32) -> TagLedger {
         TagLedger {
@@ -175,6 +188,15 @@ impl TagLedger {
             }
         }
         if asked.is_empty() { Ok(fresh) } else { Err(Denial::NewValues(asked)) }
+    }
+
+    /// Bytes of what is counted here, of one tag or of all.
+    fn byte_size(&self, of: Option<&TagName>) -> usize {
+        let counts = self.counts.borrow();
+        match of {
+            Some(tag) => counts.get(tag).map_or(0, TagCount::byte_size),
+            None => counts.values().map(TagCount::byte_size).sum(),
+        }
     }
 
     fn open(&self) -> u64 {
@@ -322,15 +344,25 @@ impl DataCore {
     /// Grants values as long as there is room. On the core of the metadata.
     pub(super) async fn count_tag_values(self: &Rc<Self>, question: ValueQuestion) -> Result<ValueVerdict, CallError> {
         let _turn = self.counting.take().await;
-        if !self.tags.counts.borrow().contains_key(&question.tag) {
-            self.collect_all(&question.tag).await?;
+        let tag = &question.tag;
+        let mut is_collected = !self.tags.counts.borrow().contains_key(tag);
+        if is_collected {
+            self.collect_all(tag).await?;
         }
-        let verdict = self.judge(&question);
-        if verdict.refused.is_empty() || !self.may_collect_again(&question.tag) {
-            return Ok(verdict);
+        let before = self.tags.byte_size(Some(tag));
+        let mut verdict = self.judge(&question);
+        if !verdict.refused.is_empty() && self.may_collect_again(tag) {
+            self.collect_all(tag).await?;
+            verdict = self.judge(&question);
+            is_collected = true;
         }
-        self.collect_all(&question.tag).await?;
-        Ok(self.judge(&question))
+        // They are of the index's share: at its end no new series come, and so no new values.
+        let held = &self.held.tag_values_bytes;
+        held.set(match is_collected {
+            true => self.tags.byte_size(None),
+            false => held.get() + self.tags.byte_size(Some(tag)) - before,
+        });
+        Ok(verdict)
     }
 
     fn judge(&self, question: &ValueQuestion) -> ValueVerdict {
@@ -437,6 +469,20 @@ fn quoted(text: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_bytes_of_counted_values_are_those_of_their_table() {
+        let mut count =
+            TagCount { hashes: HashSet::new(), granted: BTreeMap::new(), removals: 0, counted_ns: 0, took_ns: 0 };
+        assert_eq!(count.byte_size(), 0);
+        for values in [3, 28, 29, 1_000, 100_000] {
+            count.hashes.extend(0..values);
+            let bytes = count.byte_size();
+            assert!(bytes >= values as usize * 9 && bytes <= values as usize * 24 + 64, "{values}: {bytes}");
+        }
+        count.granted.insert((CoreId(0), 1), vec![0; 100]);
+        assert!(count.byte_size() >= 100_000 * 9 + 800);
+    }
 
     #[test]
     fn texts_are_quoted_as_upstream_quotes_them() {

@@ -9,6 +9,7 @@ use tidemill_query::{ResultColumn, ResultSeries};
 /// One column of a table.
 pub(super) enum TableColumn {
     Texts(Vec<String>),
+    Strings(Strings),
     Integers(Vec<i64>),
     Booleans(Vec<bool>),
 }
@@ -21,6 +22,7 @@ impl TableColumn {
                 texts.iter().for_each(|text| strings.push(text.as_bytes()));
                 Values::String(strings)
             }
+            TableColumn::Strings(strings) => Values::String(strings),
             TableColumn::Integers(values) => Values::Integer(values),
             TableColumn::Booleans(values) => Values::Boolean(values),
         };

@@ -16,6 +16,7 @@ mod error;
 mod explain;
 mod into;
 mod limits;
+pub mod listing;
 mod measurement_filter;
 mod monitor;
 mod pieces;
@@ -32,7 +33,7 @@ mod users;
 
 pub use account::QueryMemory;
 pub use continuous::qualified;
-pub use error::StatementError;
+pub use error::{StatementError, Stopped};
 pub use limits::QueryLimits;
 pub(crate) use monitor::host_name;
 pub use pieces::QueryPieces;

@@ -14,6 +14,7 @@ use crate::{
         error::Stopped,
         explain,
         into::Into,
+        listing::{SeriesKeys, TagValueTables},
         monitor,
         running::{RunningGuard, RunningQueries},
         select::Select,
@@ -49,6 +50,8 @@ struct Request {
 pub(super) enum Answer {
     Select(Box<Select>),
     Into(Box<Into>),
+    Keys(Box<SeriesKeys>),
+    TagValues(Box<TagValueTables>),
     /// All of it is there already.
     Series(SeriesList),
 }
@@ -169,7 +172,7 @@ impl Answer {
     fn zone(&self) -> Option<Rc<dyn Zone>> {
         match self {
             Answer::Select(select) => Some(Rc::new(select.zone()?.clone())),
-            Answer::Into(_) | Answer::Series(_) => None,
+            _ => None,
         }
     }
 
@@ -177,6 +180,8 @@ impl Answer {
         match self {
             Answer::Select(select) => select.next().await,
             Answer::Into(into) => into.next().await,
+            Answer::Keys(keys) => keys.next().await,
+            Answer::TagValues(tables) => tables.next().await,
             Answer::Series(list) => Ok(list.series.pop_front()),
         }
     }

@@ -4,6 +4,7 @@ use crate::{
     data::question::{About, Finding, MeasurementTest},
     query::{
         StatementError,
+        listing::{ListOrder, Listed, Run},
         point_search::{FoundTags, tags_with_points},
         sources::{Session, copy, fields_of, store_id, test_of, tests_of},
     },
@@ -111,6 +112,24 @@ impl Scope {
         Ok(finding)
     }
 
+    /// The runs of lists over all of the databases.
+    pub async fn list(
+        &self,
+        session: &Session,
+        listed: impl Fn() -> Listed,
+        rows_max: Option<u64>,
+    ) -> Result<Vec<Run>, StatementError> {
+        let mut runs = Vec::new();
+        for (database, tests) in &self.databases {
+            let tests = tests.as_ref().map(|tests| tests.iter().map(copy).collect());
+            let wanted = session.wanted_where(*database, tests, self.condition.as_ref()).await?;
+            let query = session.query.clone();
+            let order = ListOrder { database: *database, wanted, listed: listed(), rows_max, query };
+            runs.extend(session.core.list(order).await?);
+        }
+        Ok(runs)
+    }
+
     /// The fields of the measurements that have series.
     pub async fn fields(&self, session: &Session) -> Result<FieldsByMeasurement, StatementError> {
         let mut fields = FieldsByMeasurement::new();
@@ -137,7 +156,6 @@ fn timed(condition: Option<&Expr>, range: TimeRange) -> Option<(Expr, TimeRange)
 fn empty(about: &About) -> Finding {
     match about {
         About::Measurements | About::TagKeys | About::Series => Finding::Names(BTreeMap::new()),
-        About::TagValues(_) => Finding::Pairs(BTreeMap::new()),
         About::TagValueCount(_) => Finding::Distinct(BTreeMap::new()),
         About::SeriesCount => Finding::Counts(BTreeMap::new()),
     }
@@ -147,9 +165,8 @@ fn copy_of(about: &About) -> About {
     match about {
         About::Measurements => About::Measurements,
         About::TagKeys => About::TagKeys,
-        About::TagValues(keys) => About::TagValues(keys.clone()),
-        About::TagValueCount(keys) => About::TagValueCount(keys.clone()),
         About::Series => About::Series,
+        About::TagValueCount(keys) => About::TagValueCount(keys.clone()),
         About::SeriesCount => About::SeriesCount,
     }
 }

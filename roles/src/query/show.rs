@@ -12,6 +12,7 @@ use crate::{
         StatementError,
         account::Charge,
         answer_table::{TableColumn, list, table},
+        listing::{Listed, SeriesKeys, TagValueTables},
         measurement_filter::MeasurementFilter,
         pieces::Answer,
         running::RunningQueries,
@@ -129,19 +130,18 @@ pub(super) async fn measurements(session: &Session, show: &ShowMeasurements) -> 
 /// SHOW SERIES: canonical keys of the whole database, in byte order.
 pub(super) async fn series(session: &Rc<Session>, show: &ShowSeries) -> Result<Answer, StatementError> {
     let scope = Scope::of_policies(session, show.database.as_deref(), &show.sources, show.condition.as_ref())?;
-    let mut keys: Vec<String> = match scope.tags_in_time(session, None).await? {
-        Some(found) => found.iter().flat_map(|found| &found.by_measurement).flat_map(series_keys).collect(),
-        None => match scope.ask(session, About::Series).await? {
-            Finding::Names(keys) => keys.into_values().flatten().collect(),
-            _ => unreachable!("series are found by measurement"),
-        },
+    let limit = RowLimit::new(show.limit, show.offset);
+    let Some(found) = scope.tags_in_time(session, None).await? else {
+        let runs = scope.list(session, || Listed::Series, limit.rows_max()).await?;
+        return Ok(Answer::Keys(Box::new(SeriesKeys::begin(session, runs, limit).await?)));
     };
+    let keys = found.iter().flat_map(|found| &found.by_measurement).flat_map(series_keys);
+    let mut keys: Vec<String> = keys.collect();
     let charge = charge(session, keys.iter().map(String::len))?;
     // Measurements follow each other by name, and an escaped comma or space may sort otherwise in the keys.
     keys.sort_unstable();
     keys.dedup();
-    let keys = RowLimit::new(show.limit, show.offset).slice(&keys).to_vec();
-    Ok(Answer::charged(list("", "key", keys, session.chunk_rows), charge))
+    Ok(Answer::charged(list("", "key", limit.slice(&keys).to_vec(), session.chunk_rows), charge))
 }
 
 /// The keys of series with these tags, as SHOW SERIES shows them.
@@ -181,30 +181,27 @@ pub(super) async fn tag_keys(session: &Rc<Session>, show: &ShowTagKeys) -> Resul
     Ok(Answer::of(series))
 }
 
+/// SHOW TAG VALUES: pairs of tag and value by measurement, each in byte order.
 pub(super) async fn tag_values(session: &Rc<Session>, show: &ShowTagValues) -> Result<Answer, StatementError> {
     let scope = Scope::of_database(session, show.database.as_deref(), &show.sources, show.condition.as_ref())?;
-    let found = match scope.tags_in_time(session, Some(&show.key)).await? {
-        Some(found) => {
-            let mut pairs: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
-            for (measurement, tags) in found.iter().flat_map(|found| &found.by_measurement) {
-                pairs.entry(measurement.clone()).or_default().extend(tags.iter().flatten().cloned());
-            }
-            pairs
-        }
-        None => match scope.ask(session, About::TagValues(show.key.clone())).await? {
-            Finding::Pairs(found) => found,
-            _ => unreachable!("tag values are found as pairs"),
-        },
-    };
-    let charge = charge(session, found.values().flatten().map(|(key, value)| key.len() + value.len()))?;
     let limit = RowLimit::new(show.limit, show.offset);
+    let Some(found) = scope.tags_in_time(session, Some(&show.key)).await? else {
+        let runs = scope.list(session, || Listed::TagValues(show.key.clone()), limit.rows_max()).await?;
+        return Ok(Answer::TagValues(Box::new(TagValueTables::begin(session, runs, limit))));
+    };
+    let mut by_measurement: BTreeMap<&str, BTreeSet<&(String, String)>> = BTreeMap::new();
+    for (measurement, tags) in found.iter().flat_map(|found| &found.by_measurement) {
+        by_measurement.entry(measurement).or_default().extend(tags.iter().flatten());
+    }
+    let texts = by_measurement.values().flatten();
+    let charge = charge(session, texts.map(|(key, value)| key.len() + value.len()))?;
     let mut series = Vec::new();
-    for (measurement, pairs) in found {
-        let pairs: Vec<(String, String)> = pairs.into_iter().collect();
-        let (keys, values): (Vec<String>, Vec<String>) = limit.slice(&pairs).iter().cloned().unzip();
+    for (measurement, pairs) in by_measurement {
+        let pairs = Vec::from_iter(pairs);
+        let (keys, values): (Vec<String>, Vec<String>) = limit.slice(&pairs).iter().copied().cloned().unzip();
         if !keys.is_empty() {
             let columns = vec![("key", TableColumn::Texts(keys)), ("value", TableColumn::Texts(values))];
-            series.push(table(&measurement, columns));
+            series.push(table(measurement, columns));
         }
     }
     Ok(Answer::charged(series, charge))

@@ -111,6 +111,25 @@ impl Session {
         Ok(self.core.ask(Question { database, wanted, about }).await?)
     }
 
+    /// What the WHERE of a SHOW statement means.
+    pub async fn wanted_where(
+        &self,
+        database: DatabaseId,
+        measurements: Option<Vec<MeasurementTest>>,
+        condition: Option<&Expr>,
+    ) -> Result<Wanted, StatementError> {
+        let Some(condition) = condition.cloned() else {
+            return Ok(Wanted { measurements, filter: Box::new(|_| TagFilter::All) });
+        };
+        let fields = self.fields_in_question(database, &measurements, &condition).await?;
+        let filter = move |measurement: &str| {
+            let fields = fields.get(measurement);
+            let is_field = |name: &str| fields.is_some_and(|fields| fields.contains(name));
+            TagFilter::of_show(&condition, measurement, &is_field)
+        };
+        Ok(Wanted { measurements, filter: Box::new(filter) })
+    }
+
     /// As [`Session::ask`], with the WHERE of a SHOW statement.
     pub async fn ask_where(
         &self,
@@ -119,16 +138,8 @@ impl Session {
         condition: Option<&Expr>,
         about: About,
     ) -> Result<Finding, StatementError> {
-        let Some(condition) = condition.cloned() else {
-            return self.ask(database, measurements, |_| TagFilter::All, about).await;
-        };
-        let fields = self.fields_in_question(database, &measurements, &condition).await?;
-        let filter = move |measurement: &str| {
-            let fields = fields.get(measurement);
-            let is_field = |name: &str| fields.is_some_and(|fields| fields.contains(name));
-            TagFilter::of_show(&condition, measurement, &is_field)
-        };
-        self.ask(database, measurements, filter, about).await
+        let wanted = self.wanted_where(database, measurements, condition).await?;
+        Ok(self.core.ask(Question { database, wanted, about }).await?)
     }
 
     /// Names of measurements that are meant and have series.
