@@ -132,17 +132,17 @@ impl Windows {
     /// As [`Windows::bounds`], by the wall clock.
     fn bounds_by_clock(&self, spans: &[Span], time: i64) -> (i64, i64) {
         let offset = i128::from(self.signed_offset);
-        let moved = (i128::from(time) - offset).clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
-        let (start, next) = self.bounds_without_offset(spans, moved);
+        // At the ends of time, where it would be without the offset is none.
+        let (start, next) = self.bounds_without_offset(spans, i128::from(time) - offset);
         let start = i64::try_from(start + offset).unwrap_or(TIME_MIN).max(TIME_MIN.min(time));
         (start, i64::try_from(next + offset - 1).unwrap_or(TIME_MAX).min(TIME_MAX.max(time)))
     }
 
     /// Start of the window that holds `time`, and of the next one.
-    fn bounds_without_offset(&self, spans: &[Span], time: i64) -> (i128, i128) {
-        let at = spans.partition_point(|span| span.start <= time) - 1;
+    fn bounds_without_offset(&self, spans: &[Span], time: i128) -> (i128, i128) {
+        let at = spans.partition_point(|span| i128::from(span.start) <= time).saturating_sub(1);
         // The clock may show again what it has shown: the latest reading so far counts.
-        let mut reading = i128::from(time) + i128::from(spans[at].offset);
+        let mut reading = time + i128::from(spans[at].offset);
         let mut earlier = at;
         while earlier > 0 && self.goes_on(spans, earlier) {
             let last_reading = end_reading(spans, earlier - 1) - 1;

@@ -45,6 +45,8 @@ pub struct Judge {
     entries: HashMap<(u64, u64), (u64, Term), BuildHasherDefault<Spread>>,
     /// What was committed first at each index, from 1.
     committed: Vec<(Term, u64)>,
+    /// Proposals that were called dropped before anything was committed in their places: term, first, last.
+    dropped: Vec<(Term, LogIndex, LogIndex)>,
     /// The term of the leader that did.
     committed_in: Vec<Term>,
     /// Votes as they became durable.
@@ -88,6 +90,10 @@ impl Judge {
         let at = entry.index.0 as usize - 1;
         let fact = (entry.term, fingerprint(entry));
         if at == self.committed.len() {
+            let is_dropped = |(term, first, last): &(Term, LogIndex, LogIndex)| {
+                *term == entry.term && (*first..=*last).contains(&entry.index)
+            };
+            assert!(!self.dropped.iter().any(is_dropped), "{} is committed and was called dropped", entry.id());
             self.committed.push(fact);
             self.committed_in.push(term);
         }
@@ -137,15 +143,16 @@ impl Judge {
         assert!(message.term <= durable.term, "R5: node {} speaks in a term that is not durable", message.from);
     }
 
-    pub fn ended(&self, ended: &Ended) {
+    pub fn ended(&mut self, ended: &Ended) {
         if ended.how == Ending::Dropped {
             // Another entry in the place of the first is proof for those behind it as well.
             let (term, first) = (ended.term, ended.first);
-            let there = self.committed_term(first);
-            assert!(
-                there.is_some_and(|there| there != term),
-                "the proposal {term}/{first} was called dropped, committed there is {there:?}"
-            );
+            match self.committed_term(first) {
+                Some(there) => {
+                    assert!(there != term, "the proposal {term}/{first} was called dropped, and is committed")
+                }
+                None => self.dropped.push((term, first, ended.last)),
+            }
         }
     }
 
