@@ -258,9 +258,11 @@ fn end_reading(spans: &[Span], at: usize) -> i128 {
     end + i128::from(spans[at].offset)
 }
 
-/// When the clock of span `at` shows a reading, which may be before the span only if the clock never showed it.
+/// When the clock of span `at` shows a reading, which may be before the span only if the clock never showed it. The first
+/// span has no begin: its start is that of time.
 fn instant(spans: &[Span], at: usize, reading: i128) -> i128 {
-    (reading - i128::from(spans[at].offset)).max(i128::from(spans[at].start))
+    let shown = reading - i128::from(spans[at].offset);
+    if at == 0 { shown } else { shown.max(i128::from(spans[at].start)) }
 }
 
 #[cfg(test)]
