@@ -36,6 +36,28 @@ pub(crate) struct WriteCall<'a, S> {
     pub(crate) caller: Caller,
 }
 
+impl<S: Service> WriteCall<'_, S> {
+    /// The target and the body if the service takes a write to it, and else the answer.
+    pub(crate) async fn admit(
+        &self,
+        target: Result<WriteTarget, Refusal>,
+        head: &request::Parts,
+        incoming: Incoming,
+    ) -> Result<(WriteTarget, Incoming), Reply> {
+        let admitted = match target {
+            Ok(target) => self.service.admit_write(&target).map(|()| target),
+            Err(refusal) => Err(WriteOutcome::Rejected(refusal)),
+        };
+        match admitted {
+            Ok(target) => Ok((target, incoming)),
+            Err(outcome) => {
+                let reply = Reply::write_outcome(self.spelling, &outcome);
+                Err(drain(self.options, self.metrics, self.received, head, incoming, reply).await)
+            }
+        }
+    }
+}
+
 /// A body up to this size is read although nobody wants it, so that the connection can be used again.
 const DRAINED_BYTES_MAX: u64 = 256 << 10;
 
@@ -51,19 +73,12 @@ pub(crate) async fn write<S: Service>(
 ) -> Reply {
     let spelling = call.spelling;
     let target = match dialect {
-        Dialect::V1 => target_v1(url, call.caller),
-        Dialect::V2 => target_v2(url, call.caller),
+        Dialect::V1 => target_v1(url, call.caller.clone()),
+        Dialect::V2 => target_v2(url, call.caller.clone()),
     };
-    let admitted = match target {
-        Ok(target) => call.service.admit_write(&target).map(|()| target),
-        Err(refusal) => Err(WriteOutcome::Rejected(refusal)),
-    };
-    let mut target = match admitted {
-        Ok(target) => target,
-        Err(outcome) => {
-            let reply = Reply::write_outcome(spelling, &outcome);
-            return drain(call.options, call.metrics, call.received, head, incoming, reply).await;
-        }
+    let (mut target, incoming) = match call.admit(target, head, incoming).await {
+        Ok(admitted) => admitted,
+        Err(reply) => return reply,
     };
     let is_gzip = head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
     let body = match read_body(incoming, is_gzip, call.options, call.metrics, call.received).await {

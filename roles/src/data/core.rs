@@ -477,7 +477,7 @@ impl DataCore {
     }
 
     /// What a core's part of a scan would read.
-    pub async fn cost_of(self: &Rc<Self>, core: CoreId, order: scan::CostOrder) -> Result<scan::ScanCost, CallError> {
+    pub async fn cost_of(self: &Rc<Self>, core: CoreId, order: scan::ScanRequest) -> Result<scan::ScanCost, CallError> {
         match self.call(core, Call::Cost(order)).await? {
             Reply::Cost(cost) => cost.map_err(CallError::Unknown),
             _ => unreachable!("a cost is answered as one"),

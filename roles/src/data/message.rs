@@ -11,7 +11,7 @@ use crate::{
     query::{
         Stopped,
         listing::{ListOrder, PageOrder, Run},
-        scan::{CostOrder, ScanCost, ScanOrder},
+        scan::{ScanCost, ScanOrder, ScanRequest},
     },
     replica::{Lost, Payload, ProposeError},
 };
@@ -70,7 +70,7 @@ pub enum Call {
     /// Run a scan over the core's partitions; the outputs go through the order's streams.
     Scan(ScanOrder),
     /// What the core's part of a scan would read.
-    Cost(CostOrder),
+    Cost(ScanRequest),
     /// What the core counts.
     Figures,
     /// Flush the core's partitions and link their files into the snapshot of this name.

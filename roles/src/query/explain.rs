@@ -9,7 +9,7 @@ use crate::query::{
     account::Account,
     answer_table::list,
     pieces::Answer,
-    scan::{CostOrder, ScanCost},
+    scan::{ScanCost, ScanRequest},
     select::{Prepared, Select, plan},
     sources::Session,
 };
@@ -146,7 +146,7 @@ async fn cost_of(session: &Session, prepared: &Prepared, account: &Arc<Account>)
         }
         let target = &prepared.targets[source];
         for core in session.core.cores() {
-            let order = CostOrder {
+            let order = ScanRequest {
                 scan: scan.clone(),
                 database: target.database,
                 groups: target.groups.clone(),

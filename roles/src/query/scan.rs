@@ -25,13 +25,9 @@ use tidemill_store::{CostCount, DatabaseId, Partition, ReadCost, ReadError, Scan
 
 /// What a core is asked to scan.
 pub struct ScanOrder {
-    pub(super) scan: Arc<ScanPlan>,
-    pub(super) database: DatabaseId,
-    /// In ascending time.
-    pub(super) groups: Arc<[ShardGroupId]>,
+    pub(super) what: ScanRequest,
     /// Partitions of the core, each with the way to the merge.
     pub(super) parts: Vec<(u32, ChunkProducerEnd<PartChunk>)>,
-    pub(super) account: Arc<Account>,
 }
 
 /// What a part sends.
@@ -62,14 +58,7 @@ const SERIES_OVERHEAD_BYTES: usize = 160;
 /// Runs the parts of a scan that live here; the outputs go through the order's streams.
 pub fn run_scan(core: Rc<DataCore>, order: ScanOrder) {
     for (partition, chunks) in order.parts {
-        let part = Part {
-            core: core.clone(),
-            number: partition,
-            scan: order.scan.clone(),
-            database: order.database,
-            groups: order.groups.clone(),
-            account: order.account.clone(),
-        };
+        let part = Part { core: core.clone(), number: partition, request: order.what.clone() };
         let context = core.context();
         context.spawn(context.queues.query, "scan a partition", part.run(chunks)).detach();
     }
@@ -79,26 +68,21 @@ pub fn run_scan(core: Rc<DataCore>, order: ScanOrder) {
 ///
 /// # Errors
 /// A file cannot be read, or the query was stopped.
-pub async fn cost_of_scan(core: Rc<DataCore>, order: CostOrder) -> Result<ScanCost, String> {
+pub async fn cost_of_scan(core: Rc<DataCore>, request: ScanRequest) -> Result<ScanCost, String> {
     let mut all = ScanCost::default();
     for partition in core.partitions().keys().copied().collect::<Vec<_>>() {
-        let part = Part {
-            core: core.clone(),
-            number: partition,
-            scan: order.scan.clone(),
-            database: order.database,
-            groups: order.groups.clone(),
-            account: order.account.clone(),
-        };
+        let part = Part { core: core.clone(), number: partition, request: request.clone() };
         all.add(&part.cost().await.map_err(|error| error.to_string())?);
     }
     Ok(all)
 }
 
-/// The scan whose cost a core is asked for.
-pub struct CostOrder {
+/// What is to be scanned; a core may be asked what that would cost.
+#[derive(Clone)]
+pub struct ScanRequest {
     pub(super) scan: Arc<ScanPlan>,
     pub(super) database: DatabaseId,
+    /// In ascending time.
     pub(super) groups: Arc<[ShardGroupId]>,
     pub(super) account: Arc<Account>,
 }
@@ -120,10 +104,7 @@ impl ScanCost {
 struct Part {
     core: Rc<DataCore>,
     number: u32,
-    scan: Arc<ScanPlan>,
-    database: DatabaseId,
-    groups: Arc<[ShardGroupId]>,
-    account: Arc<Account>,
+    request: ScanRequest,
 }
 
 /// Why a part does not come to its end.
@@ -211,7 +192,7 @@ impl<'a> Outlet<'a> {
 
 impl Part {
     async fn run(self, chunks: ChunkProducerEnd<PartChunk>) {
-        let mut outlet = Outlet::new(&self.core, &self.account, chunks);
+        let mut outlet = Outlet::new(&self.core, &self.request.account, chunks);
         let result = match self.drive(&mut outlet).await {
             Ok(()) => outlet.flush().await.map_err(PartError::Stopped),
             failed => failed,
@@ -227,24 +208,24 @@ impl Part {
 
     async fn drive(&self, outlet: &mut Outlet<'_>) -> Result<(), PartError> {
         let partition = self.core.partitions().get(&self.number).ok_or(PartError::Elsewhere(self.number))?.clone();
-        let view = partition.view(&self.groups);
-        let mut series_charge = self.account.charge();
+        let view = partition.view(&self.request.groups);
+        let mut series_charge = self.request.account.charge();
         let (ids, series) = self.series(&partition, &mut series_charge).await?;
         let fields = self.fields(&partition);
         let mut cursors = SeriesCursors {
             partition: &*partition,
             view,
-            database: self.database,
+            database: self.request.database,
             fields,
-            types: self.scan.fields().iter().map(|(_, field_type)| *field_type).collect(),
-            range: self.scan.time_range(),
-            descending: self.scan.descending(),
+            types: self.request.scan.fields().iter().map(|(_, field_type)| *field_type).collect(),
+            range: self.request.scan.time_range(),
+            descending: self.request.scan.descending(),
             state: CursorStates::new(ids.len()),
             ids,
         };
-        let mut part = PartExec::new(self.scan.clone(), series);
-        let window = |time| self.scan.window_bounds(time);
-        let mut charge = self.account.charge();
+        let mut part = PartExec::new(self.request.scan.clone(), series);
+        let window = |time| self.request.scan.window_bounds(time);
+        let mut charge = self.request.account.charge();
         let (mut uncharged_bytes, mut charged_cursor_bytes) = (0, 0);
         let uncharged_bytes_max = self.core.query_memory().bytes_max() / UNCHARGED_PART;
         let uncharged_bytes_max = (uncharged_bytes_max as usize).min(UNCHARGED_BYTES_MAX);
@@ -256,12 +237,12 @@ impl Part {
                     let mut take = |blocks: &[BlockSummary]| part.supply_statistics(series, blocks);
                     let summaries = accepts.then_some(Summaries { window: &window, take: &mut take });
                     let (next, summarised) = cursors.next(series, summaries).await?;
-                    self.account.add_points(summarised)?;
+                    self.request.account.add_points(summarised)?;
                     match next {
                         Next::More => {}
                         Next::End => part.supply(series, None),
                         Next::Rows(points) => {
-                            self.account.add_points(points.len() as u64)?;
+                            self.request.account.add_points(points.len() as u64)?;
                             uncharged_bytes += points.byte_size();
                             part.supply(series, Some(points));
                         }
@@ -284,15 +265,15 @@ impl Part {
 
     async fn cost(&self) -> Result<ScanCost, PartError> {
         let partition = self.core.partitions().get(&self.number).ok_or(PartError::Elsewhere(self.number))?.clone();
-        let view = partition.view(&self.groups);
-        let mut series_charge = self.account.charge();
+        let view = partition.view(&self.request.groups);
+        let mut series_charge = self.request.account.charge();
         let (ids, series) = self.series(&partition, &mut series_charge).await?;
         drop(series);
         let fields = self.fields(&partition);
         let mut count = CostCount::default();
         for id in &ids {
-            let range = self.scan.time_range();
-            count.add(&partition.cursor(&view, self.database, *id, &fields, range, false)).await?;
+            let range = self.request.scan.time_range();
+            count.add(&partition.cursor(&view, self.request.database, *id, &fields, range, false)).await?;
             self.check()?;
             self.core.context().yield_now_if_needed().await;
         }
@@ -305,16 +286,18 @@ impl Part {
         partition: &Partition<RingDisk>,
         charge: &mut Charge,
     ) -> Result<(Vec<SeriesId>, Vec<ScanSeries>), PartError> {
-        let name = self.scan.measurement().as_bytes();
-        let selected: Vec<SeriesId> = match partition.index(self.database) {
-            Some(index) => index.select(name, &predicate(self.scan.tag_filter())).iter().map(SeriesId).collect(),
+        let name = self.request.scan.measurement().as_bytes();
+        let selected: Vec<SeriesId> = match partition.index(self.request.database) {
+            Some(index) => {
+                index.select(name, &predicate(self.request.scan.tag_filter())).iter().map(SeriesId).collect()
+            }
             None => Vec::new(),
         };
-        self.account.add_series(selected.len() as u64)?;
+        self.request.account.add_series(selected.len() as u64)?;
         let mut series = Vec::with_capacity(selected.len());
         let mut bytes = 0;
         for ids in selected.chunks(SERIES_PER_TURN) {
-            if let Some(index) = partition.index(self.database) {
+            if let Some(index) = partition.index(self.request.database) {
                 for id in ids {
                     let key = index.key(*id);
                     let tags = series_key::tags(key).map(|(tag, value)| (lossy(&tag), lossy(&value))).collect();
@@ -333,13 +316,13 @@ impl Part {
     }
 
     fn fields(&self, partition: &Partition<RingDisk>) -> Rc<[ScanField]> {
-        let index = partition.index(self.database);
-        let measurement = self.scan.measurement().as_bytes();
+        let index = partition.index(self.request.database);
+        let measurement = self.request.scan.measurement().as_bytes();
         let field = |name: &str| match &index {
             Some(index) => ScanField::of(index, measurement, name.as_bytes()),
             None => ScanField { name: name.as_bytes().into(), ids: Vec::new() },
         };
-        self.scan.fields().iter().map(|(name, _)| field(name)).collect()
+        self.request.scan.fields().iter().map(|(name, _)| field(name)).collect()
     }
 
     /// The monotonic time, if the part may go on.
@@ -349,6 +332,6 @@ impl Part {
             return Err(Stopped::ShuttingDown);
         }
         let now_ns = context.clock.monotonic_ns();
-        self.account.check(now_ns).map(|()| now_ns)
+        self.request.account.check(now_ns).map(|()| now_ns)
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     query::{
         StatementError,
         account::{Account, Charge},
-        scan::{PartChunk, ScanOrder},
+        scan::{PartChunk, ScanOrder, ScanRequest},
         sources::{Session, store_id},
     },
 };
@@ -401,12 +401,10 @@ impl Scan {
             let (producer, consumer) = chunk_stream(WINDOW);
             let outputs = Vec::new().into_iter();
             parts.push(PartStream { end: Some(consumer), consumer: None, outputs, charge: None });
-            let order = orders.entry(session.core.core_of(partition)).or_insert_with(|| ScanOrder {
-                scan: self.plan.clone(),
-                database: *database,
-                groups: groups.clone(),
-                parts: Vec::new(),
-                account: account.clone(),
+            let order = orders.entry(session.core.core_of(partition)).or_insert_with(|| {
+                let (scan, groups, account) = (self.plan.clone(), groups.clone(), account.clone());
+                let what = ScanRequest { scan, database: *database, groups, account };
+                ScanOrder { what, parts: Vec::new() }
             });
             order.parts.push((partition, producer));
         }

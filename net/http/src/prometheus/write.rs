@@ -6,8 +6,8 @@ use crate::body::read_body;
 use crate::encode::push_float_text;
 use crate::parameters::{Parameters, consistency};
 use crate::reply::Reply;
-use crate::service::{Service, WriteOutcome, WriteRequest};
-use crate::write::{WriteCall, body_error, drain, target_v1};
+use crate::service::{Service, WriteRequest};
+use crate::write::{WriteCall, body_error, target_v1};
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::http::request;
@@ -23,16 +23,9 @@ pub(crate) async fn write<S: Service>(
     incoming: Incoming,
 ) -> Reply {
     let spelling = call.spelling;
-    let admitted = match target_v1(url, call.caller) {
-        Ok(target) => call.service.admit_write(&target).map(|()| target),
-        Err(refusal) => Err(WriteOutcome::Rejected(refusal)),
-    };
-    let mut target = match admitted {
-        Ok(target) => target,
-        Err(outcome) => {
-            let reply = Reply::write_outcome(spelling, &outcome);
-            return drain(call.options, call.metrics, call.received, head, incoming, reply).await;
-        }
+    let (mut target, incoming) = match call.admit(target_v1(url, call.caller.clone()), head, incoming).await {
+        Ok(admitted) => admitted,
+        Err(reply) => return reply,
     };
     let body = match read_body(incoming, false, call.options, call.metrics, call.received).await {
         Ok(body) => body,
