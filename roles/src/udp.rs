@@ -144,12 +144,8 @@ impl UdpListener {
         for _ in 0..TRIES {
             let request = WriteRequest { target: target.clone(), body: batch.text.clone() };
             match core.write(request).await {
-                WriteOutcome::Written => return Ok(()),
                 WriteOutcome::Overloaded { .. } => core.context().sleep(TRY_PAUSE).await,
-                WriteOutcome::PartialWrite(text) | WriteOutcome::Unknown(text) => return Err(text),
-                WriteOutcome::Rejected(refusal) => return Err(refusal.text),
-                WriteOutcome::DatabaseNotFound(name) => return Err(format!("database not found: {name}")),
-                WriteOutcome::DiskFull => return Err("disk full".to_owned()),
+                outcome => return outcome.into_result(),
             }
         }
         Err("the server is overloaded".to_owned())

@@ -153,3 +153,17 @@ pub fn write(client: &mut Client, parameters: &str, lines: &str) -> Result<()> {
     }
     Ok(())
 }
+
+/// A client of a server that has the database `d`.
+pub fn with_database(server: &Server) -> Client {
+    let mut client = client(server);
+    query(&mut client, "CREATE DATABASE d", "").unwrap();
+    client
+}
+
+/// Points of `v` in a measurement of `d`.
+pub fn count(client: &mut Client, measurement: &str) -> u64 {
+    let text = query(client, &format!("SELECT count(v) FROM {measurement}"), "db=d").unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    value["results"][0]["series"][0]["values"][0][1].as_u64().unwrap_or(0)
+}

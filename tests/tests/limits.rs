@@ -10,22 +10,10 @@ use tidemill_perf::process;
 use tidemill_perf::server::{Kind, Server};
 use tidemill_perf::verify::{self, Obligation};
 use tidemill_tests::small_disk::SmallDisk;
-use tidemill_tests::subject;
+use tidemill_tests::subject::{self, count, with_database};
 
 /// Upstream's default limit of a request body.
 const BODY_BYTES_MAX: usize = 25_000_000;
-
-fn with_database(server: &Server) -> Client {
-    let mut client = subject::client(server);
-    subject::query(&mut client, "CREATE DATABASE d", "").unwrap();
-    client
-}
-
-fn count(client: &mut Client, measurement: &str) -> u64 {
-    let text = subject::query(client, &format!("SELECT count(v) FROM {measurement}"), "db=d").unwrap();
-    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-    value["results"][0]["series"][0]["values"][0][1].as_u64().unwrap_or(0)
-}
 
 /// Sends bytes as they are and reads what comes until the server closes or is silent for a while.
 fn raw(server: &Server, bytes: &[u8]) -> String {

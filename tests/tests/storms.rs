@@ -7,19 +7,7 @@ use std::time::Duration;
 use tidemill_perf::http::Client;
 use tidemill_perf::process;
 use tidemill_perf::server::Server;
-use tidemill_tests::subject;
-
-fn with_database(server: &Server) -> Client {
-    let mut client = subject::client(server);
-    subject::query(&mut client, "CREATE DATABASE d", "").unwrap();
-    client
-}
-
-fn count(client: &mut Client, measurement: &str) -> u64 {
-    let text = subject::query(client, &format!("SELECT count(v) FROM {measurement}"), "db=d").unwrap();
-    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-    value["results"][0]["series"][0]["values"][0][1].as_u64().unwrap_or(0)
-}
+use tidemill_tests::subject::{self, count, with_database};
 
 fn packed(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());

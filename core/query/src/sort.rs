@@ -108,10 +108,13 @@ struct RunMerge {
 impl Sort {
     /// Of a plan whose rows are to be ordered. Pieces of the answer have at most `chunk_rows` rows.
     pub fn new(plan: &Plan, chunk_rows: usize) -> Option<Sort> {
-        let plan = plan.sort.clone()?;
-        Some(Sort {
+        plan.sort.clone().map(|plan| Sort::by(plan, chunk_rows.max(1)))
+    }
+
+    fn by(plan: SortPlan, chunk_rows: usize) -> Sort {
+        Sort {
             plan,
-            chunk_rows: chunk_rows.max(1),
+            chunk_rows,
             series: None,
             unsorted: VecDeque::new(),
             runs: Vec::new(),
@@ -119,7 +122,7 @@ impl Sort {
             next: None,
             is_ended: false,
             ordered: None,
-        })
+        }
     }
 
     /// Gives the piece that [`SortStep::Input`] asked for; `None` behind the last.
@@ -373,17 +376,7 @@ mod tests {
     }
 
     fn sort(keys: Vec<(usize, SortOrder)>, limit: RowLimit, chunk_rows: usize) -> Sort {
-        Sort {
-            plan: SortPlan { keys, limit },
-            chunk_rows,
-            series: None,
-            unsorted: VecDeque::new(),
-            runs: Vec::new(),
-            merge: None,
-            next: None,
-            is_ended: false,
-            ordered: None,
-        }
+        Sort::by(SortPlan { keys, limit }, chunk_rows)
     }
 
     /// Name, times of a piece, and whether more of it follow.

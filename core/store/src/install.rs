@@ -13,7 +13,7 @@ use crate::{
     pace::breathe,
     partition::{OpenError, Partition},
 };
-use std::io;
+use std::{collections::BTreeSet, io};
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 use tidemill_raft::EntryId;
 
@@ -40,7 +40,8 @@ pub struct WantedFile {
     hash: Option<[u8; 32]>,
 }
 
-/// Why another replica's files were not taken over. Unless it is [`InstallError::Open`], the partition is what it was.
+/// Why another replica's files were not taken over. Unless it is [`InstallError::Open`] or [`ManifestError::Unknown`], the
+/// partition is what it was.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     #[error(transparent)]
@@ -87,10 +88,10 @@ impl<D: Disk> Partition<D> {
         if manifest.flushed_index <= state.applied.0 {
             return Err(InstallError::Old { manifest: manifest.flushed_index });
         }
-        let is_here = |record: &FileRecord| {
-            let files = state.groups.values().flat_map(|group| group.files.iter());
-            files.map(|file| file.record()).any(|known| (known.name(), known.hash) == (record.name(), record.hash))
-        };
+        let files = state.groups.values().flat_map(|group| group.files.iter()).map(|file| file.record());
+        let here: BTreeSet<(u64, String, [u8; 32])> =
+            files.map(|known| (known.shard_group, known.name(), known.hash)).collect();
+        let is_here = |record: &FileRecord| here.contains(&(record.shard_group, record.name(), record.hash));
         let source = |record: &FileRecord| format!("g{}/{}", record.shard_group, record.name());
         let file = |record: &FileRecord| WantedFile {
             source: source(record),

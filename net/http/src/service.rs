@@ -203,6 +203,20 @@ pub enum WriteOutcome {
     Unknown(String),
 }
 
+impl WriteOutcome {
+    /// For writes of the server itself: whether all is stored, and else why not.
+    pub fn into_result(self) -> Result<(), String> {
+        match self {
+            WriteOutcome::Written => Ok(()),
+            WriteOutcome::PartialWrite(text) | WriteOutcome::Unknown(text) => Err(text),
+            WriteOutcome::Overloaded { why, .. } => Err(why),
+            WriteOutcome::Rejected(refusal) => Err(refusal.text),
+            WriteOutcome::DatabaseNotFound(name) => Err(format!("database not found: {name}")),
+            WriteOutcome::DiskFull => Err("disk full".to_owned()),
+        }
+    }
+}
+
 /// An answer that is an error as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {

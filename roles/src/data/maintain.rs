@@ -82,7 +82,7 @@ impl DataCore {
         let started = self.context.clock.monotonic_ns();
         match partition.maintain().await {
             Ok(flushed) => {
-                self.replicas.log().release(group, flushed);
+                self.replicas.release(group, flushed);
                 self.figures.flushes.set(self.figures.flushes.get() + 1);
                 self.figures.flush.record(self.context.clock.monotonic_ns() - started);
             }
@@ -101,7 +101,7 @@ impl DataCore {
     async fn snapshot_meta(&self) {
         let Some(machine) = &self.meta_machine else { return };
         match machine.snapshot(&self.context.disk).await {
-            Ok(index) => self.replicas.log().release(META_GROUP, index),
+            Ok(index) => self.replicas.release(META_GROUP, index),
             Err(error) => tracing::error!(%error, "the metadata could not be written to their snapshot"),
         }
     }
@@ -149,7 +149,7 @@ impl DataCore {
                 return false;
             }
             match partition.maintain().await {
-                Ok(flushed) => self.replicas.log().release(GroupId(*id), flushed),
+                Ok(flushed) => self.replicas.release(GroupId(*id), flushed),
                 Err(error) => {
                     tracing::error!(partition = id, %error, "rows stay in the log");
                     return false;

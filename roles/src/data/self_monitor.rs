@@ -15,7 +15,7 @@ use crate::{
 use futures_lite::future;
 use std::{rc::Rc, time::Duration};
 use tidemill_column::Value;
-use tidemill_http::{Caller, Consistency, WriteOutcome, WriteRequest, WriteTarget};
+use tidemill_http::{Caller, Consistency, WriteRequest, WriteTarget};
 use tidemill_line::{Precision, series_key::push_key};
 use tidemill_meta::{Command, PolicySpec};
 
@@ -65,14 +65,7 @@ async fn store(core: &Rc<DataCore>, database: &str, time_ns: i64) -> Result<(), 
         caller: Caller::Anyone,
     };
     let body = lines(&all, &host_name(), time_ns);
-    match core.write(WriteRequest { target, body }).await {
-        WriteOutcome::Written => Ok(()),
-        WriteOutcome::PartialWrite(text) | WriteOutcome::Unknown(text) => Err(text),
-        WriteOutcome::Overloaded { why, .. } => Err(why),
-        WriteOutcome::Rejected(refusal) => Err(refusal.text),
-        WriteOutcome::DatabaseNotFound(name) => Err(format!("database not found: {name}")),
-        WriteOutcome::DiskFull => Err("disk full".to_owned()),
-    }
+    core.write(WriteRequest { target, body }).await.into_result()
 }
 
 /// Makes database and policy where they are missing: somebody may drop them at any time.

@@ -143,7 +143,8 @@ async fn forget_empty(session: &Session, database: DatabaseId, candidates: Vec<S
     let of = tidemill_meta::DatabaseId(database.0);
     let mut forgotten: Vec<(&String, Command)> = Vec::new();
     for name in &gone {
-        forgotten.extend(definitions(&session.core.meta(), of, name.as_bytes()).map(|command| (name, command)));
+        let known = definitions(&session.core.meta(), of, name.as_bytes());
+        forgotten.extend(known.into_iter().map(|command| (name, command)));
         let command = Command::ForgetMeasurement { database: of, measurement: name.as_bytes().to_vec() };
         session.core.change_meta(command).await?;
     }
@@ -157,7 +158,7 @@ async fn forget_empty(session: &Session, database: DatabaseId, candidates: Vec<S
 }
 
 /// The fields of a measurement as they are defined now, one command a shard group.
-fn definitions(meta: &Meta, database: tidemill_meta::DatabaseId, measurement: &[u8]) -> impl Iterator<Item = Command> {
+fn definitions(meta: &Meta, database: tidemill_meta::DatabaseId, measurement: &[u8]) -> Vec<Command> {
     let policies = meta.database_by_id(database).map(|known| known.policies.as_slice()).unwrap_or_default();
     let groups = policies.iter().flat_map(|policy| &policy.groups).map(|group| group.id);
     let of_group = |group| {
@@ -168,7 +169,7 @@ fn definitions(meta: &Meta, database: tidemill_meta::DatabaseId, measurement: &[
             .collect();
         (!fields.is_empty()).then(|| Command::DefineFields { group, measurement: measurement.to_vec(), fields })
     };
-    groups.filter_map(of_group).collect::<Vec<_>>().into_iter()
+    groups.filter_map(of_group).collect()
 }
 
 /// The measurements of a deletion without a condition, as the store takes them.

@@ -108,18 +108,23 @@ impl Group {
             Content::Data(payload) => Some(payload.clone()),
             Content::Opening | Content::Members(_) => None,
         };
-        let mut unapplied = self.unapplied.borrow_mut();
-        while let Some(replaced) = unapplied.pop_back_if(|last| last.id.index >= entry.index) {
-            self.forget(&replaced);
-        }
+        self.forget_from(entry.index);
         let added = Unapplied { id: entry.id(), payload };
         self.unapplied_bytes.set(self.unapplied_bytes.get() + added.byte_size());
-        unapplied.push_back(added);
+        self.unapplied.borrow_mut().push_back(added);
     }
 
     /// The newest entry was not taken by the log.
     pub(super) fn retract(&self, index: LogIndex) {
         self.raft.borrow_mut().retract(index);
+        self.forget_from(index);
+    }
+
+    /// Entries from here on are replaced, or were never there.
+    fn forget_from(&self, index: LogIndex) {
+        while let Some(gone) = self.unapplied.borrow_mut().pop_back_if(|last| last.id.index >= index) {
+            self.forget(&gone);
+        }
     }
 
     pub(super) fn expect(&self, id: EntryId, slot: Rc<Slot<Result<Outcome, Lost>>>) {

@@ -22,7 +22,7 @@ impl Placement {
 
     /// Whether this node decides alone what the group has committed.
     pub fn is_alone(&self, group: GroupId) -> bool {
-        let members = self.members(group);
-        members.is_single(self.node) && members.learners().is_empty()
+        let alone = |members: &Membership| members.is_single(self.node) && members.learners().is_empty();
+        self.groups.get(&group).is_none_or(alone)
     }
 }

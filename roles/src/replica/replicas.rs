@@ -232,7 +232,7 @@ impl<D: Disk> Replicas<D> {
         }
         let kept = payload.clone();
         let proposed = group.raft.borrow_mut().propose(payload);
-        let (entry, output) = proposed.map_err(|rejected| match rejected {
+        let (entry, mut output) = proposed.map_err(|rejected| match rejected {
             Rejected::Busy => (ProposeError::Busy(TOO_MUCH_WAITS), Some(kept.clone())),
             Rejected::NotLeader { leader } => (ProposeError::NotLeader(leader), None),
             Rejected::Transferring { to } => (ProposeError::NotLeader(to), None),
@@ -240,17 +240,13 @@ impl<D: Disk> Replicas<D> {
             rejected => stopped(rejected.to_string()),
         })?;
         // The log may refuse what is proposed, and nothing has happened.
-        let mut write = Write::of(&group, &output);
-        match self.append(&mut write) {
-            Ok(()) => {}
-            Err(error) => {
-                group.retract(entry.index);
-                return Err((refusal(error), Some(kept)));
-            }
+        let mut write = Write::begin(&group, &mut output);
+        if let Err(error) = self.append(&mut write) {
+            group.retract(entry.index);
+            return Err((refusal(error), Some(kept)));
         }
         let (ticket, slot) = Ticket::new();
         group.expect(entry, slot);
-        output.append.iter().for_each(|entry| group.push(entry));
         self.await_stable(write);
         self.tell(&group, output);
         Ok(ticket)
@@ -434,32 +430,30 @@ impl<D: Disk> Replicas<D> {
 
     /// No more proposals; what was taken is still committed.
     pub fn close(&self) {
+        self.end_tasks();
+        self.log.close();
+    }
+
+    fn end_tasks(&self) {
         self.stopped.set(true);
         self.commits.close();
         self.fetches.close();
         self.offers.close();
         self.installs.close();
         self.backlog_changed.notify();
-        self.log.close();
     }
 
     fn stop(&self, reason: &str) {
         tracing::error!(reason, "writes have stopped");
-        self.stopped.set(true);
-        self.commits.close();
-        self.fetches.close();
-        self.offers.close();
-        self.installs.close();
-        self.backlog_changed.notify();
+        self.end_tasks();
         self.all().iter().for_each(|group| group.give_up(reason));
         while self.commits.try_pop().is_some() {}
     }
 
     /// Does what a group's raft asks for.
-    fn carry_out(&self, group: &Rc<Group>, output: Output<Payload>) {
+    fn carry_out(&self, group: &Rc<Group>, mut output: Output<Payload>) {
         if output.write.is_some() {
-            output.append.iter().for_each(|entry| group.push(entry));
-            let mut write = Write::of(group, &output);
+            let mut write = Write::begin(group, &mut output);
             let is_free = self.backlog.borrow().is_empty() && self.commits.len() < COMMITS_MAX;
             if is_free && self.append(&mut write).is_ok() {
                 self.await_stable(write);
@@ -555,10 +549,12 @@ impl<D: Disk> Replicas<D> {
 }
 
 impl Write {
-    fn of(group: &Rc<Group>, output: &Output<Payload>) -> Write {
+    /// What an output wants written; its entries are on their way from now on.
+    fn begin(group: &Rc<Group>, output: &mut Output<Payload>) -> Write {
         let id = output.write.expect("an output with an entry or a term asks for a write");
-        let entries = output.append.iter().cloned().collect();
-        Write { group: group.clone(), id, hard_state: output.hard_state, entries, position: None }
+        let entries = std::mem::take(&mut output.append);
+        entries.iter().for_each(|entry| group.push(entry));
+        Write { group: group.clone(), id, hard_state: output.hard_state, entries: entries.into(), position: None }
     }
 }
 

@@ -184,6 +184,7 @@ impl Run {
         let prng = &mut self.prng;
         let mut compared = 0;
         executor.block_on(async {
+            node.caught_up().await;
             for (number, partition) in &node.partitions {
                 // No client is there: entries do not change what is read, whatever moves below it.
                 let (truth, layout) = (self.shared.truth.borrow().clone(), self.shared.layout.borrow().clone());

@@ -268,12 +268,23 @@ impl Node {
         Ok(())
     }
 
+    fn proposed(&self, partition: u32) -> u64 {
+        self.truth.borrow().partition(partition).told().len() as u64
+    }
+
+    /// Waits until everything that was proposed is applied: the request of a client that was refused in one part may be
+    /// on its way in another one.
+    pub async fn caught_up(&self) {
+        while self.partitions.iter().any(|(number, partition)| partition.applied().0 < self.proposed(*number)) {
+            self.executor.yield_now().await;
+        }
+    }
+
     /// Decides no more copies, and waits until nothing is left to do in the background.
     pub async fn settled(&self) {
         self.shared.quiet.set(true);
         let is_busy = |(number, partition): (&u32, &Rc<Partition<SimDisk>>)| {
-            let proposed = self.truth.borrow().partition(*number).told().len() as u64;
-            partition.has_work() || partition.has_copies() || partition.applied().0 < proposed
+            partition.has_work() || partition.has_copies() || partition.applied().0 < self.proposed(*number)
         };
         while self.partitions.iter().any(is_busy) {
             self.shared.work.notify();

@@ -103,11 +103,7 @@ impl Executor {
         let root_ready = Arc::new(Ready(AtomicBool::new(true)));
         let root_waker = Waker::from(root_ready.clone());
         for _ in 0..POLLS_MAX {
-            self.shared.tasks.borrow_mut().append(&mut self.shared.spawned.borrow_mut());
-            let ready: Vec<usize> = {
-                let tasks = self.shared.tasks.borrow();
-                (0..tasks.len()).filter(|at| tasks[*at].ready.0.load(Ordering::Relaxed)).collect()
-            };
+            let ready = self.ready();
             let root_is_ready = root_ready.0.load(Ordering::Relaxed);
             let choices = ready.len() + usize::from(root_is_ready);
             assert!(choices > 0, "every task waits and nothing can wake them");
@@ -127,11 +123,7 @@ impl Executor {
     /// Runs tasks that can run, up to `polls` times; returns how often. For worlds of several executors.
     pub fn run(&self, polls: u64) -> u64 {
         for ran in 0..polls {
-            self.shared.tasks.borrow_mut().append(&mut self.shared.spawned.borrow_mut());
-            let ready: Vec<usize> = {
-                let tasks = self.shared.tasks.borrow();
-                (0..tasks.len()).filter(|at| tasks[*at].ready.0.load(Ordering::Relaxed)).collect()
-            };
+            let ready = self.ready();
             if ready.is_empty() {
                 return ran;
             }
@@ -152,6 +144,13 @@ impl Executor {
     /// Lets any other task run first.
     pub async fn yield_now(&self) {
         yield_now().await;
+    }
+
+    /// The tasks that can run, new ones among them.
+    fn ready(&self) -> Vec<usize> {
+        let mut tasks = self.shared.tasks.borrow_mut();
+        tasks.append(&mut self.shared.spawned.borrow_mut());
+        (0..tasks.len()).filter(|at| tasks[*at].ready.0.load(Ordering::Relaxed)).collect()
     }
 
     fn step(&self, at: usize) {
