@@ -106,16 +106,6 @@ pub fn without_tagless_series(body: &str) -> Option<Value> {
     Some(answer)
 }
 
-/// The answer with nothing but the first column of its rows, the time. None when it is not JSON.
-pub fn with_times_only(body: &str) -> Option<Value> {
-    let mut answer: Value = serde_json::from_str(body).ok()?;
-    for series in series_of(&mut answer) {
-        let rows = series["values"].as_array_mut().into_iter().flatten();
-        rows.filter_map(Value::as_array_mut).for_each(|row| row.truncate(1));
-    }
-    Some(answer)
-}
-
 /// What LIMIT and OFFSET leave of an answer: so many rows of each series, and no series without rows. None when it is
 /// not JSON.
 pub fn limited(body: &str, (count, skipped): (usize, usize)) -> Option<Value> {
@@ -177,7 +167,6 @@ mod tests {
         assert_eq!(sorted("[[1,2],[1,1],[2,0]]"), sorted("[[1,1],[1,2],[2,0]]"));
         assert_ne!(sorted("[[1,1],[2,0]]"), sorted("[[2,0],[1,1]]"));
         assert_ne!(sorted("[[1,1],[1,1]]"), sorted("[[1,1],[1,2]]"));
-        assert_eq!(with_times_only(&body("[[1,1],[2,0]]")), with_times_only(&body("[[1,5],[2,6]]")));
         let slice = |rows: &str, limit| limited(&body(rows), limit).unwrap();
         assert_eq!(slice("[[1],[2],[3]]", (1, 1)), slice("[[2]]", (5, 0)));
         assert_eq!(slice("[[1]]", (1, 1)), serde_json::json!({"results": [{"statement_id": 0}]}));
