@@ -155,12 +155,6 @@ impl IndexFile {
         self.named.as_ref().map(|record| IndexRecord { is_behind: true, ..record.clone() })
     }
 
-    /// No manifest will name a file that there has been so far.
-    pub fn give_up(&mut self) {
-        self.named = None;
-        self.begin(true);
-    }
-
     /// Whether most of the file has been replaced by later parts of it.
     pub fn is_worn(&self) -> bool {
         self.current.as_ref().is_some_and(|current| current.record.size > 2 * current.kept + REPLACED_BYTES_MIN)

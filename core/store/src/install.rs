@@ -156,7 +156,7 @@ impl<D: Disk> Partition<D> {
             let read = index_file::load(&self.disk, &self.folder, index).await;
             read.map_err(|error| InstallError::Wrong { path: error.to_string() })?;
         }
-        manifest.publish(&self.disk, &self.folder).await?;
+        self.publish_manifest(manifest).await?;
         let fresh = self.opened_anew().await?;
         self.take_over(&fresh);
         Ok(())

@@ -39,6 +39,7 @@ mod settle;
 mod shard_group;
 mod slots;
 mod sorted;
+mod spare;
 mod tsm_file;
 mod turn;
 

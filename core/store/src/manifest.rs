@@ -193,20 +193,23 @@ impl Manifest {
     /// # Errors
     /// [`ManifestError::Unknown`] if the new one may be there nevertheless; it is not after any other.
     pub async fn publish<D: Disk>(&self, disk: &D, folder: &str) -> Result<(), ManifestError> {
+        Manifest::publish_encoded(disk, folder, &self.encode()).await
+    }
+
+    /// As [`Manifest::publish`], of the bytes of a manifest.
+    pub(crate) async fn publish_encoded<D: Disk>(disk: &D, folder: &str, bytes: &[u8]) -> Result<(), ManifestError> {
         let (from, to) = (format!("{folder}/manifest.tmp"), format!("{folder}/manifest"));
         let io_error = |error| ManifestError::Io { path: from.clone(), error };
-        let bytes = self.encode();
         if disk.list(folder).await.map_err(io_error)?.iter().any(|name| name == "manifest.tmp") {
             disk.remove(&from).await.map_err(io_error)?;
         }
         let file = disk.create(&from, Purpose::Data).await.map_err(io_error)?;
-        for (number, part) in bytes.chunks(CALL_BYTES_MAX).enumerate() {
-            let mut buf = file.alloc(part.len().next_multiple_of(BLOCK_BYTES));
-            buf.as_mut()[..part.len()].copy_from_slice(part);
-            buf.as_mut()[part.len()..].fill(0);
-            file.write_at(buf, (number * CALL_BYTES_MAX) as u64).await.map_err(io_error)?;
+        if let Err(error) = write_out(&file, bytes).await {
+            // The room may be what the next try needs.
+            let _ = file.close().await;
+            let _ = disk.remove(&from).await;
+            return Err(io_error(error));
         }
-        file.set_len(bytes.len() as u64).await.map_err(io_error)?;
         disk.publish(file, &from, &to).await.map_err(|error| ManifestError::Unknown { path: to.clone(), error })
     }
 
@@ -257,7 +260,18 @@ impl Manifest {
 }
 
 /// One read or write of a manifest: the size that direct-I/O buffers are pooled for.
-const CALL_BYTES_MAX: usize = 512 * 1024;
+pub(crate) const CALL_BYTES_MAX: usize = 512 * 1024;
+
+/// Writes a file from its begin, and gives it the length of these bytes.
+pub(crate) async fn write_out<F: DiskFile>(file: &F, bytes: &[u8]) -> io::Result<()> {
+    for (number, part) in bytes.chunks(CALL_BYTES_MAX).enumerate() {
+        let mut buf = file.alloc(part.len().next_multiple_of(BLOCK_BYTES));
+        buf.as_mut()[..part.len()].copy_from_slice(part);
+        buf.as_mut()[part.len()..].fill(0);
+        file.write_at(buf, (number * CALL_BYTES_MAX) as u64).await?;
+    }
+    file.set_len(bytes.len() as u64).await
+}
 
 #[cfg(test)]
 mod tests {

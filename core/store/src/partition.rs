@@ -21,6 +21,7 @@ use crate::{
     read_error::ReadError,
     settle::{Settling, Unsettled},
     shard_group::{ShardGroup, ShardGroupView},
+    spare::Spare,
     tsm_file::TsmFile,
     turn::Turn,
 };
@@ -48,6 +49,7 @@ pub struct Partition<D: Disk> {
     pub(crate) halting: Cell<bool>,
     /// Whoever has the turn may replace the manifest, and move the state to what it says.
     pub(crate) publishing: Turn,
+    pub(crate) spare: Spare,
     pub(crate) copy_counts: CopyCounts,
     pub(crate) settling: Settling,
 }
@@ -169,6 +171,7 @@ impl<D: Disk> Partition<D> {
             copying: Cell::new(false),
             halting: Cell::new(false),
             publishing: Turn::default(),
+            spare: Spare::default(),
             copy_counts: CopyCounts::default(),
             settling: Settling::default(),
         };

@@ -57,7 +57,7 @@ impl<D: Disk> Partition<D> {
             let mut manifest = build();
             // Without a file to append to there is none that says what the indexes are now.
             manifest.index = current.map(|current| current.record).or_else(|| self.index_file.borrow().as_it_is());
-            return Ok(manifest.publish(&self.disk, &self.folder).await?);
+            return Ok(self.publish_manifest(&manifest).await?);
         }
         let begun = self.index_file.borrow_mut().begin(is_anew);
         let mut appending = match begun.open(&self.disk, &self.folder).await {
@@ -77,7 +77,7 @@ impl<D: Disk> Partition<D> {
             Err(error) => return Err(self.take_back(current, error.into())),
         };
         manifest.index = Some(next.record.clone());
-        match manifest.publish(&self.disk, &self.folder).await {
+        match self.publish_manifest(&manifest).await {
             Ok(()) => {}
             // A manifest may name what was appended: it is neither taken back nor appended to.
             Err(error @ ManifestError::Unknown { .. }) => return Err(error.into()),
@@ -91,7 +91,7 @@ impl<D: Disk> Partition<D> {
         let has_older = self.index_file.borrow_mut().end(next, is_anew);
         if has_older {
             // The manifest is there: no failure may say otherwise. What stays is removed by a later publication.
-            match self.remove_index_files(Some(generation)).await {
+            match self.remove_other_index_files(generation).await {
                 Ok(()) => self.index_file.borrow_mut().older_are_gone(),
                 Err(error) => tracing::warn!(%error, folder = self.folder, "an older file of the indexes stays"),
             }
@@ -99,21 +99,28 @@ impl<D: Disk> Partition<D> {
         Ok(())
     }
 
-    /// Publishes a manifest of the same entry as the one before when there is no room for more of the indexes. It names
-    /// their file as it is. If there is no room for the manifest itself, the file goes: the next start makes the indexes
-    /// from the other files, unless a flush comes before it.
+    /// Replaces the manifest, once there is room for the next one too.
+    pub(crate) async fn publish_manifest(&self, manifest: &Manifest) -> Result<(), ManifestError> {
+        let bytes = manifest.encode();
+        self.spare.reserve(&self.disk, &self.folder, bytes.len()).await?;
+        Manifest::publish_encoded(&self.disk, &self.folder, &bytes).await
+    }
+
+    /// Publishes a manifest of the same entry as the one before when there is no room for more of the indexes: it names
+    /// their file as it is. If there is no room for the manifest itself, it gets the spare blocks.
     pub(crate) async fn publish_on_a_full_disk(&self, mut manifest: Manifest) -> Result<(), MaintainError> {
         manifest.index = self.index_file.borrow().as_it_is();
-        if manifest.index.is_some() {
-            let published = manifest.publish(&self.disk, &self.folder).await.map_err(MaintainError::from);
-            if !published.as_ref().is_err_and(MaintainError::is_disk_full) {
-                return published;
-            }
+        let bytes = manifest.encode();
+        let published = Manifest::publish_encoded(&self.disk, &self.folder, &bytes).await.map_err(MaintainError::from);
+        if !published.as_ref().is_err_and(MaintainError::is_disk_full) {
+            return published;
         }
-        manifest.index = None;
-        self.index_file.borrow_mut().give_up();
-        self.remove_index_files(None).await?;
-        Ok(manifest.publish(&self.disk, &self.folder).await?)
+        if !self.spare.publish(&self.disk, &self.folder, &bytes).await? {
+            return published;
+        }
+        // The manifest before has left its blocks. If somebody else took them, the next publication tries again.
+        let _ = self.spare.reserve(&self.disk, &self.folder, bytes.len()).await;
+        Ok(())
     }
 
     /// Writes everything up to the commit, of which the end is left to be written. Whether series are unsettled.
@@ -185,11 +192,11 @@ impl<D: Disk> Partition<D> {
         error
     }
 
-    /// Removes the files of the indexes but one; without that one all of them.
-    async fn remove_index_files(&self, but: Option<u64>) -> Result<(), MaintainError> {
+    /// Removes the files of the indexes but that of one generation.
+    async fn remove_other_index_files(&self, generation: u64) -> Result<(), MaintainError> {
         let io_error = |error| MaintainError::Io { path: self.folder.clone(), error };
         for name in self.disk.list(&self.folder).await.map_err(io_error)? {
-            if index_file::is_name(&name) && but.is_none_or(|but| name != index_file::name_of(but)) {
+            if index_file::is_name(&name) && name != index_file::name_of(generation) {
                 self.disk.remove(&format!("{}/{name}", self.folder)).await.map_err(io_error)?;
             }
         }

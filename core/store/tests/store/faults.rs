@@ -229,6 +229,50 @@ fn a_drop_for_which_the_index_has_no_room_keeps_its_file_and_loses_no_series() {
     assert!(moments > 0);
 }
 
+/// Where nothing can be written, not even a manifest: without it the files that are to make room could not go.
+#[test]
+fn a_drop_on_a_disk_without_a_free_block_makes_room_and_keeps_the_index_whenever_the_power_fails() {
+    let group = crate::model::group_id(DATABASE, 1);
+    for crash in Crash::ALL {
+        for nth in 1.. {
+            let ended = Executor::new(nth).block_on(async {
+                let mut scene = scene(nth).await;
+                scene.store.disk.set_capacity(Some(scene.store.disk.used_bytes()));
+                assert!(scene.store.partition.maintain().await.unwrap_err().is_disk_full());
+                scene.store.command(&Command::DropShardGroups { groups: vec![group] });
+                scene.model.drop_group(DATABASE, 1);
+                let before = scene.store.disk.operations_total();
+                scene.store.disk.crash_at(nth);
+                let result = scene.store.partition.maintain().await;
+                let ended = scene.store.disk.operations_total() - before < nth;
+                let context = format!("{crash:?} at call {nth}");
+                if ended {
+                    assert!(result.as_ref().err().is_none_or(MaintainError::is_disk_full), "{result:?}");
+                    let files = scene.store.manifest().files;
+                    assert!(!files.is_empty() && files.iter().all(|file| file.shard_group != group));
+                }
+                scene.store.crash(crash, nth).await;
+                assert!(!scene.store.partition.index_was_rebuilt(), "{context}");
+                scene.check(&context).await;
+                // Still without a free block.
+                let _ = scene.store.partition.maintain().await;
+                let files = scene.store.manifest().files;
+                assert!(files.iter().all(|file| file.shard_group != group), "{context}");
+                scene.store.disk.set_capacity(None);
+                scene.store.partition.maintain().await.unwrap();
+                scene.store.partition.settle().await.unwrap();
+                scene.check(&context).await;
+                check_index(&scene.store.partition, &scene.model, &[DATABASE], &context);
+                ended
+            });
+            if ended {
+                assert!(nth > 10);
+                break;
+            }
+        }
+    }
+}
+
 #[test]
 fn what_a_start_removes_on_the_word_of_a_manifest_is_not_named_after_a_power_loss() {
     for seed in 0..40 {

@@ -434,11 +434,9 @@ impl Run {
 
     fn check_no_strangers(&self, context: &str) {
         for path in self.store.disk.paths() {
-            let is_index = path.contains("/index-");
-            assert!(
-                path.ends_with(".tsm") || path.ends_with("/manifest") || is_index,
-                "{context}: {path} is left over"
-            );
+            let is_known =
+                path.contains("/index-") || ["/manifest", "/spare", ".tsm"].iter().any(|end| path.ends_with(end));
+            assert!(is_known, "{context}: {path} is left over");
         }
         let indexes = self.store.disk.paths().into_iter().filter(|path| path.contains("/index-")).count();
         assert_eq!(indexes, 1, "{context}");

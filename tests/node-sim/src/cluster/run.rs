@@ -579,10 +579,7 @@ impl World {
                 files::check(&disk, *number, &context);
                 let applied = partition.applied().0;
                 let truth = truth.partition(*number);
-                let identical = match partition.index_was_rebuilt() {
-                    true => 0,
-                    false => executor.block_on(files::check_identity(&disk, *number, truth, applied, &context)),
-                };
+                let identical = executor.block_on(files::check_identity(&disk, *number, truth, applied, &context));
                 let mut counters = self.shared.counters.borrow_mut();
                 counters.cells_compared += compared;
                 counters.files_identical += identical;
