@@ -5,7 +5,10 @@
 //! least what had been acknowledged or read before it began. An append without an answer may be there or not; one that
 //! was called dropped must not.
 
-use crate::world::World;
+use crate::{
+    swarm::ELECTION_TICKS,
+    world::{Fooled, World},
+};
 use tidemill_raft::{EntryId, LogIndex, Membership, NodeId, ReadId, ReadReady, Rejected, Role};
 
 pub struct Proposal {
@@ -39,6 +42,11 @@ impl World {
         if self.random.chance(self.swarm.read) {
             let at = self.leader().filter(|_| self.random.below(2) > 0).unwrap_or(at);
             self.read(at);
+        }
+        if let Some(Fooled { leader, deaf_at, .. }) = self.fooled
+            && (deaf_at..deaf_at + ELECTION_TICKS).contains(&self.now)
+        {
+            self.read(leader);
         }
         let roll = self.random.below(1_000_000) as u32;
         let (change, transfer, snapshot) = (self.swarm.change_members, self.swarm.transfer, self.swarm.snapshot);
@@ -184,6 +192,9 @@ impl World {
         if let Ok(output) = raft.transfer_leadership(to) {
             self.counters.transfers += 1;
             self.step(at, |_, _| output);
+            if self.swarm.rival > 0 && self.random.below(2) == 0 {
+                self.deafen_now(at);
+            }
         }
     }
 

@@ -7,6 +7,7 @@ tidemill_campaign::counters! {
     duplicated
     long_delayed
     clogged
+    rivals
     cut_by_partition
     partitions
     one_way_partitions

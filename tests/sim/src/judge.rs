@@ -49,6 +49,8 @@ pub struct Judge {
     dropped: Vec<(Term, LogIndex, LogIndex)>,
     /// The term of the leader that did.
     committed_in: Vec<Term>,
+    /// Memberships by the index of their committed entry; the first one is that at zero.
+    members: BTreeMap<u64, Membership>,
     /// Votes as they became durable.
     votes: BTreeMap<(Term, NodeId), NodeId>,
     /// Newest index that a client was told of.
@@ -58,6 +60,15 @@ pub struct Judge {
 }
 
 impl Judge {
+    pub fn new(members: Membership) -> Judge {
+        Judge { members: BTreeMap::from([(0, members)]), ..Judge::default() }
+    }
+
+    /// The membership as of a committed entry.
+    pub fn members_at(&self, index: LogIndex) -> Option<&Membership> {
+        self.members.range(..=index.0).next_back().map(|(_, members)| members)
+    }
+
     pub fn committed(&self) -> LogIndex {
         LogIndex(self.committed.len() as u64)
     }
@@ -96,13 +107,18 @@ impl Judge {
             assert!(!self.dropped.iter().any(is_dropped), "{} is committed and was called dropped", entry.id());
             self.committed.push(fact);
             self.committed_in.push(term);
+            if let Content::Members(members) = &entry.content {
+                self.members.insert(entry.index.0, members.clone());
+            }
         }
         let known = self.committed.get(at);
         assert!(known == Some(&fact), "R4: node {node} commits {} where {known:?} was committed", entry.id());
     }
 
-    /// R7 and R9, for an entry that a leader has just counted.
-    pub fn counted(&self, id: EntryId, members: &Membership, durable: impl Fn(NodeId) -> bool) {
+    /// R3, R7 and R9, for the newest entry that the leader of a term has just counted.
+    pub fn counted(&self, term: Term, id: EntryId, members: &Membership, durable: impl Fn(NodeId) -> bool) {
+        // Another leader may lack it however many have it (thesis, figure 3.7).
+        assert!(id.term == term, "R3: the leader of term {term} counts copies of {id}");
         for set in [members.voters(), members.outgoing()] {
             let holders = set.iter().filter(|node| durable(**node)).count();
             assert!(

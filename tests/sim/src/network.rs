@@ -100,6 +100,13 @@ impl Network {
         self.cut.iter_mut().flatten().for_each(|cut| *cut = false);
     }
 
+    /// What others send to it from now on does not arrive.
+    pub fn deafen(&mut self, node: usize) {
+        for from in 0..self.nodes {
+            self.cut[from][node] = true;
+        }
+    }
+
     pub fn clog(&mut self, now: u64, random: &mut Prng) {
         let (from, to) = (random.below(self.nodes as u64) as usize, random.below(self.nodes as u64) as usize);
         self.clogged[from][to] = now + random.within(5, 100);

@@ -18,6 +18,8 @@ pub struct Swarm {
     pub partition: u32,
     pub heal: u32,
     pub one_way: bool,
+    /// A leader is made to be replaced without hearing of it.
+    pub rival: u32,
     pub crash: u32,
     /// A crash in the middle of what one step asked for.
     pub crash_inside: u32,
@@ -69,6 +71,7 @@ impl Swarm {
             partition: sometimes(random, 10_000),
             heal: random.within(5_000, 60_000) as u32,
             one_way: random.below(2) == 0,
+            rival: sometimes(random, 6_000),
             crash: sometimes(random, 6_000),
             crash_inside: sometimes(random, 2_000),
             crash_all: sometimes(random, 600),

@@ -60,6 +60,16 @@ pub struct World {
     pub calm: bool,
     pub next_value: u64,
     steps: u64,
+    pub fooled: Option<Fooled>,
+}
+
+/// A leader that another member is to replace behind its back.
+#[derive(Clone, Copy)]
+pub struct Fooled {
+    pub leader: usize,
+    rival: usize,
+    /// From then on it hears nothing.
+    pub deaf_at: u64,
 }
 
 /// What a member was before a step.
@@ -83,11 +93,12 @@ impl World {
             now: 0,
             nodes,
             network,
-            judge: Judge::default(),
+            judge: Judge::new(voters),
             counters: Counters::default(),
             calm: false,
             next_value: 0,
             steps: 0,
+            fooled: None,
         };
         for at in 0..world.nodes.len() {
             let spread = u64::from(world.swarm.rate_spread) * UNITS_PER_TICK / 1_000_000;
@@ -230,12 +241,14 @@ impl World {
             install.files_done = true;
         }
         if now >= install.log_at {
-            let base = install.snapshot.base;
+            let Snapshot { base, members: sent, .. } = install.snapshot.clone();
             node.disk.install_log();
             node.install = None;
             node.memory.clear();
             node.memory_start = base.index;
             node.committed = base.index;
+            let members = self.judge.members_at(base.index);
+            assert!(members == Some(&sent), "R8: {sent:?} comes with {base}, where {members:?} was in force");
             let known = self.judge.committed_term(base.index);
             assert!(known == Some(base.term), "R4: a snapshot of {base}, committed there is term {known:?}");
             self.counters.snapshots_installed += 1;
@@ -385,7 +398,13 @@ impl World {
             && let Some(newest) = newest
         {
             let durable = |holder: NodeId| self.nodes[holder.0 as usize - 1].disk.holds(newest);
-            self.judge.counted(newest, before.joint.as_ref().unwrap_or(raft.members()), durable);
+            if raft.term() == before.term {
+                self.judge.counted(raft.term(), newest, before.joint.as_ref().unwrap_or(raft.members()), durable);
+            }
+            let (since, members) = raft.members_at(committed);
+            let is_removed =
+                *since <= committed && members == raft.members() && !members.is_joint() && !members.is_voter(id);
+            assert!(!is_removed || raft.role() != Role::Leader, "R9: {id} leads where it is no voter");
             self.counters.leaders_removed += u64::from(raft.role() != Role::Leader);
         }
         for index in node.committed.0 + 1..=committed.0 {
@@ -428,6 +447,21 @@ impl World {
         if self.random.chance(swarm.clog) {
             self.network.clog(self.now, &mut self.random);
         }
+        if self.random.chance(swarm.rival) {
+            self.raise_rival();
+        }
+        if let Some(Fooled { leader, rival, deaf_at }) = self.fooled
+            && deaf_at == self.now
+        {
+            self.network.deafen(leader);
+            // Whoever forgets by a start what it has promised the leader votes for the rival.
+            let restart = self.random.below(2) == 0;
+            for at in (0..self.nodes.len()).filter(|at| restart && *at != leader && *at != rival) {
+                self.crash(at);
+                self.nodes[at].down_until = self.now + 1;
+            }
+        }
+        let swarm = &self.swarm;
         let (crash, pause, jump) = (swarm.crash, swarm.pause, swarm.clock_jump);
         if self.random.chance(swarm.crash_all) {
             self.counters.crashes_of_all += 1;
@@ -447,9 +481,32 @@ impl World {
         }
     }
 
+    /// Another member hears nothing of the leader, and stands for election; a little later the leader hears nothing at all,
+    /// and answers what it may answer alone.
+    fn raise_rival(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let rival = self.random.below(self.nodes.len() as u64) as usize;
+        if rival == leader {
+            return;
+        }
+        self.counters.rivals += 1;
+        self.network.heal();
+        self.network.cut[leader][rival] = true;
+        self.network.cut[rival][leader] = true;
+        let deaf_at = self.now + self.random.within(1, 2 * ELECTION_TICKS);
+        self.fooled = Some(Fooled { leader, rival, deaf_at });
+    }
+
+    /// A leader that has told another one to stand does not hear what came of it.
+    pub fn deafen_now(&mut self, leader: usize) {
+        self.network.deafen(leader);
+        self.fooled = Some(Fooled { leader, rival: leader, deaf_at: self.now });
+    }
+
     /// Everything works again: all members are up, clocks run alike.
     pub fn calm_down(&mut self) {
         self.calm = true;
+        self.fooled = None;
         self.network.heal();
         for at in 0..self.nodes.len() {
             self.nodes[at].paused_until = 0;
