@@ -7,6 +7,7 @@
 use crate::ledger::{Row, root};
 use anyhow::{Context, bail};
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -26,8 +27,6 @@ pub struct Planting<'a> {
     pub crates: &'a [&'a str],
     /// Files and folders of other crates that it is built from.
     pub modules: &'a [&'a str],
-    /// Roots of the crates that a patch may touch; built again for each, because the patch before may have touched it.
-    pub patched: &'a [&'a str],
     pub profile: Profile,
     /// The command line of a campaign, but for `--stop --seeds N`.
     pub campaign: &'a [&'a str],
@@ -71,6 +70,8 @@ impl Planting<'_> {
         patches.sort();
         let patches = std::iter::once(None).chain(patches.into_iter().map(Some));
         let mut wrong = Vec::new();
+        // A target folder that is used again may hold other copies.
+        let mut to_build: BTreeSet<&str> = self.crates.iter().copied().collect();
         for patch in patches {
             let stem = patch.as_deref().and_then(Path::file_stem);
             let name = stem.map_or(NOTHING.into(), |stem| stem.to_string_lossy().into_owned());
@@ -78,8 +79,13 @@ impl Planting<'_> {
                 continue;
             }
             self.copy(&tree)?;
+            for name in std::mem::take(&mut to_build) {
+                run(Command::new("touch").arg(tree.join(name).join("src/lib.rs")))?;
+            }
             if let Some(patch) = &patch {
                 run(Command::new("patch").args(["-p1", "--quiet", "-i"]).arg(patch).current_dir(&tree))?;
+                // The next copy has what was there before, and times that do not tell.
+                to_build = self.touched(own, &std::fs::read_to_string(patch)?);
             }
             let found = self.search(&tree)?;
             let seeds = found.as_ref().map_or(self.seeds_max, |(seed, _)| seed + 1);
@@ -102,6 +108,16 @@ impl Planting<'_> {
         if wrong.is_empty() { Ok(()) } else { bail!("missed, or found where there is nothing: {wrong:?}") }
     }
 
+    /// The crates that a patch touches; modules are built into the simulation's own.
+    fn touched<'b>(&'b self, own: &'b str, patch: &str) -> BTreeSet<&'b str> {
+        let paths = patch.lines().filter_map(|line| line.strip_prefix("+++ b/"));
+        let crate_of = |path: &str| {
+            let holds = |name: &&&str| path.strip_prefix(**name).is_some_and(|rest| rest.starts_with('/'));
+            self.crates.iter().find(holds).copied().unwrap_or(own)
+        };
+        paths.map(crate_of).collect()
+    }
+
     /// A workspace of these crates alone. Times are kept, so that only what a patch touches is built again.
     fn copy(&self, to: &Path) -> anyhow::Result<()> {
         let root = root()?;
@@ -112,9 +128,6 @@ impl Planting<'_> {
                 std::fs::remove_dir_all(&target)?;
             }
             run(Command::new("cp").arg("-rp").arg(root.join(name)).arg(&target))?;
-        }
-        for path in self.patched {
-            run(Command::new("touch").arg(to.join(path)))?;
         }
         let manifest = std::fs::read_to_string(root.join("Cargo.toml"))?;
         let (before, members) = manifest.split_once("members = [").context("a list of members")?;
@@ -153,5 +166,27 @@ impl Planting<'_> {
             return Ok(None);
         };
         Ok(Some((seed.parse()?, what.to_owned())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_patch_touches_is_built_again_after_it() {
+        let planting = Planting {
+            subject: "store",
+            package: "sim",
+            folder: "planted",
+            crates: &["core/log", "core/store", "tests/sim"],
+            modules: &["roles/src/replica"],
+            profile: Profile::Dev,
+            campaign: &[],
+            seeds_max: 1,
+        };
+        let patch = "--- a/core/store/src/a.rs\n+++ b/core/store/src/a.rs\n+++ b/roles/src/replica/b.rs\n";
+        assert_eq!(planting.touched("tests/sim", patch), BTreeSet::from(["core/store", "tests/sim"]));
+        assert_eq!(planting.touched("tests/sim", "+++ b/core/logs/src/a.rs"), BTreeSet::from(["tests/sim"]));
     }
 }

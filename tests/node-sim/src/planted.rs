@@ -22,18 +22,11 @@ pub const PLANTING: Planting<'static> = Planting {
         "tests/node-sim",
     ],
     modules: &["roles/src/replica", "roles/src/data/copy_policy.rs"],
-    patched: &["core/index/src/lib.rs", "core/store/src/lib.rs", "core/log/src/lib.rs", "tests/node-sim/src/lib.rs"],
     profile: Profile::Dev,
     campaign: &["random"],
     seeds_max: 2_000,
 };
 
 /// Of a data group of several nodes.
-pub const CLUSTER_PLANTING: Planting<'static> = Planting {
-    subject: "cluster",
-    folder: "planted/cluster",
-    patched: &["core/raft/src/lib.rs", "core/store/src/lib.rs", "core/log/src/lib.rs", "tests/node-sim/src/lib.rs"],
-    campaign: &["cluster"],
-    seeds_max: 500,
-    ..PLANTING
-};
+pub const CLUSTER_PLANTING: Planting<'static> =
+    Planting { subject: "cluster", folder: "planted/cluster", campaign: &["cluster"], seeds_max: 500, ..PLANTING };

@@ -46,6 +46,9 @@ impl World {
         if let Some(Fooled { leader, deaf_at, .. }) = self.fooled
             && (deaf_at..deaf_at + ELECTION_TICKS).contains(&self.now)
         {
+            if let Some(next) = self.leader().filter(|next| *next != leader) {
+                self.propose(next);
+            }
             self.read(leader);
         }
         let roll = self.random.below(1_000_000) as u32;

@@ -8,7 +8,6 @@ pub const PLANTING: Planting<'static> = Planting {
     folder: "planted",
     crates: &["core/raft", "core/disk", "core/log", "tests/campaign", "tests/sim"],
     modules: &[],
-    patched: &["core/raft/src/lib.rs"],
     profile: Profile::Release,
     campaign: &["fast", "--ticks", "1500"],
     seeds_max: 10_000,

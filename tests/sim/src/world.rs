@@ -450,15 +450,14 @@ impl World {
         if self.random.chance(swarm.rival) {
             self.raise_rival();
         }
-        if let Some(Fooled { leader, rival, deaf_at }) = self.fooled
-            && deaf_at == self.now
-        {
-            self.network.deafen(leader);
-            // Whoever forgets by a start what it has promised the leader votes for the rival.
-            let restart = self.random.below(2) == 0;
-            for at in (0..self.nodes.len()).filter(|at| restart && *at != leader && *at != rival) {
-                self.crash(at);
-                self.nodes[at].down_until = self.now + 1;
+        if let Some(Fooled { leader, rival, deaf_at }) = &mut self.fooled {
+            let stands = self.nodes[*rival].raft.as_ref().is_some_and(|raft| raft.role() == Role::PreCandidate);
+            if stands && *deaf_at > self.now {
+                *deaf_at = self.now;
+            }
+            let (leader, rival, deaf_at) = (*leader, *rival, *deaf_at);
+            if deaf_at == self.now {
+                self.deafen(leader, rival);
             }
         }
         let swarm = &self.swarm;
@@ -481,8 +480,8 @@ impl World {
         }
     }
 
-    /// Another member hears nothing of the leader, and stands for election; a little later the leader hears nothing at all,
-    /// and answers what it may answer alone.
+    /// Another member hears nothing of the leader; when it stands for election, or a little earlier, the leader hears
+    /// nothing at all, and answers what it may answer alone.
     fn raise_rival(&mut self) {
         let Some(leader) = self.leader() else { return };
         let rival = self.random.below(self.nodes.len() as u64) as usize;
@@ -493,8 +492,18 @@ impl World {
         self.network.heal();
         self.network.cut[leader][rival] = true;
         self.network.cut[rival][leader] = true;
-        let deaf_at = self.now + self.random.within(1, 2 * ELECTION_TICKS);
+        let deaf_at = self.now + self.random.within(1, 4 * ELECTION_TICKS);
         self.fooled = Some(Fooled { leader, rival, deaf_at });
+    }
+
+    fn deafen(&mut self, leader: usize, rival: usize) {
+        self.network.deafen(leader);
+        // Whoever forgets by a start what it has promised the leader votes for the rival.
+        let restart = rival != leader && self.random.below(2) == 0;
+        for at in (0..self.nodes.len()).filter(|at| restart && *at != leader && *at != rival) {
+            self.crash(at);
+            self.nodes[at].down_until = self.now;
+        }
     }
 
     /// A leader that has told another one to stand does not hear what came of it.
