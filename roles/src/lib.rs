@@ -12,7 +12,8 @@
 //!                                       ├── query     statements, scans
 //!                                       ├── subscriber  copies of writes for other servers
 //!                                       ├── udp       line protocol in datagrams
-//!                                       └── replica   raft, log and state machines
+//!                                       ├── replica   raft, log and state machines
+//!                                       └── links     what the nodes of a cluster say to each other
 //! ```
 
 pub mod access;
@@ -25,6 +26,7 @@ pub mod https;
 pub mod identity;
 pub mod inspect;
 pub mod line_text;
+pub mod links;
 pub mod options;
 pub mod query;
 pub mod replica;

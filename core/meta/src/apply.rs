@@ -5,9 +5,10 @@ use crate::{
     ShardGroupId,
     policy::{DEFAULT_POLICY_NAME, HOUR_NS, check_name, normal_shard_group_duration_ns},
 };
+use rkyv::{Archive, Deserialize, Serialize};
 
 /// Why a command changed nothing. The texts are upstream's.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Archive, Serialize, Deserialize)]
 pub enum MetaError {
     #[error("database not found: {0}")]
     DatabaseNotFound(String),
@@ -24,7 +25,7 @@ pub enum MetaError {
     #[error("replication factor must be greater than 0")]
     NoReplicas,
     #[error("{0}")]
-    Name(&'static str),
+    Name(String),
     #[error("no database or retention policy of this id any more")]
     IdGone,
     #[error("username required")]
@@ -115,7 +116,7 @@ impl Meta {
         policy: Option<PolicySpec>,
         autocreate_policy: bool,
     ) -> Result<Applied, MetaError> {
-        check_name(&name).map_err(MetaError::Name)?;
+        check_name(&name).map_err(invalid_name)?;
         if let Some(existing) = self.database(&name) {
             // Creating what is there is fine, unless it asks for a default policy of another kind.
             let Some(asked) = policy else { return Ok(Applied::default()) };
@@ -272,9 +273,13 @@ impl Meta {
     }
 }
 
+fn invalid_name(why: &'static str) -> MetaError {
+    MetaError::Name(why.to_owned())
+}
+
 /// The policy with its shard group duration filled in, if it keeps the rules.
 fn checked_policy(asked: &PolicySpec) -> Result<PolicySpec, MetaError> {
-    check_name(&asked.name).map_err(MetaError::Name)?;
+    check_name(&asked.name).map_err(invalid_name)?;
     if asked.replicas == 0 {
         return Err(MetaError::NoReplicas);
     }

@@ -147,7 +147,7 @@ impl FieldDefinition {
 }
 
 /// What a command did, for whoever must act on it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Applied {
     /// Groups that are gone: their files may be removed.
     pub dropped_groups: Vec<ShardGroupId>,

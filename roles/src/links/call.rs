@@ -1,0 +1,62 @@
+//! What one node asks another to do.
+
+use crate::{
+    data::message::{CallError, MetaChangeError},
+    replica::{LocalFuture, Payload, Pieces},
+};
+use bytes::Bytes;
+use std::rc::Rc;
+use tidemill_meta::Applied;
+use tidemill_raft::{GroupId, LogIndex, Message, NodeId};
+
+/// What the core of a group on another node can be asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemoteCall {
+    /// Take a partition's batch, as the splitter sealed it, into the group's log.
+    Propose(Bytes),
+    /// Take a command of the store, encoded, into the group's log.
+    Command(Bytes),
+    /// Change the metadata by an encoded command.
+    ChangeMeta(Bytes),
+    /// Wait for the node's writes that may have looked field types up before now.
+    OutwaitWrites,
+    /// Tell how the node is.
+    Describe,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub enum RemoteReply {
+    Done(Result<(), CallError>),
+    /// With the change's place in the log of the metadata.
+    MetaChanged(Result<(LogIndex, Applied), MetaChangeError>),
+    Description(Bytes),
+}
+
+/// Why there is no reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallFailure {
+    /// Certainly nothing was done.
+    #[error("node {to} was not asked: {why}")]
+    NotSent { to: NodeId, why: String },
+    #[error("whether node {to} has done it is not known: {why}")]
+    Unknown { to: NodeId, why: String },
+}
+
+/// What a core does with what other nodes say.
+pub trait Answerer {
+    /// A message that is for this node, from the node that it says. It is called within a turn of the transport, with
+    /// which all that is sent meanwhile leaves.
+    fn message(&self, message: Message<Payload>);
+
+    /// Does what another node asks. The future is dropped when the other node no longer waits.
+    fn answer(self: Rc<Self>, from: NodeId, group: GroupId, call: RemoteCall) -> LocalFuture<'static, RemoteReply>;
+
+    /// The first `size` bytes of a file below the group's folder; [`super::read_file`] reads it. The name is plain.
+    fn open_file(
+        self: Rc<Self>,
+        group: GroupId,
+        name: String,
+        size: u64,
+    ) -> LocalFuture<'static, Result<Box<dyn Pieces>, String>>;
+}

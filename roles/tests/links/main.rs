@@ -1,0 +1,7 @@
+//! Nodes of a cluster over loopback, with real certificates.
+
+mod calls;
+mod files;
+mod harness;
+mod messages;
+mod raft;
