@@ -1,6 +1,7 @@
 //! Structural comparison of JSON answers.
 
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How numbers are compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,15 +96,63 @@ pub fn without_columns(body: &str, name: &str) -> Option<Value> {
     Some(answer)
 }
 
-/// The answer to SHOW SERIES without series that have no tags. None when it is not JSON.
-pub fn without_tagless_series(body: &str) -> Option<Value> {
-    let mut answer: Value = serde_json::from_str(body).ok()?;
-    for series in series_of(&mut answer) {
+/// `expected`, an answer to SHOW SERIES, without the series that `found` lacks and whose key is the beginning of another's.
+pub fn without_stale_series(mut expected: Value, found: &Value) -> Value {
+    let key = |row: &Value| row[0].as_str().unwrap_or_default().to_owned();
+    let mut there = found.clone();
+    let there: BTreeSet<String> =
+        series_of(&mut there).filter_map(|series| series["values"].as_array()).flatten().map(key).collect();
+    for series in series_of(&mut expected) {
+        let Some(rows) = series["values"].as_array_mut() else { continue };
+        let all: BTreeSet<String> = rows.iter().map(key).collect();
+        let begins_another = |key: &str| {
+            let longer = format!("{key},");
+            all.range(longer.clone()..).next().is_some_and(|next| next.starts_with(&longer))
+        };
+        rows.retain(|row| there.contains(&key(row)) || !begins_another(&key(row)));
+    }
+    expected
+}
+
+/// The rows of `expected` that `found` has too, in series of the same name.
+pub fn only_rows_of(mut expected: Value, found: &Value) -> Value {
+    let mut found = found.clone();
+    let mut there: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for series in series_of(&mut found) {
+        let rows = series["values"].as_array().cloned().unwrap_or_default();
+        there.entry(series["name"].to_string()).or_default().extend(rows);
+    }
+    for series in series_of(&mut expected) {
+        let there = there.get(&series["name"].to_string());
         if let Some(rows) = series["values"].as_array_mut() {
-            rows.retain(|row| row[0].as_str().is_some_and(|key| key.contains(',')));
+            rows.retain(|row| there.is_some_and(|there| there.contains(row)));
         }
     }
-    Some(answer)
+    without_empty_series(&mut expected);
+    expected
+}
+
+/// `expected` with what fill(number) makes of booleans and texts in `found`, false and the empty text, in the place of
+/// numbers.
+pub fn with_fills_of(expected: Value, found: &Value) -> Value {
+    match (expected, found) {
+        (Value::Number(_), Value::Bool(false)) => Value::Bool(false),
+        (Value::Number(_), Value::String(text)) if text.is_empty() => found.clone(),
+        (Value::Array(all), Value::Array(others)) if all.len() == others.len() => {
+            Value::Array(all.into_iter().zip(others).map(|(value, other)| with_fills_of(value, other)).collect())
+        }
+        (Value::Object(all), Value::Object(others)) => {
+            let filled = |(key, value): (String, Value)| {
+                let value = match others.get(&key) {
+                    Some(other) => with_fills_of(value, other),
+                    None => value,
+                };
+                (key, value)
+            };
+            Value::Object(all.into_iter().map(filled).collect())
+        }
+        (expected, _) => expected,
+    }
 }
 
 /// What LIMIT and OFFSET leave of an answer: so many rows of each series, and no series without rows. None when it is
@@ -115,6 +164,11 @@ pub fn limited(body: &str, (count, skipped): (usize, usize)) -> Option<Value> {
             *rows = rows.iter().skip(skipped).take(count).cloned().collect();
         }
     }
+    without_empty_series(&mut answer);
+    Some(answer)
+}
+
+fn without_empty_series(answer: &mut Value) {
     for result in answer["results"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
         if let Some(Value::Array(series)) = result.get_mut("series") {
             series.retain(|series| series["values"].as_array().is_some_and(|rows| !rows.is_empty()));
@@ -123,7 +177,6 @@ pub fn limited(body: &str, (count, skipped): (usize, usize)) -> Option<Value> {
             }
         }
     }
-    Some(answer)
 }
 
 fn series_of(answer: &mut Value) -> impl Iterator<Item = &mut Value> {
@@ -167,6 +220,20 @@ mod tests {
         assert_eq!(sorted("[[1,2],[1,1],[2,0]]"), sorted("[[1,1],[1,2],[2,0]]"));
         assert_ne!(sorted("[[1,1],[2,0]]"), sorted("[[2,0],[1,1]]"));
         assert_ne!(sorted("[[1,1],[1,1]]"), sorted("[[1,1],[1,2]]"));
+        let keys = |keys: &[&str]| -> Value {
+            let rows: Vec<[&str; 1]> = keys.iter().map(|key| [*key]).collect();
+            serde_json::json!({"results": [{"series": [{"values": rows}]}]})
+        };
+        let stale = |expected: &[&str], found: &[&str]| without_stale_series(keys(expected), &keys(found));
+        assert_eq!(stale(&["m", "m,a=b", "m,a=b,c=d"], &["m,a=b,c=d"]), keys(&["m,a=b,c=d"]));
+        assert_ne!(stale(&["m,a=b", "m,a=bc"], &["m,a=bc"]), keys(&["m,a=bc"]));
+        let rows_of = |expected: &[&str], found: &[&str]| only_rows_of(keys(expected), &keys(found));
+        assert_eq!(rows_of(&["a", "b", "c"], &["a", "c"]), keys(&["a", "c"]));
+        assert_ne!(rows_of(&["a", "b"], &["a", "c"]), keys(&["a", "c"]));
+        let fills: Value = serde_json::json!([[1, 5, -3], [2, "", false]]);
+        let filled = with_fills_of(serde_json::json!([[1, 5, -3], [2, 0, 0]]), &fills);
+        assert_eq!(filled, fills);
+        assert_ne!(with_fills_of(serde_json::json!([1, true, "a"]), &serde_json::json!([2, false, ""])), fills[0]);
         let slice = |rows: &str, limit| limited(&body(rows), limit).unwrap();
         assert_eq!(slice("[[1],[2],[3]]", (1, 1)), slice("[[2]]", (5, 0)));
         assert_eq!(slice("[[1]]", (1, 1)), serde_json::json!({"results": [{"statement_id": 0}]}));

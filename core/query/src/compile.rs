@@ -89,6 +89,8 @@ struct Survey {
     may_nest: bool,
     /// There are functions over rows.
     streams: bool,
+    /// How many of these are sample().
+    samples: usize,
     /// Windows that these look back to.
     windows_back: u64,
     functions: Vec<(String, Function)>,
@@ -131,6 +133,7 @@ fn compile_within(
         is_cut: own_time.is_some(),
         may_nest: time.is_some(),
         streams: false,
+        samples: 0,
         windows_back: 0,
         functions: Vec::new(),
         plain: false,
@@ -186,7 +189,7 @@ fn compile_within(
         time_range,
         read_range,
         seed: options.now_ns as u64,
-        is_joined: survey.streams,
+        is_joined: survey.streams && !survey.plain,
         is_one_of_several: false,
         sources,
         zone,
@@ -454,7 +457,11 @@ impl Survey {
     /// Notes what a call that works on rows takes.
     fn stream(&mut self, call: &Call) {
         self.streams = true;
-        self.only_selectors = false;
+        if call.name == "sample" {
+            self.samples += 1;
+        } else {
+            self.only_selectors = false;
+        }
         let mut back = 0;
         let mut outer = call;
         while let Some(function) = StreamFunction::named(&outer.name) {
@@ -474,8 +481,20 @@ impl Survey {
         if fields.is_empty() {
             return Err(QueryError::invalid("at least 1 non-time field must be queried"));
         }
+        let expands = |field: &CompiledField| {
+            matches!(&field.expr, Expr::Call(call) if call.name == "sample"
+                && matches!(call.arguments.first(), Some(Expr::Wildcard(_) | Expr::Regex(_))))
+        };
         if self.streams && self.plain {
-            return Err(QueryError::invalid("mixing aggregate and non-aggregate queries is not supported"));
+            // sample() alone of them comes with the rest of its rows.
+            if !self.only_selectors || fields.iter().any(expands) {
+                return Err(QueryError::invalid("mixing aggregate and non-aggregate queries is not supported"));
+            }
+            if self.samples + self.functions.len() > 1 {
+                let text = "mixing multiple selector functions with tags or fields is not supported";
+                return Err(QueryError::invalid(text));
+            }
+            return Ok(());
         }
         if self.functions.is_empty() && !self.streams {
             return match fill {

@@ -14,6 +14,8 @@ use tidemill_influxql::Fill;
 #[derive(Clone, Debug, PartialEq)]
 struct FillColumn {
     field_type: FieldType,
+    /// Without a type nothing is made up.
+    has_type: bool,
     /// Zero where empty, under null fill.
     counts: bool,
     /// Comes along with a selector: a row that is made up repeats it at best.
@@ -64,6 +66,7 @@ impl Filler {
             .enumerate()
             .map(|(leaf, field_type)| FillColumn {
                 field_type,
+                has_type: aggregate.calls.get(leaf).is_none_or(|call| call.has_type),
                 counts: aggregate.calls.get(leaf).and_then(|call| call.finish.as_ref()).is_some_and(Finish::counts),
                 carried: leaf >= aggregate.calls.len(),
                 present: present.get(leaf).copied().unwrap_or(false),
@@ -260,6 +263,7 @@ fn fill_column(
                 (!before_first).then_some(Value::Integer(0))
             }
             Fill::Null | Fill::None => None,
+            _ if !state.has_type => None,
             _ if state.carried && context.fill != Fill::Previous => None,
             Fill::Previous => state.previous.as_ref().map(|(_, value)| value.clone()),
             Fill::Integer(number) => constant(state.field_type, number as f64, number),

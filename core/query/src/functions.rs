@@ -2,7 +2,7 @@
 
 use crate::QueryError;
 use tidemill_column::FieldType;
-use tidemill_influxql::{Call, Expr};
+use tidemill_influxql::{Call, Expr, VarRef};
 
 /// Functions over the values of a window. Those over the rows of a series are
 /// [`StreamFunction`](crate::stream::StreamFunction)s.
@@ -23,6 +23,8 @@ pub(crate) enum Function {
     Distinct,
     Top,
     Bottom,
+    /// Beside plain fields; alone it is one over rows.
+    Sample,
 }
 
 impl Function {
@@ -45,6 +47,7 @@ impl Function {
             "distinct" => Function::Distinct,
             "top" => Function::Top,
             "bottom" => Function::Bottom,
+            "sample" => Function::Sample,
             name => return Err(QueryError::invalid(format!("undefined function {name}()"))),
         })
     }
@@ -60,6 +63,7 @@ impl Function {
                 | Function::Percentile
                 | Function::Top
                 | Function::Bottom
+                | Function::Sample
         )
     }
 
@@ -72,7 +76,15 @@ impl Function {
         match field_type {
             FieldType::Float | FieldType::Integer | FieldType::Unsigned => true,
             FieldType::String => {
-                matches!(self, Function::Count | Function::First | Function::Last | Function::Distinct | Function::Mode)
+                matches!(
+                    self,
+                    Function::Count
+                        | Function::First
+                        | Function::Last
+                        | Function::Distinct
+                        | Function::Mode
+                        | Function::Sample
+                )
             }
             FieldType::Boolean => self.accepts(FieldType::String) || matches!(self, Function::Min | Function::Max),
         }
@@ -95,6 +107,33 @@ impl Function {
             Function::Mean | Function::Median | Function::Stddev => FieldType::Float,
             _ => field_type,
         })
+    }
+}
+
+/// Whether what a call gives has a type: if not the function's own, that of its argument.
+pub(crate) fn has_type(call: &Call, is_known: &impl Fn(&VarRef) -> bool) -> bool {
+    const OF_ARGUMENT: [&str; 15] = [
+        "bottom",
+        "cumulative_sum",
+        "difference",
+        "distinct",
+        "first",
+        "last",
+        "max",
+        "min",
+        "mode",
+        "non_negative_difference",
+        "percentile",
+        "sample",
+        "spread",
+        "sum",
+        "top",
+    ];
+    match call.arguments.first() {
+        _ if !OF_ARGUMENT.contains(&call.name.as_str()) => true,
+        Some(Expr::Call(inner)) => has_type(inner, is_known),
+        Some(Expr::VarRef(name)) => is_known(name),
+        _ => true,
     }
 }
 

@@ -16,6 +16,7 @@ use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tidemill_column::{Column, FieldType, Value};
+use tidemill_influxql::Fill;
 
 /// One call.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(crate) struct Leg {
     /// From the innermost outwards; none for a call that needs no more than its plan.
     pub streams: Vec<StreamSpec>,
     pub field_type: FieldType,
+    /// As [`crate::plan::CallPlan::has_type`].
+    pub has_type: bool,
     /// The call with the types of its names.
     pub text: String,
 }
@@ -44,6 +47,8 @@ pub enum JoinDemand {
 /// The execution of a plan that has legs.
 pub struct Join {
     plan: Arc<Plan>,
+    /// The plan's, with its fill taken out: what a call lacks is made up before the arithmetic.
+    shape: Arc<Shape>,
     chunk_rows: usize,
     legs: Vec<LegState>,
     series: Option<OpenSeries>,
@@ -65,6 +70,8 @@ struct LegState {
     ending: Option<(usize, Emitted)>,
     /// Has no more rows of the open series.
     done: bool,
+    /// The value that was joined last, which fill(previous) repeats.
+    previous: Option<Value>,
     /// Rows that wait to be joined. A row may have no value: a window that fill(null) made.
     rows: VecDeque<(i64, Option<Value>)>,
 }
@@ -90,6 +97,7 @@ impl Join {
             name: "".into(),
             series_count: 0,
             lacking: plan.shape.outputs.iter().map(|_| false).collect(),
+            shape: Arc::new(Shape { fill: Fill::Null, ..Shape::clone(&plan.shape) }),
             is_done: false,
             plan,
         }
@@ -145,13 +153,9 @@ impl Join {
         self.legs.iter().map(of_leg).sum::<usize>() + open
     }
 
-    fn shape(&self) -> &Arc<Shape> {
-        &self.plan.shape
-    }
-
     /// The next series of the answer: the first among the legs' heads.
     fn open(&mut self) {
-        let descending = self.shape().descending;
+        let descending = self.shape.descending;
         let heads = self.legs.iter().filter_map(|leg| leg.head.as_ref());
         let Some(first) = heads.min_by(|a, b| compare(a, b, descending)) else {
             self.is_done = true;
@@ -163,6 +167,7 @@ impl Join {
         }
         for (leg, plan) in self.legs.iter_mut().zip(&self.plan.legs) {
             leg.done = !leg.head.as_ref().is_some_and(|head| head.name == name && head.tags == tags);
+            leg.previous = None;
             leg.states = plan.streams.iter().map(StreamSpec::state).collect();
         }
         let limit = self.plan.shape.series_limit;
@@ -175,7 +180,7 @@ impl Join {
             series_count: &mut self.series_count,
         };
         let writer =
-            limit.accepts(*target.series_count).then(|| SeriesWriter::new(self.plan.shape.clone(), &target, &group));
+            limit.accepts(*target.series_count).then(|| SeriesWriter::new(self.shape.clone(), &target, &group));
         let pending = LeafRows::new(&self.leaf_types());
         self.series = Some(OpenSeries { name, tags, writer, has_rows: false, pending });
     }
@@ -205,7 +210,7 @@ impl Join {
 
     /// Joins the rows that no leg can still come before.
     fn join_rows(&mut self) {
-        let descending = self.shape().descending;
+        let (descending, fill) = (self.shape.descending, self.plan.shape.fill);
         let Some(series) = &mut self.series else { return };
         loop {
             if self.legs.iter().any(|leg| !leg.done && leg.rows.is_empty()) {
@@ -214,11 +219,22 @@ impl Join {
             let times = self.legs.iter().filter_map(|leg| leg.rows.front().map(|(time, _)| *time));
             let Some(time) = (if descending { times.max() } else { times.min() }) else { break };
             series.pending.times.push(time);
-            for (leg, column) in self.legs.iter_mut().zip(&mut series.pending.columns) {
+            for ((leg, plan), column) in self.legs.iter_mut().zip(&self.plan.legs).zip(&mut series.pending.columns) {
                 let is_next = leg.rows.front().is_some_and(|(front, _)| *front == time);
-                match if is_next { leg.rows.pop_front().and_then(|(_, value)| value) } else { None } {
-                    Some(value) => column.push(&value),
+                let value = if is_next { leg.rows.pop_front().and_then(|(_, value)| value) } else { None };
+                let value = value.or_else(|| match fill {
+                    Fill::Previous => leg.previous.clone(),
+                    Fill::Null | Fill::None | Fill::Linear => None,
+                    _ if !plan.has_type => None,
+                    Fill::Integer(number) => crate::fill::constant(plan.field_type, number as f64, number),
+                    Fill::Number(number) => crate::fill::constant(plan.field_type, number, number as i64),
+                });
+                match &value {
+                    Some(value) => column.push(value),
                     None => column.push_null(),
+                }
+                if fill == Fill::Previous {
+                    leg.previous = value;
                 }
             }
             if series.pending.len() >= self.chunk_rows {

@@ -110,6 +110,8 @@ impl Finish {
 pub(crate) struct CallPlan {
     pub finish: Option<Finish>,
     pub field_type: FieldType,
+    /// fill() makes up values only for what has a type, the field's or the function's own.
+    pub has_type: bool,
     /// The call with the types of its names.
     pub text: String,
 }

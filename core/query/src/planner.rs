@@ -1,12 +1,12 @@
 //! From a checked statement and the schemas of its sources to a plan: names resolved, wildcards expanded, types checked.
 
 use crate::QueryError;
-use crate::accumulator::{AccumulatorKind, AccumulatorSpec, Better, Keep, PickKind};
+use crate::accumulator::{AccumulatorKind, AccumulatorSpec, Better, Keep, PickKind, Rank};
 use crate::arithmetic_type::{ExprType, binary_type, literal_type};
 use crate::compile::{Compiled, CompiledField, look_back};
 use crate::condition::Condition;
 use crate::evaluate::EvalExpr;
-use crate::functions::Function;
+use crate::functions::{Function, has_type};
 use crate::join::Leg;
 use crate::limit::{RowLimit, SeriesLimit};
 use crate::math::MathFunction;
@@ -48,6 +48,8 @@ struct Planner<'a> {
     /// Functions stand in the statement, so plain references are leaves behind the calls.
     aggregates: bool,
     call_count: usize,
+    /// Draws samples.
+    seed: u64,
 }
 
 impl Compiled {
@@ -86,6 +88,7 @@ impl Compiled {
             carries: !calls.is_empty() && plain > 0,
             aggregates: !calls.is_empty(),
             call_count: calls.len(),
+            seed: self.seed,
         };
         for call in &calls {
             planner.add_call(call)?;
@@ -142,7 +145,8 @@ impl Compiled {
             let field_type = leg.field_type;
             // A call over a name that does not exist never has a value.
             let finish = (!leg.plan.scans.is_empty()).then_some(Finish::Count(0));
-            planned.push(((*call).clone(), CallPlan { finish, field_type, text: String::new() }));
+            let has_type = leg.has_type;
+            planned.push(((*call).clone(), CallPlan { finish, field_type, has_type, text: String::new() }));
             legs.push(leg);
         }
         let call_count = planned.len();
@@ -155,6 +159,7 @@ impl Compiled {
             carries: false,
             aggregates: true,
             call_count,
+            seed: self.seed,
         };
         let outputs = planner.outputs(fields)?;
         let work = Work::Raw { leaves: Vec::new() };
@@ -238,7 +243,8 @@ impl Compiled {
             }
         }
         let text = call_text(&Names::of(schemas), call);
-        Ok(Leg { plan: Arc::new(plan), streams, field_type, text })
+        let is_known = |name: &VarRef| !matches!(names.meaning(name), Meaning::Nothing);
+        Ok(Leg { plan: Arc::new(plan), streams, field_type, has_type: has_type(call, &is_known), text })
     }
 }
 
@@ -433,7 +439,11 @@ impl Planner<'_> {
         let field_type = match self.names.meaning(name) {
             Meaning::Field(field_type) => field_type,
             Meaning::Tag if self.names.inner_tags.contains(&name.name) => FieldType::String,
-            _ => return Ok(CallPlan { finish: None, field_type: FieldType::Float, text: call_text(self.names, call) }),
+            _ => {
+                let field_type = if function == Function::Count { FieldType::Integer } else { FieldType::Float };
+                let text = call_text(self.names, call);
+                return Ok(CallPlan { finish: None, field_type, has_type: has_type(call, &|_| false), text });
+            }
         };
         let result = function.result_type(&call.name, field_type)?;
         if function == Function::Count && distinct {
@@ -442,7 +452,10 @@ impl Planner<'_> {
         let column = self.columns.index(&name.name, field_type);
         let carried = self.carries;
         let collect = |keep: Keep| AccumulatorKind::Collect { keep, carried };
-        let best = |kind: PickKind, count: usize, per: usize| collect(Keep::Best(Better { kind, count, per }));
+        let seed = self.seed;
+        let best = |kind: PickKind, count: usize, per: usize| {
+            collect(Keep::Best(Better { by: Rank::Value(kind), count, per }))
+        };
         let mut add = |kind: AccumulatorKind| self.accumulator(kind, column, field_type);
         let picks = |kind: PickKind| {
             // Strings have no fast path, and rows that are carried along must be kept.
@@ -482,12 +495,13 @@ impl Planner<'_> {
                 };
                 Finish::Percentile { accumulator: add(collect(Keep::All)), percent }
             }
+            Function::Sample => {
+                let better = Better { by: Rank::Drawn { seed }, count: last_count(call), per: 0 };
+                Finish::Ranked(add(collect(Keep::Best(better))))
+            }
             Function::Top | Function::Bottom => {
                 let kind = if function == Function::Top { PickKind::Max } else { PickKind::Min };
-                let count = match call.arguments.last() {
-                    Some(Expr::Integer(count)) => usize::try_from(*count).unwrap_or(usize::MAX),
-                    _ => 0,
-                };
+                let count = last_count(call);
                 let tags = call.arguments.get(1..call.arguments.len().saturating_sub(1)).unwrap_or(&[]);
                 // They are the first of what is carried, whatever else is selected. A name that is no tag is one that
                 // all points lack.
@@ -500,7 +514,8 @@ impl Planner<'_> {
                 Finish::Ranked(self.accumulator(best(kind, count, per), column, field_type))
             }
         };
-        Ok(CallPlan { finish: Some(finish), field_type: result, text: call_text(self.names, call) })
+        let text = call_text(self.names, call);
+        Ok(CallPlan { finish: Some(finish), field_type: result, has_type: true, text })
     }
 
     /// The leaf of a plain reference, and its type.
@@ -600,6 +615,14 @@ fn typed(names: &Names, expr: &Expr) -> String {
         other => other,
     });
     typed.to_string()
+}
+
+/// How many rows a call asks for, which is its last argument.
+fn last_count(call: &Call) -> usize {
+    match call.arguments.last() {
+        Some(Expr::Integer(count)) => usize::try_from(*count).unwrap_or(usize::MAX),
+        _ => 0,
+    }
 }
 
 fn call_text(names: &Names, call: &Call) -> String {

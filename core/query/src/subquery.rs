@@ -17,8 +17,9 @@ use tidemill_column::{Column, FieldType, Points, Value};
 /// Rows that a part takes in between two turns of other tasks: some hundred microseconds of work.
 const BATCH_ROWS: usize = 4096;
 
-/// Tags by key.
-type Tags = Vec<(String, String)>;
+/// Tags by key. One that a row's series lacks is empty where the inner statement groups by it, and no value at all where
+/// it shows it as a column.
+type Tags = Vec<(String, Option<String>)>;
 
 /// The answer of an inner statement.
 pub struct SubqueryRows {
@@ -64,12 +65,14 @@ impl SubqueryRows {
             rows.append(times, &fields, wanted);
             *bytes += rows.byte_size() - before;
         };
+        let grouped: BTreeMap<String, Option<String>> =
+            piece.tags.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
         if tags.is_empty() {
-            return add(piece.tags.to_vec(), None);
+            return add(grouped.into_iter().collect(), None);
         }
         let mut by_tags: BTreeMap<Tags, Vec<u32>> = BTreeMap::new();
         for row in 0..times.len() {
-            let mut all: BTreeMap<String, String> = piece.tags.iter().cloned().collect();
+            let mut all = grouped.clone();
             all.extend(tags.iter().map(|(name, column)| ((*name).to_owned(), text(column, row))));
             by_tags.entry(all.into_iter().collect()).or_default().push(row as u32);
         }
@@ -93,15 +96,15 @@ impl SubqueryRows {
         let mut series = Vec::new();
         let mut readers = Vec::new();
         for (tags, rows) in self.series.get(scan.measurement()).into_iter().flatten() {
-            let tag = |name: &str| tags.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+            let tag = |name: &str| tags.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.as_deref());
             if !scan.tag_filter().accepts(&tag) {
                 continue;
             }
+            let known = |(name, value): &(String, Option<String>)| Some((name.clone(), value.clone()?));
+            let shown: Vec<(String, String)> = tags.iter().filter_map(known).collect();
+            // Empty tags too: rows of equal time come in the order of the groups.
             let mut key = scan.measurement().to_owned();
-            for (name, value) in tags.iter().filter(|(_, value)| !value.is_empty()) {
-                key.push_str(&format!(",{name}={value}"));
-            }
-            let shown = tags.iter().filter(|(_, value)| !value.is_empty()).cloned().collect();
+            shown.iter().for_each(|(name, value)| key.push_str(&format!(",{name}={value}")));
             series.push(ScanSeries { key: key.into_bytes().into(), tags: shown });
             readers.push(Reader { tags: tags.clone(), order: None, left: 0..rows.times.len() });
         }
@@ -110,11 +113,11 @@ impl SubqueryRows {
     }
 }
 
-/// The value of a tag's column; a series without the tag has the empty one.
-fn text(column: &Column, row: usize) -> String {
+/// The value of a tag's column.
+fn text(column: &Column, row: usize) -> Option<String> {
     match column.value(row) {
-        Some(Value::String(text)) => String::from_utf8_lossy(&text).into_owned(),
-        _ => String::new(),
+        Some(Value::String(text)) => Some(String::from_utf8_lossy(&text).into_owned()),
+        _ => None,
     }
 }
 
@@ -231,8 +234,8 @@ impl Reader {
                 })
             }
             Place::Tag(key) => {
-                let (_, value) = self.tags.iter().find(|(name, value)| name == key && !value.is_empty())?;
-                let value = Value::String(value.as_bytes().into());
+                let (_, value) = self.tags.iter().find(|(name, _)| name == key)?;
+                let value = Value::String(value.as_ref()?.as_bytes().into());
                 let mut column = Column::new(FieldType::String);
                 (start..end).for_each(|_| column.push(&value));
                 Some(column)

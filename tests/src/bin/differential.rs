@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
-use tidemill_tests::differential::Pair;
+use tidemill_tests::differential::{NOT_ASKED, Pair};
 use tidemill_tests::subject;
 
 fn main() -> Result<()> {
@@ -47,7 +47,11 @@ fn main() -> Result<()> {
     }
     println!("{seeds} seeds from {first}: {asked} statements, {full} answers with rows, {faults} differ");
     for (exception, count) in exceptions {
-        println!("  {count} times {}", exception.text());
+        println!("  {count} times {exception}");
+    }
+    println!("not asked");
+    for text in NOT_ASKED {
+        println!("  {text}");
     }
     if faults > 0 {
         bail!("{faults} of {asked} answers differ");

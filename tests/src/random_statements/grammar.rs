@@ -18,8 +18,15 @@ pub fn select(random: &mut Sequence, world: World) -> Select {
         let skipped = if random.chance(0.4) { random.below(6) } else { 0 };
         select.limit = Some((1 + random.below(8) as usize, skipped as usize));
     }
-    // Their clocks are not set while the points lie; one is ahead of UTC by no whole minutes.
+    // Their clocks are not set while the points lie; one is behind UTC by no whole minutes. Windows of an inner statement
+    // are those of UTC, and would begin before the outer range.
     select.zone = random.chance(0.15).then(|| one(random, &["America/New_York", "Asia/Kolkata", "Africa/Monrovia"]));
+    if select.is_nested() && select.text().contains("time(") {
+        select.zone = None;
+    }
+    if !world.has_unique_times {
+        select.without_first_and_last();
+    }
     select
 }
 
@@ -123,14 +130,30 @@ fn order(random: &mut Sequence) -> &'static str {
     one(random, &["", "", "", "", "", " ORDER BY time DESC", " ORDER BY time DESC", " ORDER BY time ASC"])
 }
 
-/// A window, in seconds with its offset.
-fn window(random: &mut Sequence, world: World) -> String {
-    let (every, offset) = *random.pick(&[(10, 0), (30, 0), (60, 0), (7, 0), (60, 10), (30, -5)]);
+/// The length of a window and its offset, in units.
+fn length(random: &mut Sequence) -> (i64, i64) {
+    *random.pick(&[(10, 0), (30, 0), (60, 0), (7, 0), (60, 10), (30, -5)])
+}
+
+fn window_of((every, offset): (i64, i64), world: World) -> String {
     let unit = world.unit_seconds as i64;
     match offset {
         0 => format!("time({}s)", every * unit),
         _ => format!("time({}s, {}s)", every * unit, offset * unit),
     }
+}
+
+fn window(random: &mut Sequence, world: World) -> String {
+    window_of(length(random), world)
+}
+
+/// Bounds of which the lower one is the start of a window.
+fn bounds_at((every, offset): (i64, i64), random: &mut Sequence, world: World) -> Vec<String> {
+    let unit = world.unit_seconds as i64;
+    let lower = 1 + random.below(UNITS) as i64 / every;
+    let lower = (lower * every + offset) * unit;
+    let upper = lower + (1 + random.below(UNITS / 2) as i64) * unit;
+    vec![format!("time >= {lower}s"), format!("time < {upper}s")]
 }
 
 fn fill(random: &mut Sequence) -> &'static str {
@@ -219,8 +242,10 @@ fn selector(random: &mut Sequence, world: World) -> Select {
     }
     select.conditions = conditions(random, world, false);
     select.dimensions = tags(random);
-    // A window of which a percentile takes no row ends upstream's answer.
-    if random.chance(0.3) && !call.contains("12.5") {
+    // A group or window of which a percentile takes no row ends upstream's answer.
+    if call.contains("12.5") {
+        select.dimensions.clear();
+    } else if random.chance(0.3) {
         select.conditions.retain(|condition| !condition.starts_with("time"));
         select.conditions.extend(bounds(random, world, true));
         select.dimensions.push(window(random, world));
@@ -364,8 +389,10 @@ fn between_rows(random: &mut Sequence, world: World) -> Select {
         select.fields = vec![one(random, &["integral(v)", "integral(i, 1m)", "integral(v), count(v)"]).to_owned()];
     }
     select.conditions = conditions(random, world, false);
-    // 1.6.7 answers the series of integral() in reverse.
-    if !select.calls(&["integral"]) {
+    // Upstream answers the series of integral() in reverse, and at the epoch whatever the bounds are.
+    if select.calls(&["integral"]) {
+        select.conditions.retain(|condition| !condition.starts_with("time >="));
+    } else {
         select.dimensions = tags(random);
         select.order = order(random);
     }
@@ -425,6 +452,12 @@ fn nested(random: &mut Sequence, world: World) -> Select {
             if random.chance(0.3) {
                 outer.conditions = vec![one(random, &["a > 20", "c > 10", "a < 500", "a > c"]).to_owned()];
             }
+            // Where a group has only one of two columns, upstream makes two rows.
+            let text = format!("{} {} ", outer.fields.join(" "), outer.conditions.join(" "));
+            if ["(c)", "c "].iter().any(|c| text.contains(c)) && ["(a)", "a "].iter().any(|a| text.contains(a)) {
+                let Some(Source::Nested(inner)) = outer.sources.first_mut() else { unreachable!("made above") };
+                inner.fields[1] = one(random, &["min(v) AS c", "count(v) AS c", "spread(v) AS c"]).to_owned();
+            }
             outer
         }
         2 => {
@@ -432,16 +465,19 @@ fn nested(random: &mut Sequence, world: World) -> Select {
             let mut inner = plain(Kind::Aggregate, Vec::new(), source(random));
             inner.fields =
                 vec![format!("{} AS a", one(random, &["mean(v)", "sum(v)", "max(i)", "count(v)", "first(v)"]))];
-            inner.dimensions = vec![window(random, world)];
+            let length = length(random);
+            inner.dimensions = vec![window_of(length, world)];
             inner.fill = fill(random);
-            // Upstream goes through the rows of the inner series one after the other: windows of the outer statement come
-            // several times then, and a row before its range ends it.
             let has_windows = random.chance(0.5);
             let by_host = random.chance(0.4);
             if by_host || !has_windows && random.chance(0.4) {
                 inner.dimensions.push("host".into());
-                // Upstream carries values of fill(previous) from one series into the next.
-                inner.fill = one(random, &["", " fill(none)", " fill(0)", " fill(linear)"]);
+                // Upstream carries values of fill(previous) from one series into the next, and fills anew whenever the
+                // next row is of another group that the outer statement does not have.
+                inner.fill = match by_host {
+                    true => one(random, &["", " fill(none)", " fill(0)", " fill(linear)"]),
+                    false => one(random, &["", " fill(none)"]),
+                };
             }
             if !has_windows {
                 inner.conditions = bounds(random, world, true);
@@ -449,7 +485,8 @@ fn nested(random: &mut Sequence, world: World) -> Select {
             let mut outer = plain(Kind::Aggregate, Vec::new(), vec![Source::Nested(Box::new(inner))]);
             outer.fields = vec![one(random, &["mean(a)", "max(a)", "sum(a)", "count(a)", "min(a), max(a)"]).to_owned()];
             if has_windows {
-                outer.conditions = bounds(random, world, true);
+                // A row of the inner statement before the range of the outer one ends upstream's answer.
+                outer.conditions = bounds_at(length, random, world);
                 outer.dimensions.push(format!("time({}s)", 120 * world.unit_seconds));
                 outer.fill = fill(random);
             }

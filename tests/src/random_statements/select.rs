@@ -85,6 +85,20 @@ impl Select {
         })
     }
 
+    /// Asks for the least and the greatest values in the place of the first and the last, in inner statements too.
+    pub fn without_first_and_last(&mut self) {
+        for field in &mut self.fields {
+            // Texts have no least and no greatest.
+            *field = field.replace("first(s)", "count(s)").replace("last(s)", "count(s)");
+            *field = field.replace("first(", "min(").replace("last(", "max(");
+        }
+        for source in &mut self.sources {
+            if let Source::Nested(inner) = source {
+                inner.without_first_and_last();
+            }
+        }
+    }
+
     /// The statement with one part left out, in every way: what shrinking tries.
     pub fn simpler(&self) -> Vec<Select> {
         let mut all = Vec::new();

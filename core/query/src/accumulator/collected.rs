@@ -21,9 +21,25 @@ pub(crate) enum Keep {
 /// The `count` best values; of each combination of the first `per` carried columns only the best one.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Better {
-    pub kind: PickKind,
+    pub by: Rank,
     pub count: usize,
     pub per: usize,
+}
+
+/// What makes one row better than another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Rank {
+    Value(PickKind),
+    /// A number drawn for the row's series and time, so that parts draw alike whatever order their rows come in.
+    Drawn {
+        seed: u64,
+    },
+}
+
+impl Rank {
+    fn is(self, kind: PickKind) -> bool {
+        self == Rank::Value(kind)
+    }
 }
 
 /// Rows that a slot may hold beyond what it must before the worse ones are thrown out.
@@ -125,10 +141,18 @@ impl Collected {
     fn prune(&mut self, better: &Better) {
         self.pruned = true;
         let mut order = self.by_value();
-        let boolean_first = better.kind == PickKind::First && self.values.field_type() == FieldType::Boolean;
+        let boolean_first = better.by.is(PickKind::First) && self.values.field_type() == FieldType::Boolean;
+        let kind = match better.by {
+            Rank::Value(kind) => kind,
+            Rank::Drawn { seed } => {
+                order.sort_by_cached_key(|(_, row)| self.drawn(seed, *row));
+                // Already in this order.
+                PickKind::Min
+            }
+        };
         order.sort_by(|a, b| {
             let (time_a, time_b) = (self.times[a.1 as usize], self.times[b.1 as usize]);
-            match better.kind {
+            match kind {
                 PickKind::First if boolean_first => time_a.cmp(&time_b).then_with(|| a.0.cmp(&b.0)),
                 PickKind::First => time_a.cmp(&time_b).then_with(|| b.0.cmp(&a.0)),
                 // All being equal, the row of the last series: the one that comes last in a raw select.
@@ -149,10 +173,24 @@ impl Collected {
             });
         }
         order.truncate(better.count);
-        let full = order.len() == better.count && better.per == 0;
+        let full = order.len() == better.count && better.per == 0 && matches!(better.by, Rank::Value(_));
         self.threshold = if full { order.last().map(|(value, _)| value.clone()) } else { None };
         let order: Vec<u32> = order.into_iter().map(|(_, row)| row).collect();
         self.reorder(&order);
+    }
+
+    /// What was drawn for a row.
+    fn drawn(&self, seed: u64, row: u32) -> u64 {
+        let row = row as usize;
+        let series = self.series.get(row).map_or(&[][..], |series| series);
+        // FNV-1a over the series, then SplitMix64's mixing with the time.
+        let hash = series.iter().fold(0xcbf2_9ce4_8422_2325 ^ seed, |hash: u64, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let mut mixed = hash ^ (self.times[row] as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
     }
 
     fn append(&mut self, times: &[i64], values: &Values, rows: &[u32], carried: Option<&Carried<'_>>) {
@@ -200,10 +238,11 @@ fn candidates(better: &Better, threshold: Option<&OrderedValue>, values: &Values
         let wanted = |row: &usize| if largest { values[*row] >= worst } else { values[*row] <= worst };
         rows.filter(wanted).map(|row| row as u32).collect()
     }
-    let largest = better.kind == PickKind::Max;
+    let Rank::Value(kind) = better.by else { return rows.map(|row| row as u32).collect() };
+    let largest = kind == PickKind::Max;
     if better.per == 0 && better.count == 1 {
         // Times ascend, so of equal values the first row is the best.
-        let row = match (better.kind, values) {
+        let row = match (kind, values) {
             (PickKind::First, _) => rows.start,
             (PickKind::Last, _) => rows.end - 1,
             (_, Values::Float(values)) => best(values, rows, largest),
@@ -331,6 +370,24 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn every_row_is_drawn_as_often_as_any_other() {
+        let mut drawn = [0_u32; 20];
+        for seed in 0..2000 {
+            let by = Rank::Drawn { seed };
+            let mut slots =
+                CollectedSlots::new(Keep::Best(Better { by, count: 3, per: 0 }), FieldType::Integer, vec![]);
+            slots.add_slot();
+            let rows: Vec<i64> = (0..20).collect();
+            slots.update(0, &rows, &Values::Integer(rows.clone()), 0..20, None);
+            let chosen = slots.settled(0);
+            assert_eq!(chosen.len(), 3);
+            chosen.times.iter().for_each(|time| drawn[*time as usize] += 1);
+        }
+        // 300 are expected of each; 5 standard deviations are 80.
+        assert!(drawn.iter().all(|count| (220..380).contains(count)), "{drawn:?}");
+    }
+
     proptest! {
         #[test]
         fn the_best_are_those_of_a_full_sort(
@@ -339,7 +396,7 @@ mod tests {
             largest: bool,
         ) {
             let kind = if largest { PickKind::Max } else { PickKind::Min };
-            let mut slots = CollectedSlots::new(Keep::Best(Better { kind, count, per: 0 }), FieldType::Integer, vec![]);
+            let mut slots = CollectedSlots::new(Keep::Best(Better { by: Rank::Value(kind), count, per: 0 }), FieldType::Integer, vec![]);
             slots.add_slot();
             let mut all = Vec::new();
             for (batch, values) in batches.iter().enumerate() {

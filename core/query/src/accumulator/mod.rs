@@ -14,7 +14,7 @@ mod sum;
 use crate::plan::ReadColumn;
 use tidemill_column::{Column, FieldType, Value, Values};
 
-pub(crate) use collected::{Better, Collected, Keep};
+pub(crate) use collected::{Better, Collected, Keep, Rank};
 pub(crate) use distinct::OrderedValue;
 pub(crate) use pick::PickKind;
 

@@ -31,6 +31,8 @@ struct Simplex {
     second: usize,
     middle: Vec<f64>,
     reflected: (f64, Vec<f64>),
+    /// The error of the best vertex at the end.
+    chosen: f64,
     evaluation: Evaluation,
     stage: Stage,
 }
@@ -44,6 +46,9 @@ enum Stage {
     Contracted,
     ShrunkWorst,
     ShrunkSecond,
+    /// The best vertex, once more: its season was used up when it was looked at, so its error is another one now, and
+    /// that is what the starts are compared by.
+    Chosen,
 }
 
 impl Fit {
@@ -100,12 +105,12 @@ fn start(values: &[f64], season: usize) -> (f64, f64, Vec<f64>) {
     let (mut level, mut trend) = (0.0, 0.0);
     for at in 0..season {
         if let Some(value) = present(at) {
-            level += value / season as f64;
+            level += 1.0 / season as f64 * value;
         }
     }
     for at in 0..season {
         if let (Some(value), Some(later)) = (present(at), present(season + at)) {
-            trend += (later - value) / (season * season) as f64;
+            trend += 1.0 / (season * season) as f64 * (later - value);
         }
     }
     let seasons = (0..season).map(|at| present(at).map_or(0.0, |value| value / level)).collect();
@@ -137,6 +142,7 @@ impl Simplex {
             second: 0,
             middle: Vec::new(),
             reflected: (0.0, Vec::new()),
+            chosen: f64::INFINITY,
             evaluation,
             stage: Stage::Vertex(0),
         }
@@ -205,6 +211,10 @@ impl Simplex {
                 (self.errors[self.second], self.vertices[self.second]) = (error, evaluated);
                 self.go_on()
             }
+            Stage::Chosen => {
+                self.chosen = error;
+                None
+            }
         }
     }
 
@@ -264,17 +274,22 @@ impl Simplex {
         let mean = self.errors.iter().sum::<f64>() / (n + 1.0);
         let spread = self.errors.iter().map(|error| (error - mean) * (error - mean) / n).sum::<f64>().sqrt();
         let is_over = spread < EPSILON || self.iterations == ITERATIONS_MAX;
-        (!is_over).then(|| self.reflect())
+        Some(if is_over { (Stage::Chosen, self.vertices[self.least()].clone()) } else { self.reflect() })
     }
 
-    fn end(&mut self) -> (f64, Vec<f64>) {
+    /// The vertex of the least error.
+    fn least(&self) -> usize {
         let mut best = 0;
         for (at, error) in self.errors.iter().enumerate() {
             if *error < self.errors[best] {
                 best = at;
             }
         }
-        (self.errors[best], self.vertices.swap_remove(best))
+        best
+    }
+
+    fn end(&mut self) -> (f64, Vec<f64>) {
+        (self.chosen, self.vertices.swap_remove(self.least()))
     }
 }
 

@@ -57,13 +57,26 @@ impl Smoothing {
         self.trend = beta * (self.level - level) + (1.0 - beta) * phi * trend;
         let new_season = gamma * (before / (level + phi * trend)) + (1.0 - gamma) * now;
         self.before = (self.level + self.damping * self.trend) * then;
-        self.damping += phi.powf(t as f64);
+        self.damping += power(phi, t);
         if season > 0 {
             seasons[(t + self.offset) % season] = new_season;
             self.offset += 1;
         }
         self.before
     }
+}
+
+/// By squaring, as upstream rounds it.
+fn power(base: f64, mut exponent: usize) -> f64 {
+    let (mut square, mut result) = (base, 1.0);
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            result *= square;
+        }
+        square *= square;
+        exponent >>= 1;
+    }
+    result
 }
 
 /// How far a smoothing with these parameters is off: the sum of squares.

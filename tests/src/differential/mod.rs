@@ -1,7 +1,13 @@
 //! The random differential test: the same points and statements to our server and to upstream's, the same answers.
 //!
 //! Where upstream's answer is an accident of its heaps and sorts, or where 1.6.7 is known to differ from the reference,
-//! less is compared; each such rule is an [`Exception`], and how often it was used is counted.
+//! less is compared; each such rule is an [`Exception`], and how often it was used is counted. What is not asked at all
+//! is in [`NOT_ASKED`].
+
+mod exceptions;
+mod shrink;
+
+pub use exceptions::{Exception, NOT_ASKED};
 
 use crate::answers::{self, Numbers};
 use crate::random_statements::{self, Kind, Select, World};
@@ -14,56 +20,40 @@ use tidemill_perf::random::Sequence;
 
 /// The order in which floats are added is free: that moves the last digits of means and deviations.
 const TOLERANCE: Numbers = Numbers::Within(1e-12);
-/// Databases that shrinking one fault may make.
-const SHRINK_TRIALS_MAX: u32 = 400;
 /// Changes of a database while its statements are asked.
 const ROUNDS: u64 = 3;
-
-/// Why less is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Exception {
-    EqualTimes,
-    Limits,
-    ModeTies,
-    PercentileTime,
-    TaglessSeries,
-    Sample,
-}
-
-impl Exception {
-    /// What is not compared, and the paragraph of the reference that says what we do.
-    pub fn text(self) -> &'static str {
-        match self {
-            Exception::EqualTimes => {
-                "rows of equal time are compared as sets: they keep the order of their series here (influxql.md 5.1), \
-                 the judge gives them as its heap comes to them"
-            }
-            Exception::Limits => {
-                "LIMIT is held against our own whole answer, which is compared: it counts assembled rows (influxql.md \
-                 5.1); the judge counts those of each function, and cuts rows of equal time anywhere"
-            }
-            Exception::ModeTies => {
-                "mode() is left out of rows: its ties are decided by times (influxql.md 6.1); the judge sorts in a way \
-                 that does not keep the order of equal values"
-            }
-            Exception::PercentileTime => {
-                "the time of a percentile() is left out: of equal values the earlier is taken here (influxql.md 6.2 \
-                 leaves it open), the judge's sort takes any"
-            }
-            Exception::TaglessSeries => {
-                "a series without tags is left out of SHOW SERIES after a delete: one without points leaves the index \
-                 (influxql.md 15), the judge may keep it"
-            }
-            Exception::Sample => "the rows of sample() are compared when it takes all of them",
-        }
-    }
-}
 
 /// One change of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Change {
     Line(String),
     Statement(String),
+}
+
+/// What both servers are asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Asked {
+    Select(Box<Select>),
+    Show(String),
+}
+
+impl Asked {
+    fn text(&self) -> String {
+        match self {
+            Asked::Select(select) => select.whole(),
+            Asked::Show(text) => text.clone(),
+        }
+    }
+
+    /// With one part left out, in every way.
+    fn simpler(&self) -> Vec<Asked> {
+        match self {
+            Asked::Select(select) => {
+                select.simpler().into_iter().map(|simpler| Asked::Select(Box::new(simpler))).collect()
+            }
+            Asked::Show(_) => Vec::new(),
+        }
+    }
 }
 
 /// Both servers answered otherwise.
@@ -111,20 +101,18 @@ impl Pair {
         let database = self.database(&changes)?;
         for round in 0..ROUNDS {
             let share = statements * (round + 1) / ROUNDS - statements * round / ROUNDS;
-            for statement in 0..share {
-                if statement % 16 == 15 {
-                    let text = random_statements::show(&mut random);
-                    self.ask_show(seed, &text, &database, round > 0)?;
-                    continue;
-                }
-                let select = random_statements::select(&mut random, world);
+            let mut all: Vec<Asked> = (0..share)
+                .map(|statement| match statement % 16 {
+                    15 => Asked::Show(random_statements::show(&mut random)),
+                    _ => Asked::Select(Box::new(random_statements::select(&mut random, world))),
+                })
+                .collect();
+            all.extend(random_statements::SHOWS.iter().map(|text| Asked::Show((*text).to_owned())));
+            for asked in all {
                 self.asked += 1;
-                let Some(difference) = self.select_difference(&select, world, &database)? else { continue };
-                let shrunk = if shrink { Some(self.shrink(&select, world, &changes)?) } else { None };
-                self.faults.push(Fault { seed, statement: select.whole(), difference, shrunk });
-            }
-            for text in random_statements::SHOWS {
-                self.ask_show(seed, text, &database, round > 0)?;
+                let Some(difference) = self.difference(&asked, world, &database, round > 0)? else { continue };
+                let shrunk = if shrink { Some(shrink::shrink(self, &asked, world, &changes)?) } else { None };
+                self.faults.push(Fault { seed, statement: asked.text(), difference, shrunk });
             }
             let delete = random_statements::delete(&mut random, world);
             self.apply(&database, &[Change::Statement(delete.clone())])?;
@@ -177,22 +165,46 @@ impl Pair {
         Ok((a.text(), b.text(), status))
     }
 
-    fn ask_show(&mut self, seed: u64, statement: &str, database: &str, is_deleted_from: bool) -> Result<()> {
-        self.asked += 1;
-        let (a, b, status) = self.ask(statement, &format!("db={database}&epoch=ms"))?;
-        let difference = if statement.starts_with("SHOW SERIES") && is_deleted_from {
-            *self.exceptions.entry(Exception::TaglessSeries).or_default() += 1;
-            compare(answers::without_tagless_series(&b), answers::without_tagless_series(&a))
-        } else {
-            answers::body_difference(&b, &a, TOLERANCE)
-        };
-        if let Some(difference) = status.or(difference) {
-            self.faults.push(Fault { seed, statement: statement.to_owned(), difference, shrunk: None });
+    /// Asks both the same and compares what is defined.
+    fn difference(
+        &mut self,
+        asked: &Asked,
+        world: World,
+        database: &str,
+        is_deleted_from: bool,
+    ) -> Result<Option<String>> {
+        match asked {
+            Asked::Select(select) => self.select_difference(select, world, database),
+            Asked::Show(text) => self.show_difference(text, database, is_deleted_from),
         }
-        Ok(())
     }
 
-    /// Asks both the same and compares what is defined.
+    fn show_difference(&mut self, statement: &str, database: &str, is_deleted_from: bool) -> Result<Option<String>> {
+        let is_conditional = statement.contains(" WHERE ") && !statement.starts_with("SHOW SERIES");
+        // Which rows LIMIT leaves depends on series that are not there any more.
+        let asked = match statement.find(" LIMIT ") {
+            Some(limit) if is_deleted_from && is_conditional => &statement[..limit],
+            _ => statement,
+        };
+        let (a, b, status) = self.ask(asked, &format!("db={database}&epoch=ms"))?;
+        let stale = match is_deleted_from {
+            true if statement.starts_with("SHOW SERIES") => {
+                Some(answers::without_stale_series as fn(Value, &Value) -> Value)
+            }
+            true if is_conditional => Some(answers::only_rows_of as fn(Value, &Value) -> Value),
+            _ => None,
+        };
+        let difference = match stale {
+            None => answers::body_difference(&b, &a, TOLERANCE),
+            Some(without_stale) => {
+                *self.exceptions.entry(Exception::StaleSeries).or_default() += 1;
+                let (b, a) = (serde_json::from_str(&b).ok(), serde_json::from_str(&a).ok());
+                compare(b.zip(a.as_ref()).map(|(b, a)| without_stale(b, a)), a)
+            }
+        };
+        Ok(status.or(difference))
+    }
+
     fn select_difference(&mut self, select: &Select, world: World, database: &str) -> Result<Option<String>> {
         // In a zone, times as texts: they show its offset.
         let epoch = if select.zone.is_some() { "" } else { "&epoch=ms" };
@@ -220,6 +232,14 @@ impl Pair {
             None if free_order => answers::with_equal_times_sorted(body),
             None => serde_json::from_str(body).ok(),
         };
+        let fills_numbers = ["fill(0)", "fill(-3)"].iter().any(|fill| select.text().contains(fill));
+        if fills_numbers {
+            used.push(Exception::FillOfBooleans);
+        }
+        let difference_of = |b: &str, a: &str| {
+            let (b, a) = (comparable(b), comparable(a));
+            compare(if fills_numbers { b.zip(a.as_ref()).map(|(b, a)| answers::with_fills_of(b, a)) } else { b }, a)
+        };
         let is_of_several = select.kind == Kind::Transformation && select.fields.len() > 1;
         let is_limited_alike = !free_order && !is_of_several && !select.text().contains("fill(none)");
         let whole = select.whole();
@@ -232,68 +252,15 @@ impl Pair {
                 let is_answered = a.contains("\"results\"");
                 let slice =
                     || slice().filter(|_| is_answered).map(|text| format!("is no slice of the whole answer: {text}"));
-                status.or_else(|| compare(comparable(&b), comparable(&a))).or_else(slice)
+                status.or_else(|| difference_of(&b, &a)).or_else(slice)
             }
             _ => {
                 let (a, b, status) = self.ask(&whole, &parameters)?;
-                status.or_else(|| compare(comparable(&b), comparable(&a)))
+                status.or_else(|| difference_of(&b, &a))
             }
         };
         used.into_iter().for_each(|exception| *self.exceptions.entry(exception).or_default() += 1);
         Ok(difference)
-    }
-
-    /// Leaves out points, deletes and parts of the statement as long as the servers still differ; the rest as text.
-    fn shrink(&mut self, select: &Select, world: World, changes: &[Change]) -> Result<String> {
-        let (asked, full, exceptions) = (self.asked, self.full, self.exceptions.clone());
-        let mut trials = 0;
-        let mut differs = |pair: &mut Self, select: &Select, changes: &[Change]| -> Result<Option<String>> {
-            trials += 1;
-            if trials > SHRINK_TRIALS_MAX {
-                return Ok(None);
-            }
-            let database = pair.database(changes)?;
-            let difference = pair.select_difference(select, world, &database)?;
-            pair.drop_database(&database)?;
-            Ok(difference)
-        };
-        let (mut select, mut changes, mut last) = (select.clone(), changes.to_vec(), None);
-        loop {
-            let before = (select.clone(), changes.len());
-            let mut candidates = select.simpler();
-            while let Some(simpler) = candidates.pop() {
-                if let Some(difference) = differs(self, &simpler, &changes)? {
-                    (select, last) = (simpler, Some(difference));
-                    candidates = select.simpler();
-                }
-            }
-            let mut size = changes.len().div_ceil(2);
-            while size > 0 {
-                let mut at = 0;
-                while at < changes.len() {
-                    let mut fewer = changes.clone();
-                    fewer.drain(at..(at + size).min(changes.len()));
-                    match differs(self, &select, &fewer)? {
-                        Some(difference) => (changes, last) = (fewer, Some(difference)),
-                        None => at += size,
-                    }
-                }
-                size /= 2;
-            }
-            if before == (select.clone(), changes.len()) {
-                break;
-            }
-        }
-        (self.asked, self.full, self.exceptions) = (asked, full, exceptions);
-        let changes = changes.iter().map(|change| match change {
-            Change::Line(text) | Change::Statement(text) => format!("    {text}\n"),
-        });
-        Ok(format!(
-            "{}\n    {}\n    {}",
-            changes.collect::<String>().trim_end(),
-            select.whole(),
-            last.unwrap_or_else(|| "did not come again in a database of its own".into())
-        ))
     }
 }
 
