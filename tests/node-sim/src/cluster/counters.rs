@@ -12,6 +12,8 @@ tidemill_campaign::counters! {
     leaders
     hand_overs
     power_losses
+    outages
+    vote_kills
     kills
     pauses
     cuts

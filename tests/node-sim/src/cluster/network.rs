@@ -6,12 +6,12 @@ use crate::{
     replica::{LocalFuture, Payload, Pieces, Sources},
 };
 use bytes::Bytes;
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use tidemill_disk::{
     BLOCK_BYTES, Disk, DiskFile, Purpose,
     sim::{Executor, Prng, SimDisk},
 };
-use tidemill_raft::{Body, Content, Entry, GroupId, Message, NodeId};
+use tidemill_raft::{Body, Content, Entry, GroupId, Message, NodeId, Term};
 
 /// How the network treats messages; drawn from the seed.
 #[derive(Clone, Copy, Debug)]
@@ -33,18 +33,66 @@ pub struct Network {
     pub cut: Vec<(u64, u64)>,
     pub lost: u64,
     pub delivered: u64,
+    promises: Promises,
+}
+
+/// What nodes have told others, and must know after every start (R5).
+#[derive(Default)]
+struct Promises {
+    /// Newest term that a node spoke in, by node and group.
+    terms: BTreeMap<(NodeId, GroupId), Term>,
+    /// As of the node's last start.
+    terms_before: BTreeMap<(NodeId, GroupId), Term>,
+    votes: BTreeMap<(NodeId, GroupId, Term), NodeId>,
+}
+
+impl Promises {
+    fn hear(&mut self, Message { group, from, to, term, body }: &Message<Payload>) {
+        let asks_first = matches!(body, Body::PreVote { .. } | Body::PreVoteAnswer { granted: true });
+        if asks_first {
+            return;
+        }
+        let before = self.terms_before.get(&(*from, *group)).copied().unwrap_or_default();
+        assert!(
+            *term >= before,
+            "R5: node {from} speaks in term {term} of group {group}, before its start in {before}"
+        );
+        let newest = self.terms.entry((*from, *group)).or_default();
+        *newest = (*newest).max(*term);
+        if let Body::VoteAnswer { granted: true } = body {
+            let vote = *self.votes.entry((*from, *group, *term)).or_insert(*to);
+            assert!(vote == *to, "R5: node {from} votes for {vote} and {to} in term {term} of group {group}");
+        }
+    }
 }
 
 impl Network {
     pub fn new(prng: Prng, weather: Weather) -> Network {
-        Network { prng, weather, flying: Vec::new(), cut: Vec::new(), lost: 0, delivered: 0 }
+        Network {
+            prng,
+            weather,
+            flying: Vec::new(),
+            cut: Vec::new(),
+            lost: 0,
+            delivered: 0,
+            promises: Promises::default(),
+        }
     }
 
     pub fn is_cut(&self, from: u64, to: u64) -> bool {
         self.cut.contains(&(from, to))
     }
 
+    /// A node comes back from its disk.
+    pub fn started(&mut self, node: u64) {
+        let Promises { terms, terms_before, .. } = &mut self.promises;
+        terms_before.extend(terms.iter().filter(|((of, _), _)| of.0 == node).map(|(key, term)| (*key, *term)));
+    }
+
+    /// # Panics
+    /// If the sender has told something else before.
     pub fn send(&mut self, now_us: u64, message: Message<Payload>) {
+        self.promises.hear(&message);
         if self.is_cut(message.from.0, message.to.0) || self.prng.one_in(self.weather.loses_one_in) {
             self.lost += 1;
             return;

@@ -22,7 +22,7 @@ use std::{
     rc::Rc,
 };
 use tidemill_disk::sim::{Crash, Executor, Prng, SimDisk, Task};
-use tidemill_raft::{GroupId, NodeId};
+use tidemill_raft::{Body, GroupId, NodeId};
 use tidemill_store::Command;
 
 pub const NODES: u64 = 3;
@@ -44,6 +44,10 @@ struct Settings {
     read_one_in: u64,
     resend_one_in: u64,
     power_loss_one_in: u64,
+    /// Of the power losses those that strike all nodes.
+    outage_one_in: u64,
+    /// A node ends just after it has voted.
+    vote_kill_one_in: u64,
     kill_one_in: u64,
     cut_one_in: u64,
     pause_one_in: u64,
@@ -71,6 +75,8 @@ impl Settings {
             read_one_in: one_of(&[5, 20]),
             resend_one_in: one_of(&[3, 20, 1_000_000]),
             power_loss_one_in: one_of(&[200, 800, 1_000_000]),
+            outage_one_in: one_of(&[2, 5, 1_000_000]),
+            vote_kill_one_in: one_of(&[2, 1_000_000, 1_000_000]),
             kill_one_in: one_of(&[300, 1_000_000]),
             cut_one_in: one_of(&[100, 500, 1_000_000]),
             pause_one_in: one_of(&[300, 1_000_000]),
@@ -138,6 +144,8 @@ struct World {
     layout: Layout,
     requests: u64,
     step: u64,
+    /// Nothing goes wrong any more.
+    is_calm: bool,
     /// Links heal at this step.
     heals_at: u64,
     leaders: [u64; PARTITIONS as usize],
@@ -199,6 +207,7 @@ impl World {
             layout: Layout::default(),
             requests: 0,
             step: 0,
+            is_calm: false,
             heals_at: 0,
             leaders: [0; PARTITIONS as usize],
             options,
@@ -217,14 +226,18 @@ impl World {
     fn go_wrong(&mut self) {
         let Settings { power_loss_one_in, kill_one_in, cut_one_in, pause_one_in, down_steps_max, .. } = self.settings;
         if self.prng.one_in(power_loss_one_in) {
-            let at = self.any_node();
-            let crash = Crash::ALL[self.prng.below(5) as usize];
-            self.stop(at, Some(crash));
+            let one = self.any_node();
+            let is_outage = self.prng.one_in(self.settings.outage_one_in);
+            for at in (0..NODES as usize).filter(|at| is_outage || *at == one) {
+                let crash = Crash::ALL[self.prng.below(5) as usize];
+                self.stop(at, Some(crash), down_steps_max);
+            }
             self.counters().power_losses += 1;
+            self.counters().outages += u64::from(is_outage);
         }
         if self.prng.one_in(kill_one_in) {
             let at = self.any_node();
-            self.stop(at, None);
+            self.stop(at, None, down_steps_max);
             self.counters().kills += 1;
         }
         if self.prng.one_in(pause_one_in) {
@@ -257,9 +270,9 @@ impl World {
         }
     }
 
-    /// A node is gone, with its power or without.
-    fn stop(&mut self, at: usize, crash: Option<Crash>) {
-        let until = self.step + 1 + self.prng.below(self.settings.down_steps_max);
+    /// A node is gone for so many steps at most, with its power or without.
+    fn stop(&mut self, at: usize, crash: Option<Crash>, down_steps_max: u64) {
+        let until = self.step + 1 + self.prng.below(down_steps_max);
         let place = &mut self.places[at];
         if matches!(place.life, Life::Down(_)) {
             return;
@@ -281,6 +294,9 @@ impl World {
         self.shared.now_us.set(now_us);
         let arriving = self.shared.network.borrow_mut().arriving(now_us);
         for message in arriving {
+            if matches!(message.body, Body::VoteAnswer { granted: true }) && !self.is_calm {
+                self.kill_voter(message.from);
+            }
             let place = &self.places[message.to.0 as usize - 1];
             if let Life::Up(member) = &place.life {
                 let told = format!("{message:?}");
@@ -294,6 +310,15 @@ impl World {
         }
     }
 
+    /// What it has promised it must know when it is back, which is soon.
+    fn kill_voter(&mut self, voter: NodeId) {
+        if self.prng.one_in(self.settings.vote_kill_one_in) {
+            let crash = Crash::ALL[self.prng.below(5) as usize];
+            self.stop(voter.0 as usize - 1, Some(crash), 3);
+            self.counters().vote_kills += 1;
+        }
+    }
+
     fn live(&mut self, at: usize) {
         let (step, polls) = (self.step, 1 + self.prng.below(60));
         let place = &mut self.places[at];
@@ -303,6 +328,7 @@ impl World {
                     place.executor = Executor::new(self.prng.next_u64());
                     let disk = self.shared.disks.borrow()[at].clone();
                     let (executor, shared) = (place.executor.clone(), self.shared.clone());
+                    shared.network.borrow_mut().started(place.node);
                     let start = Member::start(place.node, executor, disk, self.options.clone(), shared);
                     place.life = Life::Starting(place.executor.spawn(start));
                 }
@@ -502,6 +528,7 @@ impl World {
 
     /// Nothing goes wrong any more: all nodes must come to the same end.
     fn settle(&mut self) {
+        self.is_calm = true;
         {
             let mut network = self.shared.network.borrow_mut();
             network.cut.clear();
