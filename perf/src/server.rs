@@ -62,6 +62,8 @@ pub struct Setup {
     pub shared_secret: Option<String>,
     /// The file of a control group (`cgroup.procs`) that the process is put into before it begins.
     pub control_group: Option<PathBuf>,
+    /// Tidemill only: the role that it is started in, if it is not the default one.
+    pub role: Option<String>,
     /// Tidemill only: further arguments.
     pub arguments: Vec<String>,
     /// Influxd only: seconds until data that settled goes to files.
@@ -84,6 +86,7 @@ impl Setup {
             memory_limit: None,
             shared_secret: None,
             control_group: None,
+            role: None,
             arguments: Vec::new(),
             cold_seconds: 5,
             log: folder.join("server.log"),
@@ -245,7 +248,7 @@ fn command(setup: &Setup, port: u16) -> Result<Command> {
     let mut command = Command::new(&setup.binary);
     match setup.kind {
         Kind::Tidemill => {
-            command.arg("--data").arg(&setup.data).arg("--http").arg(format!("127.0.0.1:{port}"));
+            command.args(&setup.role).arg("--data").arg(&setup.data).arg("--http").arg(format!("127.0.0.1:{port}"));
             if let Some(cores) = setup.cores {
                 command.arg("--cores").arg(cores.to_string());
             }

@@ -4,7 +4,7 @@
 //! main ── options, identity ─┬─ inspect   tools for folders of stopped servers
 //!                            ├─ ctl       certificates of a cluster
 //!                            ├─ shell     a client
-//!                            └─ standalone
+//!                            └─ server      standalone, or a node of a cluster
 //!                                 └── data ── start (recover, serve, stop), core (what lives on one core)
 //!                                       ├── service   HTTP requests
 //!                                       ├── write     line protocol to partition batches to logs
@@ -30,9 +30,9 @@ pub mod links;
 pub mod options;
 pub mod query;
 pub mod replica;
+pub mod server;
 pub mod service;
 pub mod shell;
 pub mod side_thread;
-pub mod standalone;
 pub mod subscriber;
 pub mod udp;

@@ -26,6 +26,8 @@ struct Tidemill {
 enum Role {
     /// Everything in one process (the default)
     Standalone(Server),
+    /// One node of a cluster; its configuration file has a [cluster] section
+    Data(Server),
     /// Looks into data folders and files of a server that does not run
     #[command(subcommand)]
     Inspect(Inspect),
@@ -119,8 +121,9 @@ fn start_logging(level: &str) {
 
 fn main() -> ExitCode {
     let Tidemill { role, server } = Tidemill::parse_from(like_influx(std::env::args_os()));
+    let is_node = matches!(role, Some(Role::Data(_)));
     let server = match role {
-        Some(Role::Standalone(server)) => server,
+        Some(Role::Standalone(server) | Role::Data(server)) => server,
         Some(Role::Inspect(inspect)) => {
             start_logging("warn");
             return inspect.run();
@@ -141,8 +144,15 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(error) => return ended(Err(error)),
     };
+    match (&options.cluster, is_node) {
+        (Some(_), false) => return ended(Err(anyhow::anyhow!("a [cluster] section is for `tidemill data`"))),
+        (None, true) => {
+            return ended(Err(anyhow::anyhow!("`tidemill data` needs a configuration file with a [cluster] section")));
+        }
+        _ => {}
+    }
     start_logging(&options.log_level);
-    ended(tidemill::standalone::run(options))
+    ended(tidemill::server::run(options))
 }
 
 /// The options of the shell may be written with one dash, as those of `influx` are.

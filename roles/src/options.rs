@@ -2,11 +2,13 @@
 //!
 //! Every key works or is refused by name; there is none that is read and ignored.
 
+mod cluster;
 mod effective;
 mod environment;
 mod services;
 mod upstream;
 
+pub use cluster::ClusterOptions;
 pub use effective::Section;
 
 use crate::{
@@ -34,6 +36,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     pub http_addr: SocketAddr,
     pub cores: usize,
+    /// None: a server without others.
+    pub cluster: Option<ClusterOptions>,
     pub memory_limit_bytes: u64,
     /// Partitions that a new data folder gets; an existing one has its own.
     pub partitions: Option<u32>,
@@ -87,6 +91,7 @@ pub struct CommandLine {
 struct File {
     cores: Option<usize>,
     memory_limit: Option<Size>,
+    cluster: Option<cluster::ClusterSection>,
     data: DataSection,
     log: LogSection,
     http: HttpSection,
@@ -296,6 +301,7 @@ impl Options {
             data_dir: line.data_dir.clone().or(file.data.dir.clone()).unwrap_or_else(|| DATA_DIR_DEFAULT.into()),
             http_addr,
             cores,
+            cluster: file.cluster.as_ref().map(|section| section.options(cores)).transpose()?,
             memory_limit_bytes,
             partitions: file.data.partitions,
             series_per_database_max: file.data.max_series_per_database.unwrap_or(SERIES_PER_DATABASE_MAX_DEFAULT),

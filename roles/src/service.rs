@@ -60,7 +60,8 @@ impl Service for DataService {
 
     fn admit_write(&self, target: &WriteTarget) -> Result<(), WriteOutcome> {
         let meta = self.core.meta();
-        if meta.database(&target.database).is_none() {
+        // In a cluster it may have been made at another node a moment ago: that is looked at with the points.
+        if meta.database(&target.database).is_none() && !self.core.has_other_nodes() {
             return Err(WriteOutcome::DatabaseNotFound(target.database.clone()));
         }
         let authorized = authorize_write(&meta, &target.caller, &target.database);
@@ -83,6 +84,13 @@ impl Service for DataService {
 
     async fn snapshot(&self, request: SnapshotRequest) -> Result<SnapshotOutcome, Refusal> {
         snapshot::answer(&self.core, request).await
+    }
+
+    async fn cluster(&self) -> Result<String, Refusal> {
+        let Some(described) = self.core.describe_cluster().await else {
+            return Err(Refusal::new(404, "this server is not a node of a cluster"));
+        };
+        described.map(|value| value.to_string()).map_err(|error| Refusal::new(503, error.to_string()))
     }
 
     async fn metrics_text(&self) -> String {

@@ -10,6 +10,7 @@
 
 pub mod answers;
 pub mod case;
+pub mod cluster;
 pub mod differential;
 pub mod message_pack;
 pub mod play;

@@ -158,11 +158,13 @@ enum Deed {
     PrometheusRead,
     /// An endpoint that asks nobody, and its status.
     Open(&'static str, u16),
+    /// How the nodes of a cluster stand; this server has none.
+    Cluster,
 }
 
 /// Every statement with everything that changes what it wants. Where it could change what others want, it fails behind
 /// the check: the users and shards that it names do not exist.
-const DEEDS: [Deed; 74] = [
+const DEEDS: [Deed; 75] = [
     Deed::Query("SHOW DATABASES", NOTHING),
     Deed::Query("SELECT v FROM m", READ),
     Deed::Query("SELECT v FROM d..m", READ),
@@ -237,6 +239,7 @@ const DEEDS: [Deed; 74] = [
     Deed::WriteV2("d"),
     Deed::PrometheusWrite,
     Deed::PrometheusRead,
+    Deed::Cluster,
     Deed::Open("/ping", 204),
     Deed::Open("/status", 204),
     Deed::Open("/health", 200),
@@ -318,6 +321,8 @@ const LONG_AND_OPEN: [(&str, u16); 4] =
 /// Snappy blocks: a remote write of nothing, and a remote read of `__name__="m"` up to 1 ms.
 const NO_SAMPLES: &[u8] = b"\x00";
 const SAMPLES_OF_M: &[u8] = b"\x13\x48\x0a\x11\x10\x01\x1a\x0d\x12\x08__name__\x1a\x01m";
+/// Tells admins how the nodes stand.
+const CLUSTER: &str = "/cluster";
 /// Has scenarios of its own in `backup`.
 const OF_BACKUPS: &str = "/snapshots";
 
@@ -327,7 +332,7 @@ impl Deed {
             // Its 1.6.7 has no DROP FIELD, no v2 paths and no health.
             Deed::Query(text, _) => !text.contains("DROP FIELD"),
             Deed::Write(_) => true,
-            Deed::WriteV2(_) | Deed::PrometheusWrite | Deed::PrometheusRead | Deed::Open(..) => false,
+            Deed::WriteV2(_) | Deed::PrometheusWrite | Deed::PrometheusRead | Deed::Open(..) | Deed::Cluster => false,
         }
     }
 
@@ -352,6 +357,7 @@ impl Deed {
                 client.request("POST", &format!("/api/v1/prom/read?db=d{url}"), &headers, SAMPLES_OF_M)
             }
             Deed::Open(path, _) => client.request("GET", &format!("{path}?{url}"), &headers, b""),
+            Deed::Cluster => client.request("GET", &format!("{CLUSTER}?{url}"), &headers, b""),
         };
         let answer = answer.unwrap();
         (answer.status, answer.text())
@@ -390,6 +396,8 @@ impl Deed {
             Deed::Write(database) | Deed::WriteV2(database) => {
                 (403, format!("\"{user}\" user is not authorized to write to database \"{database}\""))
             }
+            Deed::Cluster if user == "root" => (404, "this server is not a node of a cluster".to_owned()),
+            Deed::Cluster => (403, "error authorizing admin access".to_owned()),
             Deed::Open(..) => unreachable!("answered above"),
         }
     }
@@ -472,6 +480,7 @@ fn every_proof_by_every_user_at_every_endpoint() {
         let mut covered: BTreeSet<&str> = BTreeSet::from(["/query", "/write", "/api/v2/write", OF_BACKUPS]);
         covered.extend(DEEDS.iter().filter_map(|deed| match deed {
             Deed::Open(path, _) => Some(*path),
+            Deed::Cluster => Some(CLUSTER),
             _ => None,
         }));
         for (path, status) in LONG_AND_OPEN {

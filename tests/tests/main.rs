@@ -4,6 +4,7 @@
 mod access;
 mod backup;
 mod clients;
+mod cluster;
 mod conformance;
 mod crash;
 mod damage;

@@ -165,6 +165,25 @@ impl FileRecord {
 }
 
 impl Manifest {
+    /// BLAKE3 of what the files hold: replicas whose manifests end at the same entries and have made the same copies have
+    /// the same (I7).
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        for file in &self.files {
+            let numbers = [file.shard_group, file.generation, u64::from(file.sequence), file.size];
+            for number in numbers {
+                hasher.update(&number.to_le_bytes());
+            }
+            hasher.update(&[file.level, file.late.into()]).update(&file.hash);
+            // What of it is gone is told by the entries that deleted it.
+            hasher.update(&(file.tombstones.len() as u64).to_le_bytes());
+            for tombstone in &file.tombstones {
+                hasher.update(&tombstone.index.to_le_bytes());
+            }
+        }
+        *hasher.finalize().as_bytes()
+    }
+
     /// Reads a partition's manifest; a partition that never flushed has none and starts empty.
     pub async fn load<D: Disk>(disk: &D, folder: &str) -> Result<Manifest, ManifestError> {
         let path = format!("{folder}/manifest");

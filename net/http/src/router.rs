@@ -68,10 +68,11 @@ enum Route {
     DebugVars,
     DebugRequests,
     Snapshots,
+    Cluster,
 }
 
 /// What is served where.
-const ROUTES: [(&str, Route); 13] = [
+const ROUTES: [(&str, Route); 14] = [
     ("/query", Route::Query),
     ("/write", Route::Write(Dialect::V1)),
     ("/api/v2/write", Route::Write(Dialect::V2)),
@@ -85,7 +86,11 @@ const ROUTES: [(&str, Route); 13] = [
     ("/debug/vars", Route::DebugVars),
     ("/debug/requests", Route::DebugRequests),
     (snapshot::PATH, Route::Snapshots),
+    (CLUSTER_PATH, Route::Cluster),
 ];
+
+/// How the nodes of a cluster stand; not of upstream.
+const CLUSTER_PATH: &str = "/cluster";
 
 /// Paths of all endpoints.
 pub fn endpoint_paths() -> impl Iterator<Item = &'static str> {
@@ -108,7 +113,7 @@ impl Route {
             Route::Write(Dialect::V2) | Route::Flux | Route::PrometheusWrite | Route::PrometheusRead => "POST",
             Route::Ping | Route::Status => "GET, HEAD",
             Route::Snapshots => "DELETE, GET, POST",
-            Route::Health | Route::Metrics | Route::DebugVars | Route::DebugRequests => "GET",
+            Route::Health | Route::Metrics | Route::DebugVars | Route::DebugRequests | Route::Cluster => "GET",
         }
     }
 
@@ -128,8 +133,7 @@ impl Route {
             Route::Health => Endpoint::Health,
             Route::Metrics => Endpoint::Metrics,
             Route::DebugVars => Endpoint::DebugVars,
-            Route::DebugRequests => Endpoint::Other,
-            Route::Snapshots => Endpoint::Other,
+            Route::DebugRequests | Route::Snapshots | Route::Cluster => Endpoint::Other,
         }
     }
 }
@@ -300,6 +304,10 @@ impl<S: Service> Core<S> {
                 Reply::of_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
             }
             Route::Snapshots => snapshot(service, spelling, &caller, &head.method, head.uri.path(), &url).await,
+            Route::Cluster => match service.cluster().await {
+                Ok(text) => Reply::of_type(StatusCode::OK, "application/json; charset=utf-8", text),
+                Err(refusal) => Reply::refusal(spelling, &refusal),
+            },
             Route::DebugRequests => match census::duration(url.value("seconds")) {
                 Ok(duration) => {
                     let _open = Open::new();
@@ -324,7 +332,8 @@ impl<S: Service> Core<S> {
         peer: Option<IpAddr>,
     ) -> Result<Caller, Refusal> {
         let is_asked = match route {
-            Route::Query | Route::Write(_) | Route::PrometheusWrite | Route::PrometheusRead | Route::Snapshots => true,
+            Route::Query | Route::Write(_) | Route::PrometheusWrite | Route::PrometheusRead => true,
+            Route::Snapshots | Route::Cluster => true,
             Route::Ping | Route::Status | Route::Health | Route::Metrics => self.options.ping_auth,
             Route::DebugVars | Route::DebugRequests => self.options.debug_auth,
             // It answers that it is off, whoever asks.
@@ -334,7 +343,7 @@ impl<S: Service> Core<S> {
             return Ok(Caller::Anyone);
         }
         let caller = self.service.authenticate(credentials, peer).await?;
-        if route.is_debug() {
+        if route.is_debug() || route == Route::Cluster {
             self.service.admit_to_insides(&caller)?;
         }
         Ok(caller)

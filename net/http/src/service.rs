@@ -74,6 +74,14 @@ pub trait Service: 'static {
         ready(Err(Refusal::new(404, "this server makes no snapshots")))
     }
 
+    /// The body of `/cluster`: how the nodes stand, a JSON object.
+    ///
+    /// # Errors
+    /// The server is no node of a cluster, or cannot tell.
+    fn cluster(&self) -> impl Future<Output = Result<String, Refusal>> {
+        ready(Err(Refusal::new(404, "this server is not a node of a cluster")))
+    }
+
     /// The body of `/metrics`, in the Prometheus text format (see [`crate::metrics::TextWriter`]).
     fn metrics_text(&self) -> impl Future<Output = String>;
 

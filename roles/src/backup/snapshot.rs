@@ -4,7 +4,10 @@
 //! files hold. What is dropped meanwhile is in neither or in the files alone, and a start drops it from those too.
 
 use super::contents::{self, Contents, Entry};
-use crate::data::{DataCore, message::CallError};
+use crate::{
+    data::{DataCore, message::CallError},
+    identity::Identity,
+};
 use std::{
     fs::{self, File},
     future::Future,
@@ -87,6 +90,7 @@ async fn take(core: &Rc<DataCore>) -> Result<(String, Contents), String> {
 }
 
 async fn fill(core: &Rc<DataCore>, name: &str, folder: &Path) -> Result<Contents, String> {
+    core.catch_up().await.map_err(|error| error.to_string())?;
     let mut contents = Contents::default();
     for entries in core.snapshot_partitions(name).await.map_err(|error| error.to_string())? {
         contents.entries.extend(entries);
@@ -95,7 +99,8 @@ async fn fill(core: &Rc<DataCore>, name: &str, folder: &Path) -> Result<Contents
     let (folder, data_dir) = (folder.to_owned(), core.data_dir().to_owned());
     let finished = core.context().offload(move || -> io::Result<Contents> {
         contents.entries.push(put(&folder, "meta/snapshot", &meta)?);
-        contents.entries.push(put(&folder, "identity", &fs::read(data_dir.join("identity"))?)?);
+        let identity = Identity::read(&data_dir).map_err(io::Error::other)?;
+        contents.entries.push(put(&folder, "identity", identity.text_of_copy().as_bytes())?);
         contents.entries.sort_by(|a, b| a.path.cmp(&b.path));
         fs::write(folder.join(contents::FILE), contents.text())?;
         Ok(contents)

@@ -1,8 +1,11 @@
 //! `tidemill ctl`: what an operator does to a cluster from a shell.
 //!
-//! Owns the commands. Knows no running server yet: certificates are made before there is one.
+//! Owns the commands. Certificates are made before there is a server; the others ask one of the cluster's nodes.
 
+mod ask;
 mod certificate;
+mod digest;
+mod show;
 
 use clap::Subcommand;
 use std::process::ExitCode;
@@ -12,12 +15,18 @@ pub enum Ctl {
     /// Makes the certificates that nodes of a cluster prove themselves with
     #[command(subcommand)]
     Cert(certificate::Certificate),
+    /// Shows the nodes, who leads what, and how far each replica is
+    Show(show::Show),
+    /// Compares the files of all replicas
+    Digest(digest::Digest),
 }
 
 impl Ctl {
     pub fn run(&self) -> ExitCode {
         let outcome = match self {
             Ctl::Cert(command) => command.run(),
+            Ctl::Show(command) => command.run(),
+            Ctl::Digest(command) => command.run(),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,

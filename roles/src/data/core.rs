@@ -4,17 +4,18 @@ use crate::{
     access::AccessOptions,
     backup::{Entry, snapshot::link_partition},
     data::{
-        budget::{Admission, Budget},
+        budget::Budget,
         figures::{CoreFigures, WriteFigures},
         memory_gauge::MemoryGauge,
-        message::{Call, CallError, Message, MetaChangeError, Reply},
+        message::{Call, CallError, Message, Reply},
         metadata::{META_GROUP, MetaMachine},
         question::{Finding, Question},
         scrub::ScrubFigures,
-        series_ledger::{Denial, Place, SeriesLedger},
-        tag_values::{Granted, TagLedger},
+        series_ledger::SeriesLedger,
+        tag_values::TagLedger,
         typed_writes::TypedWrites,
     },
+    links::{Links, RemoteCall},
     options::Options,
     query::{
         QueryLimits, QueryMemory, StatementError,
@@ -22,15 +23,14 @@ use crate::{
         listing::{self, ListOrder, PageOrder, Run},
         scan,
     },
-    replica::{Outcome, Payload, ProposeError, Replicas, Ticket},
+    replica::{Outcome, Payload, Replicas},
     subscriber::Subscribers,
     udp::UdpListener,
 };
-use bytes::Bytes;
 use std::{
     cell::{Cell, Ref, RefCell},
     collections::BTreeMap,
-    future::{self, Future},
+    future::Future,
     path::Path,
     pin::Pin,
     rc::Rc,
@@ -41,18 +41,13 @@ use tidemill_column::Strings;
 use tidemill_disk::Notify;
 use tidemill_http::metrics::HttpMetrics;
 use tidemill_line::{Batch, Splitter};
-use tidemill_meta::{Command as MetaCommand, Meta};
+use tidemill_meta::Meta;
 use tidemill_raft::{GroupId, LogIndex};
 use tidemill_reactor::{CoreContext, CoreId, Pending, RingDisk, SendError};
 use tidemill_store::{Applied, Command as StoreCommand, DatabaseId, Partition, ReadCache, SeriesIndex, Turn};
 
 /// The core that the metadata's group lives on.
 pub const META_CORE: CoreId = CoreId(0);
-/// How long a batch waits for room in the log before its request is refused, and the longest between two tries: making a
-/// segment takes a fraction of a second on a busy device.
-const LOG_WAIT_NS_MAX: u64 = 2_000_000_000;
-const LOG_PAUSE: Duration = Duration::from_millis(20);
-
 /// Everything that lives on one core.
 pub struct DataCore {
     pub(crate) context: CoreContext<Message>,
@@ -63,8 +58,10 @@ pub struct DataCore {
     pub(crate) partition_count: u32,
     pub(crate) partitions: BTreeMap<u32, Rc<Partition<RingDisk>>>,
     pub(crate) replicas: Replicas<RingDisk>,
+    /// To the other nodes; none without a cluster.
+    pub(crate) links: Option<Rc<Links>>,
     /// Only on [`META_CORE`].
-    pub(crate) meta_machine: Option<Rc<MetaMachine>>,
+    pub(crate) meta_machine: Option<Rc<MetaMachine<RingDisk>>>,
     pub(crate) meta: RefCell<Meta>,
     pub(crate) replies: Pending<Reply>,
     pub(crate) cache: Rc<ReadCache>,
@@ -94,21 +91,14 @@ pub struct DataCore {
     pub(crate) stopping: Cell<bool>,
 }
 
+/// Above what a write of another node can take, all of its waits together.
+const OUTWAIT_MAX: Duration = Duration::from_secs(20);
+
 /// How often subscriptions are looked for that went with their database or policy.
 const SUBSCRIPTIONS_PAUSE: Duration = Duration::from_secs(1);
 
 /// A snapshot waits so long for the flush of a partition.
 const FLUSH_NS_MAX: u64 = 60_000_000_000;
-
-/// A batch waits so long, so often, for the series of others to be counted: they are once they are in the log.
-const COUNTING_PAUSE: Duration = Duration::from_millis(2);
-const COUNTING_TRIES_MAX: u32 = 500;
-
-/// A batch on its way.
-pub type Proposal = Pin<Box<dyn Future<Output = Result<(), CallError>>>>;
-
-/// An entry on its way.
-type Entering = Pin<Box<dyn Future<Output = Result<Outcome, CallError>>>>;
 
 /// What this core holds of the parts of its budget that are counted here.
 #[derive(Default)]
@@ -147,10 +137,6 @@ impl Held {
     }
 }
 
-async fn outcome_of(ticket: Result<Ticket, ProposeError>) -> Result<Outcome, CallError> {
-    ticket?.outcome().await.map_err(CallError::from)
-}
-
 impl DataCore {
     pub fn context(&self) -> &CoreContext<Message> {
         &self.context
@@ -169,6 +155,11 @@ impl DataCore {
     /// Partitions of all cores.
     pub fn partition_count(&self) -> u32 {
         self.partition_count
+    }
+
+    /// Whether other nodes change what this one has.
+    pub fn has_other_nodes(&self) -> bool {
+        self.links.is_some()
     }
 
     /// Where a partition lives.
@@ -192,172 +183,6 @@ impl DataCore {
     /// All cores, this one included.
     pub fn cores(&self) -> impl Iterator<Item = CoreId> + use<> {
         (0..self.context.cores as u16).map(CoreId)
-    }
-
-    /// Sends a batch to the log of its partition, wherever that lives, at once; the future waits until it is applied.
-    /// The batch stays proposed if the future is dropped, but for one that waits for room in the log.
-    pub fn propose(self: &Rc<Self>, partition: u32, batch: Vec<u8>) -> Proposal {
-        let (group, payload) = (GroupId(partition), Payload::Batch(batch.into()));
-        let owner = self.core_of(partition);
-        if owner == self.context.core {
-            let outcome = self.propose_here(group, payload);
-            return Box::pin(async move { outcome.await.map(drop) });
-        }
-        let call = self.call(owner, Call::Propose { group, payload });
-        Box::pin(async move {
-            match call.await? {
-                Reply::Proposed(result) => result,
-                _ => unreachable!("a proposal is answered as one"),
-            }
-        })
-    }
-
-    /// Takes an entry into the log of a partition of this core, at once unless its series have to be counted first.
-    fn propose_here(self: &Rc<Self>, group: GroupId, payload: Payload) -> Entering {
-        let image = match payload {
-            Payload::Batch(image) => image,
-            // Commands pass: a flush is what makes room.
-            Payload::Command(_) | Payload::Logged(_) => {
-                return Box::pin(outcome_of(self.replicas.propose(group, payload)));
-            }
-        };
-        match self.admit_batch(group, &image, None) {
-            Ok(place) => match self.enter(group, image, place) {
-                Ok(ticket) => Box::pin(outcome_of(Ok(ticket))),
-                Err((ProposeError::Busy(_), Some(image))) => Box::pin(self.clone().propose_later(group, image)),
-                Err((error, _)) => Box::pin(future::ready(Err(error.into()))),
-            },
-            Err(Denial::Refused(error)) => Box::pin(future::ready(Err(error))),
-            Err(denial) => Box::pin(self.clone().propose_counted(group, image, denial)),
-        }
-    }
-
-    /// The log has no room at the moment: often its next segment is not made yet. A refusal would send the client into
-    /// pauses that are longer than that takes.
-    async fn propose_later(self: Rc<Self>, group: GroupId, mut image: Bytes) -> Result<Outcome, CallError> {
-        let begun_ns = self.context.clock.monotonic_ns();
-        let mut refused = ProposeError::Busy("the log has no room");
-        while self.context.clock.monotonic_ns() - begun_ns < LOG_WAIT_NS_MAX {
-            futures_lite::future::or(self.replicas.log().room(), self.context.sleep(LOG_PAUSE)).await;
-            match self.admit_batch(group, &image, None) {
-                Ok(place) => match self.enter(group, image, place) {
-                    Ok(ticket) => return outcome_of(Ok(ticket)).await,
-                    Err((error @ ProposeError::Busy(_), Some(returned))) => (refused, image) = (error, returned),
-                    Err((error, _)) => return Err(error.into()),
-                },
-                Err(Denial::Refused(error)) => return Err(error),
-                Err(denial) => return self.propose_counted(group, image, denial).await,
-            }
-        }
-        Err(refused.into())
-    }
-
-    /// Asks for the values that the batch brings, and waits until what else is on its way is counted.
-    async fn propose_counted(
-        self: Rc<Self>,
-        group: GroupId,
-        image: Bytes,
-        mut denial: Denial,
-    ) -> Result<Outcome, CallError> {
-        let mut granted = Granted::new(&self.tags, self.ledger.counts());
-        let mut waiting = None;
-        for _ in 0..COUNTING_TRIES_MAX {
-            match denial {
-                Denial::Refused(error) => return Err(error),
-                Denial::NewValues(values) => self.ask_values(&image, values, &mut granted).await?,
-                Denial::Counting => {
-                    waiting.get_or_insert_with(|| self.ledger.wait(&image));
-                    self.context.sleep(COUNTING_PAUSE).await;
-                }
-            }
-            match self.admit_batch(group, &image, Some(&granted)) {
-                Ok(place) => {
-                    let ticket = self.enter(group, image, place).map_err(|(error, _)| error)?;
-                    granted.entered();
-                    drop(waiting);
-                    return outcome_of(Ok(ticket)).await;
-                }
-                Err(next) => denial = next,
-            }
-        }
-        Err(ProposeError::Busy("the series of other requests are being counted").into())
-    }
-
-    /// A batch that the log is only too busy for is given back.
-    fn enter(&self, group: GroupId, image: Bytes, place: Place) -> Result<Ticket, (ProposeError, Option<Bytes>)> {
-        let bytes = image.len();
-        match self.replicas.propose_or_return(group, Payload::Batch(image)) {
-            Ok(ticket) => {
-                self.ledger.enter(group.0, place);
-                self.held.add_rows(bytes);
-                Ok(ticket)
-            }
-            Err((error, payload)) => {
-                self.ledger.give_back(group.0, place);
-                let image =
-                    payload.and_then(|payload| if let Payload::Batch(image) = payload { Some(image) } else { None });
-                Err((error, image))
-            }
-        }
-    }
-
-    /// Whether a batch may go into the log of a partition of this core. What it takes is to be given back or entered.
-    fn admit_batch(&self, group: GroupId, image: &[u8], granted: Option<&Granted>) -> Result<Place, Denial> {
-        let busy = |why| Denial::Refused(ProposeError::Busy(why).into());
-        if self.budget.admit(self.held.rows_bytes()) == Admission::Refused {
-            return Err(busy("the memory budget of rows that are in no file yet is used up"));
-        }
-        let queued = self.replicas.queued_bytes();
-        // Twice: in the log's buffer, and beside it until it is applied.
-        if queued > 0 && queued + 2 * image.len() > self.budget.log_queue_bytes_max {
-            return Err(busy("too much waits for its commit"));
-        }
-        self.admit_series(group.0, image).map_err(|refusal| Denial::Refused(refusal.into()))?;
-        let Some(partition) = self.partitions.get(&group.0) else { return Ok(Place::default()) };
-        let fresh = self.tags.admit(partition, image, self.ledger.coming(group.0), granted)?;
-        self.ledger.admit(group.0, partition, image, fresh)
-    }
-
-    /// Changes the metadata; returns once every core's copy shows it.
-    pub async fn change_meta(self: &Rc<Self>, command: MetaCommand) -> Result<tidemill_meta::Applied, MetaChangeError> {
-        if self.context.core == META_CORE {
-            return self.change_meta_here(command).await;
-        }
-        match self.call(META_CORE, Call::ChangeMeta(command)).await? {
-            Reply::MetaChanged(result) => result,
-            _ => unreachable!("a change of the metadata is answered as one"),
-        }
-    }
-
-    async fn change_meta_here(
-        self: &Rc<Self>,
-        command: MetaCommand,
-    ) -> Result<tidemill_meta::Applied, MetaChangeError> {
-        let machine = self.meta_machine.as_ref().expect("the metadata's core has its machine");
-        let outcome = self.propose_here(META_GROUP, Payload::Command(command.encode().into())).await?;
-        let Outcome::Meta(index, applied) = outcome else { unreachable!("the metadata's group gives its own outcome") };
-        if !machine.followed.reached(index.0).await {
-            return Err(CallError::Unknown("the core is stopping".into()).into());
-        }
-        Ok(applied?)
-    }
-
-    /// Makes every core's copy of the metadata follow, one change at a time in the order of the log. To be run once, on
-    /// the metadata's core.
-    pub(crate) async fn lead_meta(self: Rc<Self>, machine: Rc<MetaMachine>) {
-        while let Some((index, command)) = machine.unfollowed.pop().await {
-            if let Some(command) = command {
-                let calls: Vec<_> =
-                    self.cores().map(|core| self.call(core, Call::FollowMeta(command.clone()))).collect();
-                for call in calls {
-                    if let Err(error) = call.await {
-                        tracing::error!(%error, "a core does not follow the metadata");
-                    }
-                }
-            }
-            machine.followed.advance(index.0);
-        }
-        machine.followed.close();
     }
 
     /// Serves the subscriptions that the metadata have now.
@@ -386,8 +211,32 @@ impl DataCore {
         Ok(())
     }
 
-    /// Returns once the writes of all cores that may have looked field types up before this call have ended.
+    /// Returns once the writes, of all nodes, that may have looked field types up before this call have ended.
     pub async fn outwait_writes(self: &Rc<Self>) -> Result<(), CallError> {
+        if let Some(links) = &self.links {
+            let own = self.replicas.placement().node;
+            let nodes = links.roster().nodes.keys().copied();
+            let others: Vec<_> = nodes
+                .filter(|node| *node != own)
+                .map(|node| {
+                    let links = links.clone();
+                    let outwait =
+                        async move { links.call(node, META_GROUP, RemoteCall::OutwaitWrites, OUTWAIT_MAX).await };
+                    self.context.spawn(self.context.queues.latency, "outwait writes", outwait)
+                })
+                .collect();
+            for other in others {
+                // A node that does not answer has nobody left to answer: its writes have run out of time by now.
+                if let Err(error) = other.await {
+                    tracing::warn!(%error, "a node did not say that its writes had ended");
+                }
+            }
+        }
+        self.outwait_own_writes().await
+    }
+
+    /// As [`DataCore::outwait_writes`], of this node.
+    pub(super) async fn outwait_own_writes(self: &Rc<Self>) -> Result<(), CallError> {
         let calls: Vec<_> = self.cores().map(|core| self.call(core, Call::OutwaitWrites)).collect();
         for call in calls {
             call.await?;
@@ -401,14 +250,19 @@ impl DataCore {
             .keys()
             .map(|id| {
                 let command = command.of_partition(*id, self.partition_count)?;
-                Some(self.replicas.propose(GroupId(*id), Payload::Command(command.encode().into())))
+                Some(self.propose_led(GroupId(*id), Payload::Command(command.encode().into())))
             })
             .collect();
         let mut settling = Vec::new();
         for ((id, partition), proposal) in self.partitions.iter().zip(proposals) {
             let Some(proposal) = proposal else { continue };
-            let outcome = proposal?.outcome().await.map_err(CallError::from)?;
-            let task = (outcome == Outcome::Store(Applied::Deleted)).then(|| {
+            let mut has_deleted = proposal.await? == Outcome::Store(Applied::Deleted);
+            if self.links.is_some() {
+                // Another node may have taken the entry: here it shows when this replica is as far.
+                self.read_group(GroupId(*id)).await?;
+                has_deleted = true;
+            }
+            let task = has_deleted.then(|| {
                 // A million series take a second: writes go first.
                 let (queue, partition) = (self.context.queues.background, partition.clone());
                 self.context.spawn(queue, "settle deletes", async move { partition.settle().await })
@@ -503,7 +357,7 @@ impl DataCore {
         for (id, partition) in &self.partitions {
             let applied = partition.applied();
             if partition.has_unflushed_rows() || partition.has_work() {
-                drop(self.replicas.propose(GroupId(*id), Payload::Command(self.options.flush().encode().into()))?);
+                self.propose_led(GroupId(*id), Payload::Command(self.options.flush().encode().into())).await?;
                 wanted.push((*id, applied));
             }
         }
@@ -583,14 +437,17 @@ impl DataCore {
 
     async fn answer(self: &Rc<Self>, call: Call) -> Reply {
         match call {
-            Call::Propose { group, payload } => Reply::Proposed(self.propose_here(group, payload).await.map(drop)),
-            Call::ChangeMeta(command) => Reply::MetaChanged(self.change_meta_here(command).await),
-            Call::FollowMeta(command) => self.follow_meta(&command),
+            Call::Propose { group, payload } => Reply::Proposed(self.propose_led(group, payload).await.map(drop)),
+            Call::ChangeMeta(command) => Reply::MetaChanged(self.change_meta_from_here(command).await),
+            Call::FollowMeta(change) => self.follow_meta(&change),
             Call::ChangeStore(command) => Reply::Done(self.change_store_here(command).await),
+            Call::CatchUp => Reply::Done(self.catch_up_here().await),
+            Call::CatchUpMeta => Reply::Done(self.catch_up_meta_here().await),
             Call::OutwaitWrites => {
                 self.typed_writes.outwait().await;
                 Reply::Done(Ok(()))
             }
+            Call::Describe => Reply::Description(self.describe_replicas().await),
             Call::Ask(question) => {
                 let mut finding = question.empty();
                 for partition in self.partitions.values() {
@@ -622,12 +479,6 @@ impl DataCore {
         }
     }
 
-    fn follow_meta(&self, command: &MetaCommand) -> Reply {
-        // The group's machine has judged it already: it applies here as it did there.
-        let followed = self.meta.borrow_mut().apply(command.clone());
-        Reply::Done(followed.map(drop).map_err(|error| CallError::Unknown(format!("the metadata differ: {error}"))))
-    }
-
     /// Reads the core's mail until the other cores have ended or the core stops.
     pub(crate) async fn read_mail(self: Rc<Self>) {
         while let Some((from, message)) = self.context.mail.receive().await {
@@ -647,8 +498,8 @@ impl DataCore {
                 }
                 Message::Epoch { .. } => unreachable!("the epoch is told before the mail is read"),
                 // In the order of the mail: the copies of the metadata must not overtake each other.
-                Message::Call { token, call: Call::FollowMeta(command) } => {
-                    let reply = self.follow_meta(&command);
+                Message::Call { token, call: Call::FollowMeta(change) } => {
+                    let reply = self.follow_meta(&change);
                     self.reply(from, token, reply);
                 }
                 Message::Call { token, call } => {

@@ -9,6 +9,7 @@
 use crate::data::{
     core::{DataCore, META_CORE},
     message::MetaChangeError,
+    metadata::META_GROUP,
 };
 use futures_lite::future;
 use std::{rc::Rc, time::Duration};
@@ -32,13 +33,14 @@ impl DataCore {
             if self.context.shutdown.is_requested() {
                 return;
             }
-            if self.context.core == META_CORE && self.has_expired_groups() {
+            // In a cluster one node does it for all.
+            if self.context.core == META_CORE && self.decides(META_GROUP) && self.has_expired_groups() {
                 let retire = MetaCommand::RetireShardGroups { now_ns: self.context.clock.now_ns() };
                 if let Err(error) = self.change_definitions(retire).await {
                     tracing::warn!(%error, "what is too old will be dropped at the next check");
                 }
             }
-            self.drop_orphans();
+            self.drop_orphans().await;
         }
     }
 

@@ -9,9 +9,13 @@ use crate::{
     replica::Payload,
 };
 use futures_lite::future;
-use std::{collections::BTreeSet, rc::Rc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    time::Duration,
+};
 use tidemill_raft::GroupId;
-use tidemill_store::Command;
+use tidemill_store::{Command, DatabaseId, ShardGroupId};
 
 /// How long an idle core sleeps between two looks; an applied entry wakes it earlier.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -19,6 +23,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// After a failed flush, before the next try.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// What a partition holds: databases and shard groups.
+type Holdings = (Vec<DatabaseId>, Vec<ShardGroupId>);
+
 /// Looks without an entry after which the log is settled (see `tidemill_log`).
 const IDLE_LOOKS: u32 = 5;
 
@@ -27,10 +34,11 @@ impl DataCore {
     pub(crate) async fn maintain(self: Rc<Self>) {
         let mut idle = 0;
         let mut last_frames = 0;
+        let mut overdue = Overdue::default();
         while !self.stopping.get() {
             let changed = self.held.changed.notified();
             future::or(changed, self.context.sleep(LOOK_EVERY)).await;
-            self.look().await;
+            self.look(&mut overdue).await;
             let frames = self.replicas.log().metrics().frames;
             idle = if frames == last_frames { idle + 1 } else { 0 };
             last_frames = frames;
@@ -42,7 +50,7 @@ impl DataCore {
     }
 
     /// One look: measure, decide, work.
-    async fn look(self: &Rc<Self>) {
+    async fn look(self: &Rc<Self>, overdue: &mut Overdue) {
         let mut active: Vec<(usize, u32)> = Vec::new();
         let mut held = 0;
         for (id, partition) in &self.partitions {
@@ -51,15 +59,25 @@ impl DataCore {
             held += active_bytes + frozen_bytes;
         }
         self.held.measure_rows(held);
-        for id in to_flush(active, self.budget.memtable_bytes_max) {
-            self.propose_flush(id);
-        }
+        let mut wanted: BTreeSet<u32> = to_flush(active, self.budget.memtable_bytes_max).into_iter().collect();
         for (group, _) in self.replicas.log().oldest_pinned() {
             if group == META_GROUP {
                 self.snapshot_meta().await;
             } else if !self.partitions.get(&group.0).is_none_or(|partition| partition.has_work()) {
-                self.propose_flush(group.0);
+                wanted.insert(group.0);
             }
+        }
+        let (ours, others): (BTreeSet<u32>, BTreeSet<u32>) =
+            wanted.into_iter().partition(|id| self.decides(GroupId(*id)));
+        ours.into_iter().for_each(|id| self.propose_flush(id));
+        for id in overdue.after(others, self.context.clock.monotonic_ns()) {
+            let flush = self.propose_led(GroupId(id), Payload::Command(self.options.flush().encode().into()));
+            let ask = async move {
+                if let Err(error) = flush.await {
+                    tracing::debug!(partition = id, %error, "another node could not be asked for a flush");
+                }
+            };
+            self.context.spawn(self.context.queues.background, "ask for a flush", ask).detach();
         }
         for (id, partition) in &self.partitions {
             if partition.has_work() {
@@ -100,16 +118,38 @@ impl DataCore {
 
     async fn snapshot_meta(&self) {
         let Some(machine) = &self.meta_machine else { return };
-        match machine.snapshot(&self.context.disk).await {
+        match machine.snapshot().await {
             Ok(index) => self.replicas.release(META_GROUP, index),
             Err(error) => tracing::error!(%error, "the metadata could not be written to their snapshot"),
         }
     }
 
     /// Drops what the metadata do not know any more: a stop between the two steps of a DROP left it, or a write that was
-    /// on its way. Nothing can come to be here that the core's copy of the metadata does not show yet: a change of them
-    /// counts as done when all cores follow.
-    pub(crate) fn drop_orphans(&self) {
+    /// on its way. What this node does not lead, others drop.
+    pub(crate) async fn drop_orphans(self: &Rc<Self>) {
+        // What is held was in the metadata before it came to be here; so they are asked afterwards, and of a leader.
+        let held: Vec<_> = self.partitions.iter().map(|(id, partition)| (*id, partition.holdings())).collect();
+        if self.orphans(&held).is_empty() {
+            return;
+        }
+        if let Err(error) = self.catch_up_meta().await {
+            return tracing::warn!(%error, "drops are finished later");
+        }
+        for (id, command) in self.orphans(&held) {
+            tracing::info!(partition = id, ?command, "finishing a drop");
+            if let Err(error) = self.replicas.propose(GroupId(id), Payload::Command(command.encode().into())) {
+                tracing::warn!(partition = id, %error, "a drop is finished later");
+            }
+        }
+    }
+
+    /// Whether what a group does by itself is proposed here: by one node of several.
+    pub(crate) fn decides(&self, group: GroupId) -> bool {
+        self.links.is_none() || self.replicas.leads(group)
+    }
+
+    /// What partitions that this node leads hold and this core's copy of the metadata does not know.
+    fn orphans(&self, held: &[(u32, Holdings)]) -> Vec<(u32, Command)> {
         let meta = self.meta();
         let groups: BTreeSet<u64> = meta
             .databases()
@@ -118,23 +158,17 @@ impl DataCore {
             .flat_map(|policy| &policy.groups)
             .map(|group| group.id.0)
             .collect();
-        for (id, partition) in &self.partitions {
-            let (held_databases, held_groups) = partition.holdings();
+        let mut commands = Vec::new();
+        for (id, (held_databases, held_groups)) in held.iter().filter(|(id, _)| self.decides(GroupId(*id))) {
             let orphans: Vec<u64> = held_groups.iter().map(|group| group.0).filter(|id| !groups.contains(id)).collect();
             let dropped = held_databases.iter().map(|database| database.0);
             let dropped = dropped.filter(|id| meta.database_by_id(tidemill_meta::DatabaseId(*id)).is_none());
-            let mut commands: Vec<Command> =
-                dropped.map(|database| Command::DropDatabase { database, groups: Vec::new() }).collect();
+            commands.extend(dropped.map(|database| (*id, Command::DropDatabase { database, groups: Vec::new() })));
             if !orphans.is_empty() {
-                commands.push(Command::DropShardGroups { groups: orphans });
-            }
-            for command in commands {
-                tracing::info!(partition = id, ?command, "finishing a drop");
-                if let Err(error) = self.replicas.propose(GroupId(*id), Payload::Command(command.encode().into())) {
-                    tracing::warn!(partition = id, %error, "a drop will be finished at the next start");
-                }
+                commands.push((*id, Command::DropShardGroups { groups: orphans }));
             }
         }
+        commands
     }
 
     /// Writes everything to files, for a start that need not replay. Returns whether it succeeded.
@@ -161,6 +195,32 @@ impl DataCore {
     }
 }
 
+/// Flushes that this node needs and others propose: these have the same rows and mostly the same need, so they are asked
+/// only when it lasts.
+#[derive(Default)]
+struct Overdue {
+    since_ns: BTreeMap<u32, u64>,
+}
+
+/// How long a need lasts before the others are told.
+const OVERDUE_NS: u64 = 3_000_000_000;
+
+impl Overdue {
+    /// The partitions for which the others are to be asked now; each again after the same time.
+    fn after(&mut self, wanted: BTreeSet<u32>, now_ns: u64) -> Vec<u32> {
+        self.since_ns.retain(|id, _| wanted.contains(id));
+        let mut due = Vec::new();
+        for id in wanted {
+            let since_ns = self.since_ns.entry(id).or_insert(now_ns);
+            if now_ns.saturating_sub(*since_ns) >= OVERDUE_NS {
+                *since_ns = now_ns;
+                due.push(id);
+            }
+        }
+        due
+    }
+}
+
 /// Partitions to flush, the fullest first, until what is left is half of what is allowed: flushing by halves writes
 /// files of many blocks instead of many files.
 fn to_flush(mut active: Vec<(usize, u32)>, bytes_max: usize) -> Vec<u32> {
@@ -183,6 +243,17 @@ fn to_flush(mut active: Vec<(usize, u32)>, bytes_max: usize) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn others_are_asked_for_what_stays_wanted() {
+        let mut overdue = Overdue::default();
+        let wanted = |ids: &[u32]| ids.iter().copied().collect::<BTreeSet<u32>>();
+        assert_eq!(overdue.after(wanted(&[1, 2]), 10), Vec::<u32>::new());
+        assert_eq!(overdue.after(wanted(&[2, 3]), 9 + OVERDUE_NS), Vec::<u32>::new());
+        assert_eq!(overdue.after(wanted(&[1, 2, 3]), 10 + OVERDUE_NS), [2]);
+        assert_eq!(overdue.after(wanted(&[1, 2]), 11 + OVERDUE_NS), Vec::<u32>::new());
+        assert_eq!(overdue.after(wanted(&[1, 2]), 10 + 2 * OVERDUE_NS), [1, 2]);
+    }
 
     #[test]
     fn the_fullest_go_first_and_only_when_there_is_need() {

@@ -4,6 +4,7 @@ use crate::{
     backup::Entry,
     data::{
         figures::CoreFigures,
+        metadata::Change,
         question::{Finding, Question},
         series_admission::SeriesRefusal,
         tag_values::{CollectedValues, TagName, ValueQuestion, ValueVerdict},
@@ -50,9 +51,13 @@ pub enum Call {
     /// Change the metadata; only the core of the metadata's group is asked.
     ChangeMeta(MetaCommand),
     /// Apply a committed change to the core's own copy of the metadata.
-    FollowMeta(Arc<MetaCommand>),
+    FollowMeta(Change),
     /// Propose a command to every partition of the core.
     ChangeStore(StoreCommand),
+    /// Wait until the core's replicas show all that was acknowledged before, by whatever node.
+    CatchUp,
+    /// As that, of the metadata; only the core of the metadata's group is asked.
+    CatchUpMeta,
     /// Wait for the core's writes that may have looked field types up before now.
     OutwaitWrites,
     /// Look something up in the indexes of the core's partitions.
@@ -73,6 +78,8 @@ pub enum Call {
     Cost(ScanRequest),
     /// What the core counts.
     Figures,
+    /// How the core's groups stand, here and at other nodes.
+    Describe,
     /// Flush the core's partitions and link their files into the snapshot of this name.
     SnapshotPartitions(String),
     /// The metadata as their snapshot has them; only the core of the metadata's group is asked.
@@ -92,6 +99,7 @@ pub enum Reply {
     TagValuesCounted(Result<ValueVerdict, CallError>),
     TagValuesCollected(Result<CollectedValues, CallError>),
     Figures(Box<CoreFigures>),
+    Description(Vec<serde_json::Value>),
     Linked(Result<Vec<Entry>, CallError>),
     Bytes(Vec<u8>),
 }

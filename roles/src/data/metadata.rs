@@ -1,7 +1,7 @@
 //! The metadata's group: state machine, snapshot, and the copy that every core has.
 //!
 //! The group lives in the log of core 0. Its snapshot is replaced as a whole (write, fsync, rename, fsync of the
-//! folder) whenever the log's oldest segment waits for it.
+//! folder) whenever the log's oldest segment waits for it; a member that lags far behind is given one.
 
 use crate::replica::{COMMITS_MAX, Gift, InstallFailure, LocalFuture, Machine, Offer, Outcome, Payload, Sources};
 use std::{
@@ -10,7 +10,8 @@ use std::{
 };
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, LocalQueue, Purpose, Watermark};
 use tidemill_meta::{Command, DecodeError, Meta, MetaError};
-use tidemill_raft::{GroupId, LogIndex, Term};
+use tidemill_raft::{EntryId, GroupId, LogIndex, MANIFEST_BYTES_MAX, Term};
+use tidemill_store::Turn;
 
 /// The group of the metadata; partitions are numbered from zero.
 pub const META_GROUP: GroupId = GroupId(u32::MAX);
@@ -25,16 +26,29 @@ const HEADER_BYTES: usize = 8 + 8 + 8 + 8 + 4;
 const READ_BYTES: usize = 512 * 1024;
 
 /// The metadata as entries make them.
-pub struct MetaMachine {
+pub struct MetaMachine<D: Disk> {
+    disk: D,
     meta: RefCell<Meta>,
     applied: Cell<LogIndex>,
     applied_term: Cell<Term>,
     flushed: Cell<(LogIndex, Term)>,
-    /// Entries that the cores' copies have not followed yet, in the order of the log; nothing to follow where the
-    /// command was refused.
-    pub unfollowed: LocalQueue<(LogIndex, Option<Arc<Command>>)>,
+    /// Of those who write the snapshot.
+    writing: Turn,
+    /// What the cores' copies have not followed yet, in the order of the log; nothing to follow where the command was
+    /// refused.
+    pub unfollowed: LocalQueue<(LogIndex, Option<Change>)>,
+    /// The newest of them.
+    to_follow: Cell<LogIndex>,
     /// Every core's copy shows the entries up to here.
     pub followed: Watermark,
+}
+
+/// What a core's copy of the metadata follows.
+#[derive(Clone)]
+pub enum Change {
+    Command(Arc<Command>),
+    /// Another member's, with many changes at once.
+    Whole(Arc<Meta>),
 }
 
 /// Why the metadata cannot be read.
@@ -48,44 +62,55 @@ pub enum SnapshotError {
     Decode(#[from] DecodeError),
 }
 
-impl MetaMachine {
+impl<D: Disk> MetaMachine<D> {
     /// The metadata of the snapshot; empty ones without.
-    pub async fn load<D: Disk>(disk: &D) -> Result<MetaMachine, SnapshotError> {
+    pub async fn load(disk: D) -> Result<MetaMachine<D>, SnapshotError> {
         disk.create_dir(FOLDER).await?;
         // A process that was killed may have left the snapshot's name in the page cache alone. The log is released on its
         // word, and must not be while a power loss can bring back the one before.
         disk.sync_dir(FOLDER).await?;
         let (index, term, meta) = if disk.list(FOLDER).await?.iter().any(|name| name == "snapshot") {
-            decode(&read(disk).await?)?
+            decode(&read(&disk).await?)?
         } else {
             (LogIndex(0), Term(0), Meta::default())
         };
         Ok(MetaMachine {
+            disk,
             meta: RefCell::new(meta),
             applied: Cell::new(index),
             applied_term: Cell::new(term),
             flushed: Cell::new((index, term)),
+            writing: Turn::default(),
             unfollowed: LocalQueue::new(COMMITS_MAX),
+            to_follow: Cell::new(LogIndex(0)),
             followed: Watermark::new(0),
         })
     }
 
     /// Makes the present state durable. Returns the index up to which the log is not needed any more.
-    pub async fn snapshot<D: Disk>(&self, disk: &D) -> Result<LogIndex, SnapshotError> {
+    pub async fn snapshot(&self) -> Result<LogIndex, SnapshotError> {
+        let _turn = self.writing.take().await;
         let (index, term) = (self.applied.get(), self.applied_term.get());
         let bytes = encode(index, term, &self.meta.borrow());
+        let file = self.write(&bytes).await?;
+        self.disk.publish(file, TEMPORARY, SNAPSHOT).await?;
+        self.flushed.set((index, term));
+        Ok(index)
+    }
+
+    /// The bytes in a file that is not the snapshot yet.
+    async fn write(&self, bytes: &[u8]) -> Result<D::File, SnapshotError> {
+        let disk = &self.disk;
         if disk.list(FOLDER).await?.iter().any(|name| name == "snapshot.tmp") {
             disk.remove(TEMPORARY).await?;
         }
         let file = disk.create(TEMPORARY, Purpose::Data).await?;
         let mut buf = file.alloc(bytes.len().next_multiple_of(BLOCK_BYTES));
-        buf.as_mut()[..bytes.len()].copy_from_slice(&bytes);
+        buf.as_mut()[..bytes.len()].copy_from_slice(bytes);
         buf.as_mut()[bytes.len()..].fill(0);
         file.write_at(buf, 0).await?;
         file.set_len(bytes.len() as u64).await?;
-        disk.publish(file, TEMPORARY, SNAPSHOT).await?;
-        self.flushed.set((index, term));
-        Ok(index)
+        Ok(file)
     }
 
     /// The bytes of a snapshot as of now.
@@ -96,6 +121,36 @@ impl MetaMachine {
     /// A copy of the state.
     pub fn state(&self) -> Meta {
         self.meta.borrow().clone()
+    }
+
+    /// Returns once every core's copy shows what is applied now; false if the cores are stopping.
+    pub async fn all_follow(&self) -> bool {
+        self.followed.reached(self.to_follow.get().0).await
+    }
+
+    fn follow(&self, index: LogIndex, change: Option<Change>) -> Result<(), String> {
+        self.to_follow.set(index);
+        self.unfollowed.try_push((index, change)).map_err(|_| "too many changes wait for the cores".to_owned())
+    }
+
+    /// Becomes what another member's snapshot says.
+    async fn take_over(&self, base: EntryId, bytes: &[u8]) -> Result<(), InstallFailure> {
+        let unchanged = |error: SnapshotError| InstallFailure::Unchanged(error.to_string());
+        let (index, term, meta) = decode(bytes).map_err(unchanged)?;
+        if (index, term) != (base.index, base.term) {
+            return Err(InstallFailure::Unchanged(format!("a snapshot of {term}/{index} came as that of {base}")));
+        }
+        let _turn = self.writing.take().await;
+        let file = self.write(bytes).await.map_err(unchanged)?;
+        // After an error of this nobody knows which of the two is there.
+        let published = self.disk.publish(file, TEMPORARY, SNAPSHOT).await;
+        published.map_err(|error| InstallFailure::Broken(error.to_string()))?;
+        self.flushed.set((index, term));
+        self.applied.set(index);
+        self.applied_term.set(term);
+        let whole = Arc::new(meta.clone());
+        *self.meta.borrow_mut() = meta;
+        self.follow(index, Some(Change::Whole(whole))).map_err(InstallFailure::Broken)
     }
 
     /// Applies an entry; `None` for the one that opens a term.
@@ -110,7 +165,7 @@ impl MetaMachine {
     }
 }
 
-impl Machine for MetaMachine {
+impl<D: Disk> Machine for MetaMachine<D> {
     fn apply(&self, term: Term, index: LogIndex, payload: Option<&Payload>) -> Result<Outcome, String> {
         let Some(payload) = payload else {
             let opened = self.step(term, index, None);
@@ -121,8 +176,7 @@ impl Machine for MetaMachine {
         };
         let command = Command::decode(bytes).map_err(|error| error.to_string())?;
         let applied = self.step(term, index, Some(command.clone()));
-        let to_follow = applied.is_ok().then(|| Arc::new(command));
-        self.unfollowed.try_push((index, to_follow)).map_err(|_| "too many changes wait for the cores".to_string())?;
+        self.follow(index, applied.is_ok().then(|| Change::Command(Arc::new(command))))?;
         Ok(Outcome::Meta(index, applied))
     }
 
@@ -142,12 +196,18 @@ impl Machine for MetaMachine {
     }
 
     fn offer(&self) -> LocalFuture<'_, Option<Offer>> {
-        // The metadata of a server are its own.
-        Box::pin(async { None })
+        Box::pin(async {
+            let manifest = self.encoded();
+            if manifest.len() > MANIFEST_BYTES_MAX {
+                tracing::error!(bytes = manifest.len(), "the metadata are too large to be given to another node");
+                return None;
+            }
+            Some(Offer { index: self.applied.get(), manifest: manifest.into() })
+        })
     }
 
-    fn install<'a>(&'a self, _: &'a Gift, _: &'a dyn Sources) -> LocalFuture<'a, Result<(), InstallFailure>> {
-        Box::pin(async { Err(InstallFailure::Unchanged("the metadata of a server are its own".into())) })
+    fn install<'a>(&'a self, gift: &'a Gift, _: &'a dyn Sources) -> LocalFuture<'a, Result<(), InstallFailure>> {
+        Box::pin(self.take_over(gift.base, &gift.manifest))
     }
 }
 
@@ -217,7 +277,7 @@ mod tests {
         let bytes = encode(LogIndex(7), Term(2), &meta);
         let load = |content: &[u8]| {
             disk.plant(SNAPSHOT, content.to_vec());
-            block_on(1, MetaMachine::load(&disk)).map(|machine| machine.state())
+            block_on(1, MetaMachine::load(disk.clone())).map(|machine| machine.state())
         };
         assert_eq!(load(&bytes).unwrap(), meta);
         for bit in 0..bytes.len() * 8 {
@@ -231,8 +291,8 @@ mod tests {
         }
     }
 
-    fn with_databases(count: u64) -> MetaMachine {
-        let machine = block_on(1, MetaMachine::load(&SimDisk::new(1))).unwrap();
+    fn with_databases(disk: &SimDisk, count: u64) -> MetaMachine<SimDisk> {
+        let machine = block_on(1, MetaMachine::load(disk.clone())).unwrap();
         for number in 1..=count {
             let name = format!("d{number}");
             let command = Command::CreateDatabase { name, policy: None, autocreate_policy: true };
@@ -242,33 +302,55 @@ mod tests {
     }
 
     #[test]
+    fn a_member_that_takes_a_snapshot_over_has_it_after_a_crash_and_its_cores_follow() {
+        let (ours, theirs) = (SimDisk::new(1), SimDisk::new(2));
+        let given = with_databases(&theirs, 9);
+        block_on(3, async {
+            let machine = with_databases(&ours, 2);
+            let offer = given.offer().await.unwrap();
+            let base = EntryId { term: Term(1), index: offer.index };
+            let other = EntryId { term: Term(2), ..base };
+            assert!(matches!(machine.take_over(other, &offer.manifest).await, Err(InstallFailure::Unchanged(_))));
+            assert!(machine.take_over(base, &offer.manifest[1..]).await.is_err());
+            assert_eq!(machine.state().databases().len(), 2);
+            ours.create_dir(FOLDER).await.unwrap();
+            machine.take_over(base, &offer.manifest).await.unwrap();
+            assert_eq!((machine.state(), machine.applied()), (given.state(), LogIndex(9)));
+            let (index, change) = machine.unfollowed.pop().await.unwrap();
+            assert!(matches!(change, Some(Change::Whole(meta)) if *meta == given.state()) && index == LogIndex(9));
+            let after = MetaMachine::load(ours.crash(Crash::Drop, 4)).await.unwrap();
+            assert_eq!((after.state(), after.flushed()), (given.state(), (LogIndex(9), Term(1))));
+        });
+    }
+
+    #[test]
     fn a_call_that_fails_anywhere_in_a_snapshot_leaves_the_old_or_the_new_and_it_can_be_made_again() {
         let mut failed = 0;
         for fault in [Fault::Eio, Fault::StorageFull, Fault::ShortWrite] {
             for nth in 1.. {
                 let disk = SimDisk::new(nth);
                 disk.set_yields(false);
-                let (old, new) = (with_databases(2), with_databases(60));
+                let (old, new) = (with_databases(&disk, 2), with_databases(&disk, 60));
                 let took = block_on(nth, async {
                     disk.create_dir(FOLDER).await.unwrap();
-                    old.snapshot(&disk).await.unwrap();
+                    old.snapshot().await.unwrap();
                     let before = disk.operations_total();
                     disk.fail_at(None, nth, fault);
                     let context = format!("{fault:?} at call {nth}");
-                    if new.snapshot(&disk).await.is_ok() {
+                    if new.snapshot().await.is_ok() {
                         return disk.operations_total() - before;
                     }
                     failed += 1;
                     assert_eq!(new.flushed.get().0, LogIndex(0), "{context}: the log is still needed");
                     for crash in Crash::ALL {
-                        let after = MetaMachine::load(&disk.crash(crash, nth)).await;
+                        let after = MetaMachine::load(disk.crash(crash, nth)).await;
                         let after = after.unwrap_or_else(|error| panic!("{context} {crash:?}: {error}"));
                         let is_old = after.state() == old.state() && after.applied.get() == LogIndex(2);
                         let is_new = after.state() == new.state() && after.applied.get() == LogIndex(60);
                         assert!(is_old || is_new, "{context} {crash:?}");
                     }
-                    new.snapshot(&disk).await.unwrap_or_else(|error| panic!("{context}, again: {error}"));
-                    let after = MetaMachine::load(&disk.crash(Crash::Drop, nth)).await.unwrap();
+                    new.snapshot().await.unwrap_or_else(|error| panic!("{context}, again: {error}"));
+                    let after = MetaMachine::load(disk.crash(Crash::Drop, nth)).await.unwrap();
                     assert_eq!((after.state(), after.applied.get()), (new.state(), LogIndex(60)), "{context}");
                     u64::MAX
                 });

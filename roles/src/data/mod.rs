@@ -4,7 +4,10 @@
 //! stop. Invariants: a partition is touched by the core that it lives on and by nobody else; every core's copy of the
 //! metadata goes through the same changes in the same order; a write is answered after its entries are durable.
 
+mod answers;
 mod budget;
+mod catch_up;
+mod cluster_view;
 mod copy_policy;
 mod copying;
 mod core;
@@ -12,9 +15,12 @@ mod distinct;
 mod drops;
 pub mod figures;
 mod maintain;
+mod membership;
 mod memory_gauge;
 pub mod message;
+mod meta_changes;
 pub(crate) mod metadata;
+mod propose;
 pub mod question;
 mod scrub;
 pub mod self_monitor;
@@ -28,6 +34,7 @@ pub mod write;
 
 pub use budget::Budget;
 pub use core::{DataCore, META_CORE};
+pub use membership::Membership;
 pub use memory_gauge::{MemoryGauge, bound_allocator};
 pub(crate) use metadata::{META_GROUP, MetaMachine};
 pub use scrub::ScrubOptions;

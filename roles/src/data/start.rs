@@ -9,6 +9,7 @@ use crate::{
         budget::Budget,
         core::{DataCore, Held, META_CORE},
         figures::WriteFigures,
+        membership::Membership,
         memory_gauge::MemoryGauge,
         message::Message,
         metadata::{META_GROUP, MetaMachine, SnapshotError},
@@ -50,6 +51,8 @@ pub struct Founding {
     pub door: Door,
     /// Partitions of the server: fixed when its data folder was made.
     pub partitions: u32,
+    /// None: a server without other nodes.
+    pub membership: Option<Membership>,
     /// Draws the ids of new logs.
     pub log_seed: u64,
     pub gauge: Arc<MemoryGauge>,
@@ -87,6 +90,11 @@ pub enum StartFailure {
     Propose(#[from] ProposeError),
     #[error("the log of {0} cores cannot be brought to its end: {1}")]
     Migrate(usize, String),
+    #[error(
+        "this node of a cluster has run with {found} cores and is now to run with {asked}: what it has promised the \
+         others stands in the logs of its cores; change it back"
+    )]
+    Cores { found: usize, asked: usize },
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("the other cores have ended")]
@@ -123,7 +131,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     let is_meta = context.core == META_CORE;
 
     let meta_machine = if is_meta {
-        let machine = Rc::new(MetaMachine::load(&disk).await?);
+        let machine = Rc::new(MetaMachine::load(disk.clone()).await?);
         finish_old_epochs(&context, &founding, &machine, &cache).await?;
         Some(machine)
     } else {
@@ -154,7 +162,11 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         machines.insert(META_GROUP, machine.clone());
     }
     let folder = format!("{}/{}", epoch.folder(), context.core.index());
-    let surroundings = Surroundings::standalone();
+    let links = founding.membership.as_ref().map(|membership| membership.links(&context));
+    let surroundings = match (&founding.membership, &links) {
+        (Some(membership), Some(links)) => membership.surroundings(&context, &budget, links, machines.keys().copied()),
+        _ => Surroundings::standalone(),
+    };
     let options = log_options(&context, &founding);
     let (log, mut found) = recover(disk.clone(), &folder, options, &surroundings.placement, &machines).await?;
     partitions.iter().for_each(|(id, partition)| ledger.count(*id, partition));
@@ -164,6 +176,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         partition_count: founding.partitions,
         partitions,
         replicas,
+        links,
         meta: RefCell::new(meta_machine.as_ref().map(|machine| machine.state()).unwrap_or_default()),
         meta_machine: meta_machine.clone(),
         replies: Pending::new(),
@@ -211,9 +224,15 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         context.spawn(latency, "large tags", core.clone().learn_large_tags()).detach();
     }
     meet(&core, meta_machine.as_deref()).await?;
+    // From here on changes of the metadata may come from other nodes: every core has what was before them.
+    if let Some(membership) = founding.membership.as_ref().filter(|_| core.met.get()) {
+        membership.join(&core, machines.keys().copied().collect())?;
+    }
     let mut retention = None;
     if core.met.get() {
-        core.drop_orphans();
+        if core.links.is_none() {
+            core.drop_orphans().await;
+        }
         let enforce = |every| context.spawn(latency, "retention", core.clone().enforce_retention(every));
         let options = &core.options;
         retention = options.retention_is_enabled.then(|| enforce(options.retention_check_interval));
@@ -238,14 +257,22 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     for service in services {
         service.await;
     }
+    if core.links.is_some() {
+        core.hand_groups_over().await;
+    }
     core.stopping.set(true);
     core.halt_copies();
     core.held.changed.notify();
     copying.await;
     maintenance.await;
     scrub.await;
-    core.flush_all().await;
+    if core.links.is_none() {
+        core.flush_all().await;
+    }
     part(&core).await;
+    if let Some(links) = &core.links {
+        links.close().await;
+    }
     if let Some(machine) = &meta_machine {
         machine.unfollowed.close();
     }
@@ -335,7 +362,7 @@ fn http_options(options: &tidemill_http::Options, budget: &Budget) -> tidemill_h
 }
 
 /// Gives every core the metadata; returns when this core has them.
-async fn meet(core: &Rc<DataCore>, machine: Option<&MetaMachine>) -> Result<(), StartFailure> {
+async fn meet(core: &Rc<DataCore>, machine: Option<&MetaMachine<RingDisk>>) -> Result<(), StartFailure> {
     if let Some(machine) = machine {
         let meta = Arc::new(machine.state());
         for other in core.cores().filter(|other| *other != core.context.core) {
@@ -444,12 +471,15 @@ async fn current_epoch(context: &CoreContext<Message>) -> Result<Epoch, StartFai
 async fn finish_old_epochs(
     context: &CoreContext<Message>,
     founding: &Founding,
-    meta: &Rc<MetaMachine>,
+    meta: &Rc<MetaMachine<RingDisk>>,
     cache: &Rc<ReadCache>,
 ) -> Result<(), StartFailure> {
     let (known, _) = epochs(&context.disk).await?;
     let old = known.iter().filter(|epoch| epoch.cores != context.cores || Some(*epoch) != known.last());
     for epoch in old {
+        if founding.membership.is_some() {
+            return Err(StartFailure::Cores { found: epoch.cores, asked: context.cores });
+        }
         tracing::info!(
             cores = epoch.cores,
             now = context.cores,
@@ -478,7 +508,7 @@ async fn finish_old_epochs(
 async fn finish_log(
     context: &CoreContext<Message>,
     founding: &Founding,
-    meta: &Rc<MetaMachine>,
+    meta: &Rc<MetaMachine<RingDisk>>,
     cache: &Rc<ReadCache>,
     epoch: Epoch,
     core: usize,
@@ -515,7 +545,7 @@ async fn finish_log(
         partition.maintain().await.map_err(|error| failed(error.to_string()))?;
     }
     if core == META_CORE.index() {
-        meta.snapshot(&context.disk).await?;
+        meta.snapshot().await?;
     }
     replicas.close();
     run_commits.await;

@@ -18,7 +18,7 @@ use crate::{
 };
 use rejection::Rejections;
 use std::{collections::BTreeSet, rc::Rc, time::Duration};
-use tidemill_http::{Refusal, WriteOutcome, WriteRequest};
+use tidemill_http::{Consistency, Refusal, WriteOutcome, WriteRequest};
 use tidemill_line::{Batch, ParseOptions, Parsed, PartitionImage, ShardGroupRange, SplitPlan, Splitter};
 use tidemill_meta::{Command as MetaCommand, DatabaseId, PolicyId, RetentionPolicy};
 
@@ -65,9 +65,23 @@ impl DataCore {
         self.figures.requests.set(self.figures.requests.get() + 1);
         self.figures.body_bytes.set(self.figures.body_bytes.get() + request.body.len() as u64);
         let now_ns = self.context.clock.now_ns();
+        if self.links.is_some() && request.target.consistency == Consistency::All {
+            // A quorum is what is waited for: never weaker than asked (I1).
+            let why = "consistency=all is not there yet; one and quorum wait for a majority of the replicas";
+            return WriteOutcome::Rejected(Refusal::new(400, why));
+        }
         let destination = match self.destination(&request, now_ns) {
             Ok(destination) => destination,
-            Err(outcome) => return outcome,
+            Err(outcome) => {
+                // Another node may have made it a moment ago.
+                if self.links.is_none() || self.catch_up_meta().await.is_err() {
+                    return outcome;
+                }
+                match self.destination(&request, now_ns) {
+                    Ok(destination) => destination,
+                    Err(outcome) => return outcome,
+                }
+            }
         };
         match self.budget.admit(self.held.rows_bytes()) {
             _ if self.gauge.refuses_writes() => return self.overloaded("the server is at its memory limit"),

@@ -44,7 +44,7 @@ impl Folder {
         }
         let lock = DataLock::shared(root)?;
         let identity = Identity::read(root)?;
-        let meta = futures_lite::future::block_on(MetaMachine::load(&ScratchDisk::new(root)))?.state();
+        let meta = futures_lite::future::block_on(MetaMachine::load(ScratchDisk::new(root)))?.state();
         let mut files = Vec::new();
         for partition in 0..identity.partitions {
             let folder = root.join(partition_folder(partition));

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     data::DataCore,
     options::{CommandLine, Options},
-    standalone,
+    server,
 };
 use anyhow::{Context, bail};
 use std::{
@@ -94,7 +94,7 @@ impl Import {
             };
             Box::pin(work) as std::pin::Pin<Box<dyn Future<Output = ()>>>
         };
-        standalone::run_work(options, Arc::new(work))?;
+        server::run_work(options, Arc::new(work))?;
         let imported = result.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let totals = imported.context("the import was stopped; start it again to go on")??;
         let Totals { shards, skipped, rows, damages, bytes } = totals;

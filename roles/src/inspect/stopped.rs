@@ -15,7 +15,7 @@ use std::{cell::Cell, collections::BTreeMap, path::Path, rc::Rc};
 use tidemill_disk::Disk;
 use tidemill_log::LogOptions;
 use tidemill_meta::Meta;
-use tidemill_raft::GroupId;
+use tidemill_raft::{GroupId, NodeId};
 use tidemill_store::{
     DatabaseId, Partition, PartitionView, ReadCache, ScanField, SeriesCursor, SeriesId, ShardGroupId, TagPredicate,
 };
@@ -37,7 +37,7 @@ impl Stopped {
         let lock = DataLock::shared(folder)?;
         let identity = Identity::read(folder)?;
         let disk = ScratchDisk::new(folder);
-        let meta = Rc::new(MetaMachine::load(&disk).await?);
+        let meta = Rc::new(MetaMachine::load(disk.clone()).await?);
         let cache = Rc::new(ReadCache::new(CACHE_BYTES));
         let file_keys: Rc<Cell<u64>> = Rc::default();
         let mut partitions = Vec::new();
@@ -50,14 +50,18 @@ impl Stopped {
             machines.insert(GroupId(id), Rc::new(PartitionMachine::new(partition.clone())));
             partitions.push(partition);
         }
+        let placement = match identity.node {
+            0 => Placement::standalone(),
+            // What a node of a cluster has is what its log says is decided.
+            node => Placement::beside_others(NodeId(node), machines.keys().copied()),
+        };
         for epoch in epochs_in(&disk).await? {
             for core in disk.list(&format!("{LOG_FOLDER}/{epoch}")).await? {
                 let folder = format!("{LOG_FOLDER}/{epoch}/{core}");
                 if disk.list(&folder).await?.is_empty() {
                     continue;
                 }
-                let recovered =
-                    recover(disk.clone(), &folder, LogOptions::default(), &Placement::standalone(), &machines).await;
+                let recovered = recover(disk.clone(), &folder, LogOptions::default(), &placement, &machines).await;
                 recovered.with_context(|| format!("the log in {folder}"))?;
             }
         }

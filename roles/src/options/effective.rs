@@ -4,7 +4,7 @@
 //! can set, and the one of SHOW DIAGNOSTICS. Secrets are not shown.
 
 use crate::{
-    options::{Options, SECRET_SHOWN},
+    options::{ClusterOptions, Options, SECRET_SHOWN},
     udp::UdpOptions,
 };
 use std::time::Duration;
@@ -182,6 +182,7 @@ impl Options {
                 }
             }
         }
+        out.extend(self.cluster.as_ref().map(ClusterOptions::text));
         self.udp.iter().for_each(|listener| out.push_str(&udp_text(listener)));
         out
     }

@@ -76,8 +76,9 @@ const LISTENERS: [&str; 3] = ["graphite", "collectd", "opentsdb"];
 /// # Errors
 /// One of them asks for something that is not done here.
 pub fn take_out(file: &mut Table) -> anyhow::Result<()> {
-    if file.contains_key("cluster") {
-        bail!("[cluster] is the old name of [coordinator]");
+    // A section of ours says the nodes.
+    if file.get("cluster").is_some_and(|section| section.get("nodes").is_none()) {
+        bail!("[cluster] without `nodes`: if upstream's section is meant, it is called [coordinator] now");
     }
     for listener in LISTENERS {
         if let Some(value) = file.remove(listener) {

@@ -6,7 +6,7 @@
 //! Knows nothing of windows: [`ContinuousSchedule`] says what is due.
 
 use crate::{
-    data::{DataCore, META_CORE},
+    data::{DataCore, META_CORE, META_GROUP},
     query::{
         QueryPieces, StatementError,
         answer_table::{TableColumn, table},
@@ -212,6 +212,11 @@ pub(crate) async fn run(core: Rc<DataCore>, options: ContinuousOptions) {
 
 /// The queries that are due now, in the order of their databases and names' creation.
 fn due(core: &DataCore, known: &mut BTreeMap<ContinuousQueryId, Known>) -> Vec<Due> {
+    // In a cluster one node runs them for all: the one that decides on the metadata, where their runs are noted.
+    if !core.decides(META_GROUP) {
+        known.clear();
+        return Vec::new();
+    }
     let (now_ns, monotonic_ns) = (core.context().clock.now_ns(), core.context().clock.monotonic_ns());
     let meta = core.meta();
     let queries =
@@ -279,6 +284,7 @@ async fn execute(
     database: &str,
     range: (i64, i64),
 ) -> Result<u64, String> {
+    core.catch_up().await.map_err(|error| error.to_string())?;
     let mut select = create.source.clone();
     let context = TimeContext::utc(core.context().clock.now_ns());
     let (_, rest) = split_time(select.condition.as_ref(), &context).map_err(|error| error.to_string())?;

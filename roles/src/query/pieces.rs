@@ -163,8 +163,22 @@ impl Request {
 
     async fn begin(&self, statement: Statement) -> Result<Answer, StatementError> {
         self.session.query.check(self.session.core.context().clock.monotonic_ns())?;
+        if !is_of_process(&statement) {
+            self.session.core.catch_up().await?;
+        }
         execute(&self.session, statement).await
     }
+}
+
+/// Whether a statement asks for nothing that other nodes could have changed.
+fn is_of_process(statement: &Statement) -> bool {
+    matches!(
+        statement,
+        Statement::ShowQueries
+            | Statement::KillQuery { .. }
+            | Statement::ShowStats { .. }
+            | Statement::ShowDiagnostics { .. }
+    )
 }
 
 impl Answer {

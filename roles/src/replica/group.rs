@@ -97,6 +97,10 @@ impl Group {
         self.raft.borrow().leader()
     }
 
+    pub fn term(&self) -> Term {
+        self.raft.borrow().term()
+    }
+
     /// Proposals of this node that have not ended.
     pub fn waiting(&self) -> usize {
         self.proposals.borrow().len()

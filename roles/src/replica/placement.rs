@@ -16,6 +16,13 @@ impl Placement {
         Placement { node: NodeId(1), groups: BTreeMap::new() }
     }
 
+    /// Of a node whose groups have members that are not known here.
+    pub fn beside_others(node: NodeId, groups: impl Iterator<Item = GroupId>) -> Placement {
+        let somebody = NodeId(u64::MAX);
+        let members = Membership::new([node, somebody], []).expect("two voters are a membership");
+        Placement { node, groups: groups.map(|group| (group, members.clone())).collect() }
+    }
+
     pub fn members(&self, group: GroupId) -> Membership {
         self.groups.get(&group).cloned().unwrap_or_else(|| Membership::single(self.node))
     }

@@ -284,8 +284,29 @@ impl<D: Disk> Replicas<D> {
         self.backlog_changed.notify();
     }
 
+    /// No group does anything any more.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.get()
+    }
+
+    /// Groups that this node leads beside others.
+    pub fn led(&self) -> Vec<GroupId> {
+        let leads = |group: &Rc<Group>| group.raft.borrow().role() == Role::Leader;
+        self.all().iter().filter(|group| leads(group)).map(|group| group.id()).collect()
+    }
+
+    /// Proposals of this node that have not ended.
+    pub fn waiting(&self) -> usize {
+        self.all().iter().map(|group| group.waiting()).sum()
+    }
+
     pub fn leads(&self, id: GroupId) -> bool {
         self.group(id).is_some_and(|group| group.raft.borrow().role() == Role::Leader)
+    }
+
+    /// Who leads a group, as far as this node knows; zero: nobody is known to.
+    pub fn leader(&self, id: GroupId) -> NodeId {
+        self.group(id).map_or(NodeId(0), |group| group.leader())
     }
 
     /// Hands the leadership of a group over, if it is this node's and the other one has caught up.

@@ -1,15 +1,17 @@
-//! The standalone role: one data group of one replica, with the metadata embedded.
+//! The roles that hold data, as processes: `standalone`, and `data`, which is the same with replicas at other nodes.
+//!
+//! Both are one code path: a standalone server is a cluster of one node without a name.
 
 use crate::{
     backup::{is_unfinished, snapshot},
     data::{
-        Budget, Door, Founding, MemoryGauge, SeriesCounts, StartFailure, Work, bound_allocator, message::Message,
-        run_core,
+        Budget, Door, Founding, Membership, MemoryGauge, SeriesCounts, StartFailure, Work, bound_allocator,
+        message::Message, run_core,
     },
     data_lock::DataLock,
     https,
-    identity::Identity,
-    options::Options,
+    identity::{Identity, Owner},
+    options::{ClusterOptions, Options},
     query::QueryMemory,
     side_thread,
     subscriber::Subscribers,
@@ -19,6 +21,7 @@ use anyhow::{Context, bail};
 use std::sync::Arc;
 use tidemill_http::{AccessLog, Front};
 use tidemill_log::Durability;
+use tidemill_peer::Credentials;
 use tidemill_reactor::{CoreContext, CoreError, Listeners, ReactorOptions, Seed};
 
 /// Whoever reaches the server may read and drop everything.
@@ -33,6 +36,14 @@ fn warn_of_open_door(options: &Options) {
     }
 }
 
+/// Whose data folder this is to be.
+fn owner(options: &Options, seed: &Seed) -> Owner {
+    match &options.cluster {
+        None => Owner::Standalone { new: seed.random_u64() },
+        Some(cluster) => Owner::Node { node: cluster.node.0, data: cluster.data_id() },
+    }
+}
+
 /// Runs a server until it is told to stop.
 pub fn run(options: Options) -> anyhow::Result<()> {
     let _lock = DataLock::exclusive(&options.data_dir)?;
@@ -42,10 +53,11 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     }
     snapshot::remove_all(&options.data_dir).context("removing snapshots of an earlier run")?;
     let seed = Seed::from_system().context("drawing a seed")?;
-    let identity = Identity::establish(&options.data_dir, options.partitions, seed.random_u64())?;
+    let owner = owner(&options, &seed);
+    let identity = Identity::establish(&options.data_dir, options.partitions, owner)?;
     warn_of_open_door(&options);
     let listeners = Listeners::bind(options.http_addr, options.cores)?;
-    start(options, identity, Door::Http(listeners))
+    start(options, identity, Door::Http(listeners), seed.random_u64())
 }
 
 /// Runs a server that takes no requests until the work is done, then stops it in order.
@@ -53,11 +65,23 @@ pub fn run_work(options: Options, work: Work) -> anyhow::Result<()> {
     let _lock = DataLock::exclusive(&options.data_dir)?;
     bound_allocator(options.cores);
     let seed = Seed::from_system().context("drawing a seed")?;
-    let identity = Identity::establish(&options.data_dir, options.partitions, seed.random_u64())?;
-    start(options, identity, Door::Work(work))
+    let owner = owner(&options, &seed);
+    let identity = Identity::establish(&options.data_dir, options.partitions, owner)?;
+    start(options, identity, Door::Work(work), seed.random_u64())
 }
 
-fn start(options: Options, identity: Identity, door: Door) -> anyhow::Result<()> {
+/// What a node of a cluster is to the others.
+fn membership(cluster: &ClusterOptions, identity: Identity, incarnation: u64) -> anyhow::Result<Membership> {
+    let node = tidemill_peer::NodeId(cluster.node.0);
+    let credentials = Credentials::read(cluster.id, node, &cluster.certificates);
+    let credentials =
+        credentials.with_context(|| format!("cluster.certificates {}", cluster.certificates.display()))?;
+    let shape = cluster.shape(identity.partitions);
+    Ok(Membership { options: Arc::new(cluster.clone()), credentials, shape, incarnation })
+}
+
+fn start(options: Options, identity: Identity, door: Door, incarnation: u64) -> anyhow::Result<()> {
+    let membership = options.cluster.as_ref().map(|cluster| membership(cluster, identity, incarnation)).transpose()?;
     let mut reactor = ReactorOptions::new(options.cores, options.data_dir.clone());
     reactor.dsync = options.log.durability == Durability::Dsync;
     reactor.allow_buffered = options.allow_buffered;
@@ -96,6 +120,7 @@ fn start(options: Options, identity: Identity, door: Door) -> anyhow::Result<()>
         options: Arc::new(options),
         door,
         partitions: identity.partitions,
+        membership,
         log_seed: identity.cluster,
         series_counts,
         tag_values_max,

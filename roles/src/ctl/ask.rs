@@ -1,0 +1,38 @@
+//! Which node is asked, and by whom.
+
+use crate::http_agent::{self, Trust};
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::Value;
+
+#[derive(Args)]
+pub struct Asked {
+    /// Any node of the cluster
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8086")]
+    host: String,
+    /// An admin, where the server asks who calls; the password is read from TIDEMILL_PASSWORD
+    #[arg(long, value_name = "NAME")]
+    username: Option<String>,
+    /// The certificate behind https://.. is not looked at
+    #[arg(long)]
+    unsafe_ssl: bool,
+}
+
+impl Asked {
+    /// What the node says of its cluster.
+    pub fn cluster(&self) -> anyhow::Result<Value> {
+        let trust = Trust { anybody: self.unsafe_ssl, ..Trust::default() };
+        let agent = ureq::Agent::new_with_config(http_agent::agent_builder(&self.host, &trust)?.build());
+        let mut request = agent.get(format!("{}/cluster", self.host.trim_end_matches('/')));
+        if let Some(name) = &self.username {
+            request = request.query("u", name).query("p", std::env::var("TIDEMILL_PASSWORD").unwrap_or_default());
+        }
+        let mut response = request.call().with_context(|| self.host.clone())?;
+        let text = response.body_mut().read_to_string().with_context(|| self.host.clone())?;
+        let value: Value = serde_json::from_str(&text).with_context(|| format!("{}: {text}", self.host))?;
+        if response.status() != 200 {
+            bail!("{}: {}", self.host, value["error"].as_str().unwrap_or(&text));
+        }
+        Ok(value)
+    }
+}

@@ -1,0 +1,103 @@
+//! What a reader at this node must see: everything that any node acknowledged before it asked (I3).
+//!
+//! Every node has a replica of every group. A reader lets each group's leader say up to where that is, waits until the
+//! replica here is there, and then reads here.
+
+use crate::data::{
+    core::{DataCore, META_CORE},
+    message::{Call, CallError, Reply},
+    metadata::META_GROUP,
+};
+use futures_lite::future;
+use std::{rc::Rc, time::Duration};
+use tidemill_raft::GroupId;
+
+/// How long a reader waits for a group to have a leader that answers: a few elections.
+const LEADER_WAIT_NS_MAX: u64 = 8_000_000_000;
+/// Questions and answers may get lost, and so may leaders.
+const ANSWER_WAIT: Duration = Duration::from_millis(500);
+const LEADER_PAUSE: Duration = Duration::from_millis(20);
+
+impl DataCore {
+    /// Returns once this node shows what was acknowledged before this call.
+    ///
+    /// # Errors
+    /// A group has no leader that can be reached: whatever would be answered might be old.
+    pub async fn catch_up(self: &Rc<Self>) -> Result<(), CallError> {
+        if self.links.is_none() {
+            return Ok(());
+        }
+        let calls: Vec<_> = self.cores().map(|core| self.call(core, Call::CatchUp)).collect();
+        for call in calls {
+            done(call.await?)?;
+        }
+        Ok(())
+    }
+
+    /// As [`DataCore::catch_up`], for the metadata alone.
+    pub async fn catch_up_meta(self: &Rc<Self>) -> Result<(), CallError> {
+        if self.links.is_none() {
+            return Ok(());
+        }
+        done(self.call(META_CORE, Call::CatchUpMeta).await?)
+    }
+
+    /// The groups of this core.
+    pub(super) async fn catch_up_here(self: &Rc<Self>) -> Result<(), CallError> {
+        let reads: Vec<_> = self
+            .partitions
+            .iter()
+            .map(|(id, partition)| {
+                let (this, id, partition) = (self.clone(), GroupId(*id), partition.clone());
+                let read = async move {
+                    this.read_group(id).await?;
+                    // Series without points leave the index of each replica in its own time.
+                    partition.settle().await.map_err(|error| CallError::Unknown(error.to_string()))
+                };
+                self.context.spawn(self.context.queues.latency, "catch up", read)
+            })
+            .collect();
+        if self.meta_machine.is_some() {
+            self.catch_up_meta_here().await?;
+        }
+        for read in reads {
+            read.await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn catch_up_meta_here(self: &Rc<Self>) -> Result<(), CallError> {
+        let machine = self.meta_machine.as_ref().expect("the metadata's core has its machine");
+        self.read_group(META_GROUP).await?;
+        if machine.all_follow().await { Ok(()) } else { Err(CallError::Unknown("the core is stopping".into())) }
+    }
+
+    /// Returns once the replica here shows what was acknowledged before this call.
+    pub(super) async fn read_group(&self, group: GroupId) -> Result<(), CallError> {
+        let begun_ns = self.context.clock.monotonic_ns();
+        loop {
+            let read = async { self.replicas.read(group).await.is_ok() };
+            let limit = async {
+                self.context.sleep(ANSWER_WAIT).await;
+                false
+            };
+            if future::or(read, limit).await {
+                return Ok(());
+            }
+            if self.context.clock.monotonic_ns() - begun_ns > LEADER_WAIT_NS_MAX || self.stopping.get() {
+                let what = if group == META_GROUP { "the metadata".to_owned() } else { format!("partition {group}") };
+                return Err(CallError::Unknown(format!(
+                    "{what}: no leader can be reached, and an answer might miss what was written"
+                )));
+            }
+            self.context.sleep(LEADER_PAUSE).await;
+        }
+    }
+}
+
+fn done(reply: Reply) -> Result<(), CallError> {
+    match reply {
+        Reply::Done(result) => result,
+        _ => unreachable!("catching up is answered as done"),
+    }
+}

@@ -1,0 +1,132 @@
+//! How the nodes of the cluster stand, for people and their tools.
+
+use crate::{
+    data::{
+        core::DataCore,
+        message::{Call, CallError, Reply},
+        metadata::META_GROUP,
+    },
+    links::{RemoteCall, RemoteReply, core_of},
+};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    time::Duration,
+};
+use tidemill_raft::{GroupId, NodeId};
+use tidemill_reactor::RingDisk;
+use tidemill_store::Partition;
+
+/// A node that says nothing for so long is shown as away.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
+
+impl DataCore {
+    /// All nodes with their replicas of all groups, as far as they can be reached; none without a cluster.
+    pub async fn describe_cluster(self: &Rc<Self>) -> Option<Result<Value, CallError>> {
+        let cluster = self.options.cluster.as_ref()?;
+        let mut replicas: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
+        let calls: Vec<_> = self.cores().map(|core| self.call(core, Call::Describe)).collect();
+        for call in calls {
+            let cores = match call.await {
+                Ok(Reply::Description(cores)) => cores,
+                Ok(_) => unreachable!("a description is answered as one"),
+                Err(error) => return Some(Err(error)),
+            };
+            for core in cores {
+                let node = core["node"].as_u64().unwrap_or_default();
+                replicas.entry(node).or_default().extend(core["groups"].as_array().into_iter().flatten().cloned());
+            }
+        }
+        let nodes: Vec<Value> = cluster
+            .nodes
+            .iter()
+            .map(|(node, member)| {
+                let mut groups = replicas.remove(&node.0).unwrap_or_default();
+                groups.sort_by_key(|group| group["group"].as_u64());
+                // Cores of different nodes share groups in more than one way where their numbers differ.
+                groups.dedup_by_key(|group| group["group"].clone());
+                json!({
+                    "node": node.0,
+                    "address": member.address.to_string(),
+                    "cores": member.cores,
+                    "reachable": !groups.is_empty(),
+                    "groups": groups,
+                })
+            })
+            .collect();
+        Some(Ok(json!({ "cluster": cluster.id.to_string(), "node": cluster.node.0, "nodes": nodes })))
+    }
+
+    /// This core, and those of other nodes with which it shares groups.
+    pub(super) async fn describe_replicas(self: &Rc<Self>) -> Vec<Value> {
+        let mut described = vec![self.description().await];
+        let (Some(links), Some(cluster)) = (&self.links, &self.options.cluster) else { return described };
+        let mut asked: Vec<(NodeId, GroupId)> = Vec::new();
+        for (node, member) in cluster.nodes.iter().filter(|(node, _)| **node != cluster.node) {
+            let mut cores = BTreeSet::new();
+            asked.extend(
+                self.groups().filter(|group| cores.insert(core_of(*group, member.cores))).map(|group| (*node, group)),
+            );
+        }
+        let answers: Vec<_> = asked
+            .into_iter()
+            .map(|(node, group)| {
+                let links = links.clone();
+                let ask = async move { links.call(node, group, RemoteCall::Describe, ANSWER_WAIT).await };
+                self.context.spawn(self.context.queues.latency, "describe", ask)
+            })
+            .collect();
+        for answer in answers {
+            if let Ok(RemoteReply::Description(bytes)) = answer.await
+                && let Ok(core) = serde_json::from_slice(&bytes)
+            {
+                described.push(core);
+            }
+        }
+        described
+    }
+
+    /// Groups that live on this core.
+    fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.partitions.keys().map(|id| GroupId(*id)).chain(self.meta_machine.is_some().then_some(META_GROUP))
+    }
+
+    /// What this core knows of its groups.
+    pub(super) async fn description(&self) -> Value {
+        let mut groups = Vec::new();
+        for (id, group) in self.groups().filter_map(|id| self.replicas.group(id).map(|group| (id, group))) {
+            let (flushed, _) = group.machine().flushed();
+            let mut told = json!({
+                // The metadata's group has no number.
+                "group": if id == META_GROUP { Value::Null } else { id.0.into() },
+                "leader": group.leader().0,
+                "term": group.term().0,
+                "applied": group.machine().applied().0,
+                "flushed": flushed.0,
+                "stopped": group.is_broken(),
+            });
+            if let Some(partition) = self.partitions.get(&id.0) {
+                told["files"] = files(partition).await;
+            }
+            groups.push(told);
+        }
+        json!({ "node": self.replicas.placement().node.0, "core": self.context.core.index(), "groups": groups })
+    }
+}
+
+/// What the files of a partition hold: equal for all replicas that are equally far.
+async fn files(partition: &Partition<RingDisk>) -> Value {
+    match partition.published().await {
+        Ok(None) => Value::Null,
+        Ok(Some(manifest)) => json!({
+            "flushed": manifest.flushed_index,
+            "copied": manifest.copies_index,
+            "copies_left": manifest.copies.len(),
+            "count": manifest.files.len(),
+            "bytes": manifest.files.iter().map(|file| file.size).sum::<u64>(),
+            "digest": manifest.digest().iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+        }),
+        Err(error) => json!({ "error": error.to_string() }),
+    }
+}

@@ -1,0 +1,125 @@
+//! A core as a member of its node's cluster.
+//!
+//! Owns: how the cluster's options become placements, links and settings of groups; joining and leaving. Every node has
+//! a replica of every partition and of the metadata, on the core that the number of its cores deals it to.
+
+use crate::{
+    data::{budget::Budget, core::DataCore, message::Message},
+    links::{Links, Roster, Start, peer_options},
+    options::ClusterOptions,
+    replica::{Placement, Surroundings},
+};
+use std::{io, rc::Rc, sync::Arc, time::Duration};
+use tidemill_peer::{Credentials, GlommioRt};
+use tidemill_raft::{GroupId, Membership as Voters, Moment, NodeId, Options as RaftOptions};
+use tidemill_reactor::CoreContext;
+
+/// Between two looks at the clocks of the groups: several within a heartbeat.
+const TICK_EVERY: Duration = Duration::from_millis(20);
+/// Entries that a leader keeps to send them again, of one group, at least.
+const TAIL_BYTES_MIN: usize = 1 << 20;
+/// How long a stopping node waits for others to lead what it led, and between two looks.
+const HAND_OVER_NS_MAX: u64 = 2_000_000_000;
+const HAND_OVER_PAUSE: Duration = Duration::from_millis(20);
+
+/// What all cores of a node know of its cluster.
+#[derive(Clone)]
+pub struct Membership {
+    pub options: Arc<ClusterOptions>,
+    pub credentials: Credentials,
+    /// What nodes must agree on to understand each other.
+    pub shape: u64,
+    /// Of this run of the process.
+    pub incarnation: u64,
+}
+
+impl Membership {
+    /// The way to other nodes; it leads nowhere before [`Membership::join`].
+    pub(super) fn links(&self, context: &CoreContext<Message>) -> Rc<Links> {
+        let roster = Roster { node: self.options.node, nodes: self.options.nodes.clone(), shape: self.shape };
+        Links::new(roster, context.core.0)
+    }
+
+    /// What a core's groups have of the world around them.
+    pub(super) fn surroundings(
+        &self,
+        context: &CoreContext<Message>,
+        budget: &Budget,
+        links: &Rc<Links>,
+        groups: impl Iterator<Item = GroupId>,
+    ) -> Surroundings {
+        let node = self.options.node;
+        let nodes: Vec<NodeId> = self.options.nodes.keys().copied().collect();
+        let voters = Voters::new(nodes, []).expect("the options have checked the nodes");
+        let groups: std::collections::BTreeMap<_, _> = groups.map(|group| (group, voters.clone())).collect();
+        let (clock, outlet, seed) = (context.clock.clone(), links.clone(), context.seed.random_u64());
+        let tail_bytes_max = (budget.log_queue_bytes_max / groups.len().max(1)).max(TAIL_BYTES_MIN);
+        Surroundings {
+            placement: Placement { node, groups },
+            clock: Box::new(move || Moment(clock.monotonic_ns() / 1000)),
+            outlet: Box::new(move |message| outlet.send(message)),
+            options: Box::new(move |group, node| RaftOptions {
+                tail_bytes_max,
+                ..RaftOptions::new(group, node, seed ^ u64::from(group.0))
+            }),
+            sources: links.sources(),
+        }
+    }
+
+    /// Begins to talk to other nodes, and to take part in elections.
+    pub(super) fn join(&self, core: &Rc<DataCore>, groups: Vec<GroupId>) -> io::Result<()> {
+        let Some(links) = &core.links else { return Ok(()) };
+        let context = &core.context;
+        let mut bind = self.options.bind_addr;
+        bind.set_port(bind.port() + context.core.0);
+        links.start(Start {
+            rt: GlommioRt::new(Some(context.queues.latency)),
+            background: GlommioRt::new(Some(context.queues.background)),
+            bind,
+            credentials: self.credentials.clone(),
+            options: peer_options(self.options.mtu, context.seed.random_u64()),
+            incarnation: self.incarnation,
+            groups,
+            answerer: core.clone(),
+        })?;
+        let chores = core.clone();
+        let run_chores = async move { chores.replicas.run_chores().await };
+        context.spawn(context.queues.latency, "replication", run_chores).detach();
+        let ticking = core.clone();
+        let run_ticks = async move {
+            while !ticking.replicas.is_stopped() {
+                ticking.replicas.tick();
+                ticking.context.sleep(TICK_EVERY).await;
+            }
+        };
+        context.spawn(context.queues.latency, "elections", run_ticks).detach();
+        Ok(())
+    }
+}
+
+impl DataCore {
+    /// Lets other nodes lead what this one leads, as far as they are there and have caught up, and what was taken before
+    /// come to its end.
+    pub(super) async fn hand_groups_over(&self) {
+        let begun_ns = self.context.clock.monotonic_ns();
+        loop {
+            let led = self.replicas.led();
+            let is_late = self.context.clock.monotonic_ns() - begun_ns > HAND_OVER_NS_MAX;
+            if is_late || (led.is_empty() && self.replicas.waiting() == 0) {
+                return;
+            }
+            for group in led {
+                let placement = self.replicas.placement();
+                let others: Vec<NodeId> =
+                    placement.members(group).voters().iter().copied().filter(|node| *node != placement.node).collect();
+                // Another one at each try: the first may be away.
+                let turn = (self.context.clock.monotonic_ns() / HAND_OVER_PAUSE.as_nanos() as u64) as usize;
+                if let Some(to) = others.get((group.0 as usize + turn) % others.len().max(1)) {
+                    // Refused while one is under way or the other lags: the next look tries again.
+                    let _ = self.replicas.hand_over(group, *to);
+                }
+            }
+            self.context.sleep(HAND_OVER_PAUSE).await;
+        }
+    }
+}

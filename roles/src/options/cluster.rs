@@ -1,0 +1,184 @@
+//! What the configuration says of the cluster that a node belongs to.
+//!
+//! Invariant: every node of a cluster is given the same list of nodes, by which each finds the cores of the others.
+
+use super::bind_address_of;
+use crate::links::Member;
+use anyhow::{Context, bail, ensure};
+use serde::Deserialize;
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+use tidemill_peer::{ClusterId, MTU_DEFAULT, MTU_MIN};
+use tidemill_raft::NodeId;
+
+/// A node's place in its cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterOptions {
+    pub id: ClusterId,
+    pub node: NodeId,
+    /// Folder with `ca.pem`, `node.pem` and `node.key`.
+    pub certificates: PathBuf,
+    /// Where core 0 of this node listens for other nodes (UDP); the other cores take the ports behind it.
+    pub bind_addr: SocketAddr,
+    /// Bytes of UDP payload in a packet.
+    pub mtu: u16,
+    /// All nodes, this one included. Each has a replica of all data and of the metadata.
+    pub nodes: BTreeMap<NodeId, Member>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ClusterSection {
+    id: String,
+    node: u64,
+    certificates: PathBuf,
+    bind_address: Option<String>,
+    mtu: Option<u16>,
+    nodes: Vec<MemberSection>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct MemberSection {
+    node: u64,
+    address: SocketAddr,
+    cores: u16,
+}
+
+/// Voters of a group: design, section 1.
+const NODES_MAX: usize = 5;
+
+impl ClusterSection {
+    /// The options that hold for a node with this number of cores, or which one is wrong.
+    pub fn options(&self, cores: usize) -> anyhow::Result<ClusterOptions> {
+        let mut nodes = BTreeMap::new();
+        for MemberSection { node, address, cores } in &self.nodes {
+            ensure!(*node > 0, "cluster.nodes: node 0 is nobody");
+            ensure!(*cores > 0, "cluster.nodes: node {node} has no cores");
+            let member = Member { address: *address, cores: *cores };
+            let has_ports = address.port() > 0 && member.address_of(cores - 1).is_some();
+            ensure!(has_ports, "cluster.nodes: node {node} has no ports for its cores");
+            let before = nodes.insert(NodeId(*node), member);
+            ensure!(before.is_none(), "cluster.nodes: node {node} stands there twice");
+        }
+        let count = nodes.len();
+        ensure!(count % 2 == 1 && count <= NODES_MAX, "cluster.nodes: a cluster has 1, 3 or 5 nodes, not {count}");
+        let node = NodeId(self.node);
+        let Some(own) = nodes.get(&node) else { bail!("cluster.node {} is not among cluster.nodes", self.node) };
+        ensure!(
+            usize::from(own.cores) == cores,
+            "cluster.nodes: node {node} has {} cores there and {cores} here",
+            own.cores
+        );
+        let mtu = self.mtu.unwrap_or(MTU_DEFAULT);
+        ensure!(mtu >= MTU_MIN, "cluster.mtu must be at least {MTU_MIN}, got {mtu}");
+        Ok(ClusterOptions {
+            id: self.id.parse().context("cluster.id")?,
+            node,
+            certificates: self.certificates.clone(),
+            bind_addr: match &self.bind_address {
+                Some(text) => bind_address_of("cluster", text)?,
+                None => own.address,
+            },
+            mtu,
+            nodes,
+        })
+    }
+}
+
+impl ClusterOptions {
+    /// Tells this node's data from that of any other node of any cluster, for [`crate::identity`].
+    pub fn data_id(&self) -> u64 {
+        let mut name = self.id.0.to_vec();
+        name.extend_from_slice(&self.node.0.to_le_bytes());
+        xxhash_rust::xxh3::xxh3_64(&name)
+    }
+
+    /// A digest of what all nodes of a cluster must agree on to understand each other.
+    pub fn shape(&self, partitions: u32) -> u64 {
+        let mut text = format!("{partitions}");
+        for (node, member) in &self.nodes {
+            text.push_str(&format!(" {node}:{}", member.cores));
+        }
+        xxhash_rust::xxh3::xxh3_64(text.as_bytes())
+    }
+
+    /// The options as the text of a configuration file.
+    pub fn text(&self) -> String {
+        let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
+        let mut out = format!(
+            "\n[cluster]\nid = \"{}\"\nnode = {}\ncertificates = {}\nbind-address = \"{}\"\nmtu = {}\n",
+            self.id,
+            self.node,
+            quoted(&self.certificates),
+            self.bind_addr,
+            self.mtu
+        );
+        for (node, Member { address, cores }) in &self.nodes {
+            out.push_str(&format!("\n[[cluster.nodes]]\nnode = {node}\naddress = \"{address}\"\ncores = {cores}\n"));
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "00112233445566778899aabbccddeeff";
+
+    fn section(text: &str) -> anyhow::Result<ClusterOptions> {
+        toml::from_str::<ClusterSection>(text)?.options(2)
+    }
+
+    fn with_nodes(head: &str, nodes: &[(u64, u16, u16)]) -> String {
+        let nodes = nodes.iter().map(|(node, port, cores)| {
+            format!("[[nodes]]\nnode = {node}\naddress = \"127.0.0.1:{port}\"\ncores = {cores}\n")
+        });
+        format!("id = \"{ID}\"\ncertificates = \"/c\"\n{head}\n{}", nodes.collect::<String>())
+    }
+
+    const THREE: [(u64, u16, u16); 3] = [(1, 8088, 2), (2, 8188, 4), (7, 8288, 1)];
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (head, nodes, named) in [
+            ("node = 1", &[(1, 8088, 2), (2, 8188, 2)][..], "1, 3 or 5 nodes, not 2"),
+            ("node = 1", &[(1, 8088, 2), (1, 8188, 2), (3, 1, 1)], "node 1 stands there twice"),
+            ("node = 1", &[(1, 8088, 2), (0, 8188, 2), (3, 1, 1)], "node 0"),
+            ("node = 1", &[(1, 8088, 3), (2, 8188, 2), (3, 1, 1)], "3 cores there and 2 here"),
+            ("node = 1", &[(1, 8088, 2), (2, 65535, 2), (3, 1, 1)], "ports"),
+            ("node = 1", &[(1, 8088, 2), (2, 8188, 0), (3, 1, 1)], "no cores"),
+            ("node = 5", &THREE, "cluster.node 5"),
+            ("node = 1\nmtu = 600", &THREE, "cluster.mtu"),
+            ("node = 1\nbind-address = \"x\"", &THREE, "cluster.bind-address"),
+            ("node = 1\ncolour = 1", &THREE, "colour"),
+        ] {
+            let error = format!("{:#}", section(&with_nodes(head, nodes)).unwrap_err());
+            assert!(error.contains(named), "{head}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_node_finds_the_others_and_the_text_says_the_same() {
+        let options = section(&with_nodes("node = 1\nbind-address = \":9000\"", &THREE)).unwrap();
+        assert_eq!(options.nodes[&NodeId(2)], Member { address: "127.0.0.1:8188".parse().unwrap(), cores: 4 });
+        assert_eq!((options.bind_addr.to_string().as_str(), options.mtu), ("0.0.0.0:9000", MTU_DEFAULT));
+        let text = options.text().replace("[cluster]", "").replace("cluster.nodes", "nodes");
+        assert_eq!(section(&text).unwrap(), options);
+    }
+
+    #[test]
+    fn nodes_with_other_partitions_or_members_have_another_shape() {
+        let options = section(&with_nodes("node = 1", &THREE)).unwrap();
+        let other = section(&with_nodes("node = 1", &[(1, 8088, 2), (2, 8188, 4), (3, 8288, 1)])).unwrap();
+        assert_ne!(options.shape(16), options.shape(8));
+        assert_ne!(options.shape(16), other.shape(16));
+        let seen_by_another = ClusterOptions { node: NodeId(7), ..options.clone() };
+        assert_eq!(options.shape(16), seen_by_another.shape(16));
+        assert_ne!(options.data_id(), seen_by_another.data_id());
+    }
+}

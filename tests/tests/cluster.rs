@@ -1,0 +1,191 @@
+//! Three nodes: whichever is asked, the answer is that of one server; nodes come and go, and nothing acknowledged does.
+
+use crate::conformance::case_file;
+use std::{process::Command, time::Duration};
+use tidemill_perf::{http::Client, server::Server};
+use tidemill_tests::{
+    case,
+    cluster::{Cluster, NODES},
+    play,
+    subject::{count, query, skip_for_upstream, write},
+};
+
+/// Longest wait for one answer of a cluster that has lost a node.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Plays a case file with each request at another node than the one before.
+fn play_at_all_nodes(name: &str) {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let text = std::fs::read_to_string(case_file(name)).unwrap();
+    let cluster = Cluster::start();
+    let mut clients = NODES.map(|node| cluster.client(node));
+    let mut faults = Vec::new();
+    let steps = case::parse(&text).unwrap().into_iter().flat_map(|case| {
+        let title = case.title.clone();
+        case.steps.into_iter().map(move |step| (title.clone(), step))
+    });
+    for (number, (title, step)) in steps.enumerate() {
+        if let Err(fault) = play::step(&mut clients[number % NODES.len()], &step) {
+            faults.push(format!("[{title}] {fault}"));
+        }
+    }
+    cluster.stop_all();
+    assert!(faults.is_empty(), "{name}: {} faults:\n{}", faults.len(), faults[..faults.len().min(5)].join("\n"));
+}
+
+#[test]
+fn databases_and_policies_made_at_one_node_are_there_at_the_next() {
+    play_at_all_nodes("databases.txt");
+}
+
+#[test]
+fn deletes_and_drops_at_one_node_show_at_the_next() {
+    play_at_all_nodes("deletes.txt");
+}
+
+#[test]
+fn selects_of_points_that_other_nodes_took() {
+    play_at_all_nodes("select.txt");
+}
+
+#[test]
+fn listings_and_cardinalities_are_those_of_all_nodes() {
+    play_at_all_nodes("cardinality.txt");
+}
+
+#[test]
+fn types_of_fields_are_agreed_on() {
+    play_at_all_nodes("typing.txt");
+}
+
+#[test]
+fn points_selected_into_other_measurements() {
+    play_at_all_nodes("into.txt");
+}
+
+/// `rows` points behind each other from `from` on, in series over all partitions.
+fn lines(from: u64, rows: u64) -> String {
+    (from..from + rows).map(|at| format!("m,h=h{} v={at}i {}\n", at % 37, at * 1000)).collect()
+}
+
+/// What the lost node led is led by others soon, and until then a write waits; but of one that was on its way to the lost
+/// node nobody knows, and then it is written again, as a client does.
+fn write_until_taken(client: &mut Client, lines: &str) {
+    for _ in 0..20 {
+        let answer = client.write("db=d", lines.as_bytes()).unwrap();
+        if answer.status == 204 {
+            return;
+        }
+        assert!(matches!(answer.status, 500 | 503), "{} {}", answer.status, answer.text());
+    }
+    panic!("no write is taken");
+}
+
+#[test]
+fn a_killed_node_is_missed_by_nobody_and_catches_up() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    query(&mut cluster.client(1), "CREATE DATABASE d", "").unwrap();
+    let mut written = 0;
+    for gone in NODES {
+        let others = NODES.into_iter().filter(|node| *node != gone).collect::<Vec<_>>();
+        write(&mut cluster.client(gone), "db=d", &lines(written, 500)).unwrap();
+        written += 500;
+        cluster.kill(gone);
+        for node in &others {
+            let mut client = cluster.client(*node).with_timeout(PATIENCE);
+            write_until_taken(&mut client, &lines(written, 500));
+            written += 500;
+            assert_eq!(count(&mut client, "m"), written, "at node {node} without node {gone}");
+        }
+        cluster.start_node(gone);
+        assert_eq!(count(&mut cluster.client(gone), "m"), written, "at node {gone}, back again");
+    }
+    cluster.stop_all();
+}
+
+#[test]
+fn a_minority_says_that_it_knows_nothing() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    query(&mut cluster.client(1), "CREATE DATABASE d", "").unwrap();
+    write(&mut cluster.client(1), "db=d", &lines(0, 100)).unwrap();
+    cluster.kill(2);
+    cluster.kill(3);
+    let mut left = cluster.client(1).with_timeout(PATIENCE);
+    let answer = left.query("SELECT count(v) FROM m", "db=d").unwrap();
+    assert!(answer.text().contains("no leader can be reached"), "{}", answer.text());
+    let answer = left.write("db=d", lines(100, 100).as_bytes()).unwrap();
+    assert!(matches!(answer.status, 500 | 503), "{} {}", answer.status, answer.text());
+    cluster.start_node(2);
+    cluster.wait_for_leaders();
+    let found = count(&mut cluster.client(2), "m");
+    // The write that was refused may be stored all the same, as a whole by each partition.
+    assert!((100..=200).contains(&found), "{found}");
+    write(&mut cluster.client(1), "db=d", &lines(0, 300)).unwrap();
+    assert_eq!(count(&mut cluster.client(2), "m"), 300);
+    cluster.stop_all();
+}
+
+#[test]
+fn all_nodes_stop_and_start_again_with_everything() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    query(&mut cluster.client(1), "CREATE DATABASE d", "").unwrap();
+    write(&mut cluster.client(2), "db=d", &lines(0, 2000)).unwrap();
+    query(&mut cluster.client(3), "DELETE FROM m WHERE time >= 0 AND time < 500000", "db=d").unwrap();
+    for ends_well in [true, false] {
+        for node in NODES {
+            if ends_well {
+                cluster.stop(node);
+            } else {
+                cluster.kill(node);
+            }
+        }
+        NODES.iter().for_each(|node| cluster.start_node(*node));
+        cluster.wait_for_leaders();
+        for node in NODES {
+            assert_eq!(count(&mut cluster.client(node), "m"), 1500, "at node {node}");
+        }
+    }
+    cluster.stop_all();
+}
+
+#[test]
+fn what_does_not_belong_to_a_node_is_refused() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let mut cluster = Cluster::prepare();
+    cluster.start_node(1);
+    cluster.stop(1);
+    let refused = |setup: tidemill_perf::server::Setup| format!("{:#}", Server::start(setup).unwrap_err());
+    let mut anothers = cluster.setup(2);
+    anothers.data = cluster.folder("data-1");
+    assert!(refused(anothers).contains("belongs to node 1"), "the folder of another node");
+    let mut alone = cluster.setup(1);
+    (alone.role, alone.arguments) = (None, Vec::new());
+    assert!(refused(alone).contains("belongs to node 1"), "a server without a cluster");
+    let mut as_standalone = cluster.setup(1);
+    as_standalone.role = Some("standalone".to_owned());
+    assert!(refused(as_standalone).contains("tidemill data"), "a configuration of a node");
+    let mut cores = cluster.setup(1);
+    cores.cores = Some(1);
+    assert!(refused(cores).contains("2 cores there and 1 here"), "another number of cores than the others know");
+    let text = std::fs::read_to_string(cluster.configuration(1)).unwrap();
+    let other = text.replace("certificates-1", "certificates-2");
+    std::fs::write(cluster.configuration(1), &other).unwrap();
+    assert!(refused(cluster.setup(1)).contains("made out to node 2"), "another node's certificate");
+    std::fs::write(cluster.configuration(1), text.replace("partitions = 4", "partitions = 8")).unwrap();
+    assert!(refused(cluster.setup(1)).contains("4 partitions"), "another number of partitions");
+    let status = Command::new(cluster.setup(1).binary).arg("data").arg("--data").arg(cluster.folder("x")).status();
+    assert!(!status.unwrap().success(), "no configuration");
+}
