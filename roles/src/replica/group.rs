@@ -40,6 +40,7 @@ pub struct Group {
     /// Who proposed what has not ended, in the order of terms and indices.
     proposals: RefCell<VecDeque<Proposal>>,
     reads: RefCell<BTreeMap<ReadId, Rc<Slot<Option<LogIndex>>>>>,
+    next_read: Cell<u64>,
     applied: Notify,
     broken: Cell<bool>,
     /// Of all groups of the core.
@@ -63,13 +64,21 @@ struct Proposal {
 }
 
 impl Group {
-    pub(super) fn new(raft: Raft<Payload>, machine: Rc<dyn Machine>, unapplied_bytes: Rc<Cell<usize>>) -> Group {
+    /// `seed` is another one after every start.
+    pub(super) fn new(
+        raft: Raft<Payload>,
+        machine: Rc<dyn Machine>,
+        seed: u64,
+        unapplied_bytes: Rc<Cell<usize>>,
+    ) -> Group {
         Group {
             raft: RefCell::new(raft),
             machine,
             unapplied: RefCell::default(),
             proposals: RefCell::default(),
             reads: RefCell::default(),
+            // An answer to who this node was before its start must be none to a later read: it knows less.
+            next_read: Cell::new(seed),
             applied: Notify::new(),
             broken: Cell::new(false),
             unapplied_bytes,
@@ -218,10 +227,11 @@ impl Group {
         self.unmarked_bytes.set(0);
     }
 
-    pub(super) fn expect_read(&self, id: ReadId) -> Rc<Slot<Option<LogIndex>>> {
+    pub(super) fn expect_read(&self) -> (ReadId, Rc<Slot<Option<LogIndex>>>) {
+        let id = ReadId(self.next_read.replace(self.next_read.get().wrapping_add(1)));
         let slot = Rc::new(Slot::default());
         self.reads.borrow_mut().insert(id, slot.clone());
-        slot
+        (id, slot)
     }
 
     pub(super) fn settle_reads(&self, ready: &[ReadReady]) {

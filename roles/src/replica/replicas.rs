@@ -42,7 +42,7 @@ pub struct Surroundings {
     pub clock: Box<dyn Fn() -> Moment>,
     /// Takes what is for other nodes. It may lose messages, never change them.
     pub outlet: Box<dyn Fn(Message<Payload>)>,
-    /// Settings of a group: times, windows, the seed.
+    /// Settings of a group: times, windows, the seed, which must be another one after every start.
     pub options: Box<dyn Fn(GroupId, NodeId) -> Options>,
     /// Where files of other nodes come from.
     pub sources: Box<dyn Sources>,
@@ -75,7 +75,6 @@ pub struct Replicas<D: Disk> {
     installs: LocalQueue<(Rc<Group>, Install)>,
     /// Payloads that are not applied yet.
     unapplied_bytes: Rc<Cell<usize>>,
-    next_read: Cell<u64>,
     stopped: Cell<bool>,
 }
 
@@ -147,7 +146,6 @@ impl<D: Disk> Replicas<D> {
             offers: LocalQueue::new(FETCHES_MAX),
             installs: LocalQueue::new(FETCHES_MAX),
             unapplied_bytes: Rc::default(),
-            next_read: Cell::new(1),
             stopped: Cell::new(false),
         }
     }
@@ -172,6 +170,7 @@ impl<D: Disk> Replicas<D> {
     pub async fn open_group(&self, id: GroupId, found: Found, machine: Rc<dyn Machine>) -> Result<(), ProposeError> {
         let node = self.placement().node;
         let options = (self.surroundings.options)(id, node);
+        let seed = options.seed;
         let now = (self.surroundings.clock)();
         let (flushed, flushed_term) = machine.flushed();
         let term = found.term().max(flushed_term);
@@ -181,7 +180,7 @@ impl<D: Disk> Replicas<D> {
             let restored = Restored::single(node, HardState { term, vote: node }, last);
             let mut raft = Raft::new(options, restored, now);
             let output = raft.campaign(now);
-            let group = Rc::new(Group::new(raft, machine, self.unapplied_bytes.clone()));
+            let group = Rc::new(Group::new(raft, machine, seed, self.unapplied_bytes.clone()));
             self.groups.borrow_mut().insert(id, group.clone());
             self.carry_out(&group, output);
             loop {
@@ -201,7 +200,8 @@ impl<D: Disk> Replicas<D> {
             committed: machine.applied(),
             members: vec![(LogIndex(0), self.placement().members(id))],
         };
-        let group = Rc::new(Group::new(Raft::new(options, restored, now), machine, self.unapplied_bytes.clone()));
+        let raft = Raft::new(options, restored, now);
+        let group = Rc::new(Group::new(raft, machine, seed, self.unapplied_bytes.clone()));
         found.undecided.iter().for_each(|entry| group.push(entry));
         self.groups.borrow_mut().insert(id, group);
         Ok(())
@@ -321,8 +321,7 @@ impl<D: Disk> Replicas<D> {
     /// call. A follower asks its leader; the answer may get lost, so the caller sets a limit.
     pub async fn read(&self, id: GroupId) -> Result<(), Leaderless> {
         let group = self.group(id).ok_or(Leaderless)?;
-        let read = ReadId(self.next_read.replace(self.next_read.get() + 1));
-        let slot = group.expect_read(read);
+        let (read, slot) = group.expect_read();
         let forget = Forget { group: &group, read };
         let output = group.raft.borrow_mut().read((self.surroundings.clock)(), read);
         self.carry_out(&group, output);
