@@ -1,7 +1,8 @@
 //! What the subcommands of `perf` do.
 
 use crate::arguments::{
-    CompareArgs, CrashArgs, DataArgs, GenArgs, IndexArgs, MemoryArgs, QueryArgs, VerifyArgs, WriteArgs, parse_size,
+    CompareArgs, CrashArgs, DataArgs, GenArgs, IndexArgs, MemoryArgs, QueryArgs, ReplicationArgs, VerifyArgs,
+    WriteArgs, parse_size,
 };
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::time::Instant;
 use tidemill_perf::acknowledgement;
 use tidemill_perf::cardinality::SeriesSpec;
 use tidemill_perf::check;
+use tidemill_perf::cluster::ClusterPlan;
 use tidemill_perf::compare::{self, CompareOptions};
 use tidemill_perf::crash::{self, CrashOptions};
 use tidemill_perf::http::Client;
@@ -19,6 +21,7 @@ use tidemill_perf::memory::{self, MemoryOptions};
 use tidemill_perf::oracle::{Oracle, SavedOracle};
 use tidemill_perf::process;
 use tidemill_perf::removal::{self, RemovalReport};
+use tidemill_perf::replication::{self, ReplicationOptions};
 use tidemill_perf::report::{self, LoadReport};
 use tidemill_perf::series_index::{self, IndexOptions};
 use tidemill_perf::server::Kind;
@@ -423,6 +426,40 @@ pub fn series_index(args: &IndexArgs) -> Result<()> {
         repeat: args.repeat,
     };
     let report = series_index::run(&options).with_context(|| format!("the folder is kept: {}", folder.display()))?;
+    report.print();
+    report::save(&args.out, &report.to_json())?;
+    println!("saved {}", args.out.display());
+    if !args.keep {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+pub fn replicate(args: &ReplicationArgs) -> Result<()> {
+    let folder = args.server.folder();
+    let alone = args.server.setup(Kind::Tidemill, &folder).context("no binary of tidemill")?;
+    let workload = Workload::named(&args.workload, args.rows, args.seed)?;
+    let cluster = ClusterPlan {
+        binary: alone.binary.clone(),
+        folder: folder.join("cluster"),
+        cores: match args.server.cores {
+            Some(cores) => cores,
+            None => std::thread::available_parallelism()?.get(),
+        },
+        memory_limit: args.server.memory_limit.clone(),
+        configuration: String::new(),
+        partitions: 16,
+    };
+    let rows_per_request = args.rows_per_request.unwrap_or(workload.rows_per_request()).max(1);
+    let options = ReplicationOptions {
+        alone,
+        cluster,
+        workload,
+        clients: args.clients.max(1),
+        rows_per_request,
+        rate: args.rate,
+    };
+    let report = replication::run(&options).with_context(|| format!("the folder is kept: {}", folder.display()))?;
     report.print();
     report::save(&args.out, &report.to_json())?;
     println!("saved {}", args.out.display());

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Crash(args) => commands::crash_cycles(&args),
         Command::Memory(args) => commands::memory_storm(&args),
         Command::Index(args) => commands::series_index(&args),
+        Command::Replication(args) => commands::replicate(&args),
         Command::Peer { arguments } => commands::peer(&arguments),
     };
     match result {

@@ -3,7 +3,7 @@
 use crate::http::Client;
 use crate::process;
 use anyhow::{Context, Result, bail};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -124,6 +124,20 @@ pub struct Server {
 /// A port of 127.0.0.1 that nobody listened on a moment ago.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0").context("no free loopback port")?.local_addr()?.port())
+}
+
+/// The first of so many UDP ports of 127.0.0.1 behind each other that nobody listened on a moment ago.
+pub fn free_udp_ports(count: usize) -> Result<u16> {
+    for _ in 0..1000 {
+        let first = UdpSocket::bind("127.0.0.1:0").context("no free loopback port")?;
+        let port = first.local_addr()?.port();
+        let at = |further: usize| UdpSocket::bind(("127.0.0.1", port.checked_add(u16::try_from(further).ok()?)?)).ok();
+        let others: Vec<UdpSocket> = (1..count).map_while(at).collect();
+        if others.len() + 1 >= count {
+            return Ok(port);
+        }
+    }
+    bail!("no {count} free UDP ports behind each other")
 }
 
 impl Server {

@@ -109,6 +109,41 @@ fn a_killed_node_is_missed_by_nobody_and_catches_up() {
 }
 
 #[test]
+fn a_node_that_was_away_for_long_is_given_files() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    // Small segments and long rows: what the lost node lacks is soon in files alone.
+    let rows = 200_000;
+    let long = |from: u64, rows: u64| -> String {
+        let text = |at: u64| format!("{:x}", at.wrapping_mul(0x9e37_79b9_7f4a_7c15)).repeat(12);
+        (from..from + rows).map(|at| format!("m,h=h{} v={at}i,s=\"{}\" {}\n", at % 37, text(at), at * 1000)).collect()
+    };
+    let mut cluster = Cluster::start_with("[log]\nsegment-size = \"4m\"\nsegments-max = 8\n");
+    query(&mut cluster.client(1), "CREATE DATABASE d", "").unwrap();
+    query(&mut cluster.client(1), "CREATE DATABASE gone", "").unwrap();
+    cluster.kill(3);
+    let mut client = cluster.client(1).with_timeout(PATIENCE);
+    for from in (0..rows).step_by(10_000) {
+        write_until_taken(&mut client, &long(from, 10_000));
+    }
+    query(&mut client, "DROP DATABASE gone", "").unwrap();
+    cluster.start_node(3);
+    assert_eq!(count(&mut cluster.client(3), "m"), rows);
+    let databases = query(&mut cluster.client(3), "SHOW DATABASES", "").unwrap();
+    assert!(!databases.contains("gone"), "{databases}");
+    let log = std::fs::read_to_string(cluster.setup(3).log).unwrap();
+    assert!(log.contains("took files over"), "it got entries alone");
+    // What it was given is what it would have made: nothing differs.
+    let digest = Command::new(cluster.setup(1).binary)
+        .args(["ctl", "digest", "--host", &format!("http://{}", cluster.node(2).address())])
+        .output()
+        .unwrap();
+    assert!(digest.status.success(), "{}", String::from_utf8_lossy(&digest.stdout));
+    cluster.stop_all();
+}
+
+#[test]
 fn a_minority_says_that_it_knows_nothing() {
     if skip_for_upstream("it has no cluster") {
         return;
@@ -164,7 +199,7 @@ fn what_does_not_belong_to_a_node_is_refused() {
     if skip_for_upstream("it has no cluster") {
         return;
     }
-    let mut cluster = Cluster::prepare();
+    let mut cluster = Cluster::prepare("");
     cluster.start_node(1);
     cluster.stop(1);
     let refused = |setup: tidemill_perf::server::Setup| format!("{:#}", Server::start(setup).unwrap_err());
