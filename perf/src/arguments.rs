@@ -32,6 +32,8 @@ pub enum Command {
     Crash(CrashArgs),
     /// Load, far too many series and queries for everything at once: does the server hold its memory limit?
     Memory(MemoryArgs),
+    /// Thousands of connections that do nothing, or as little as they can: do they keep anybody out?
+    Connections(ConnectionsArgs),
     /// Many series: memory, rate, what the index answers, the start.
     Index(IndexArgs),
     /// The same load on a standalone server and on three nodes of a cluster: what replication costs.
@@ -364,6 +366,26 @@ pub struct MemoryArgs {
     #[arg(long)]
     pub no_control_group: bool,
     #[arg(long, default_value = "perf-out/memory.json")]
+    pub out: PathBuf,
+    /// Keep the server's folder.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+#[derive(Args)]
+pub struct ConnectionsArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Connections of the crowd.
+    #[arg(long, default_value_t = 10_000)]
+    pub count: usize,
+    /// How long the others are measured, without the crowd and beside it; less than 30 s.
+    #[arg(long, default_value = "20s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// The others: clients that write a row at a time.
+    #[arg(long, default_value_t = 4)]
+    pub clients: u64,
+    #[arg(long, default_value = "perf-out/connections.json")]
     pub out: PathBuf,
     /// Keep the server's folder.
     #[arg(long)]

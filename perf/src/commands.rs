@@ -1,8 +1,8 @@
 //! What the subcommands of `perf` do.
 
 use crate::arguments::{
-    CompareArgs, CrashArgs, DataArgs, GenArgs, IndexArgs, MemoryArgs, QueryArgs, ReplicationArgs, VerifyArgs,
-    WriteArgs, parse_size,
+    CompareArgs, ConnectionsArgs, CrashArgs, DataArgs, GenArgs, IndexArgs, MemoryArgs, QueryArgs, ReplicationArgs,
+    VerifyArgs, WriteArgs, parse_size,
 };
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -14,6 +14,7 @@ use tidemill_perf::cardinality::SeriesSpec;
 use tidemill_perf::check;
 use tidemill_perf::cluster::ClusterPlan;
 use tidemill_perf::compare::{self, CompareOptions};
+use tidemill_perf::connections::{self, ConnectionsOptions};
 use tidemill_perf::crash::{self, CrashOptions};
 use tidemill_perf::http::Client;
 use tidemill_perf::load::{self, LoadControl, LoadOptions};
@@ -403,6 +404,24 @@ pub fn memory_storm(args: &MemoryArgs) -> Result<()> {
         control_group: !args.no_control_group,
     };
     let report = memory::run(&options).with_context(|| format!("the folder is kept: {}", folder.display()))?;
+    report.print();
+    report::save(&args.out, &report.to_json())?;
+    println!("saved {}", args.out.display());
+    if !args.keep {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
+    }
+    if !report.faults.is_empty() {
+        bail!("{} faults", report.faults.len());
+    }
+    Ok(())
+}
+
+pub fn connection_crowd(args: &ConnectionsArgs) -> Result<()> {
+    let folder = args.server.folder();
+    let setup = args.server.setup(Kind::Tidemill, &folder).context("no binary of tidemill")?;
+    let ConnectionsArgs { count, duration, clients, .. } = *args;
+    let options = ConnectionsOptions { setup, count, duration, clients };
+    let report = connections::run(&options).with_context(|| format!("the folder is kept: {}", folder.display()))?;
     report.print();
     report::save(&args.out, &report.to_json())?;
     println!("saved {}", args.out.display());

@@ -15,6 +15,7 @@ pub mod cardinality;
 pub mod check;
 pub mod cluster;
 pub mod compare;
+pub mod connections;
 pub mod control_group;
 pub mod crash;
 pub mod devices;

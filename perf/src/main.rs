@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => commands::compare_all(&args),
         Command::Crash(args) => commands::crash_cycles(&args),
         Command::Memory(args) => commands::memory_storm(&args),
+        Command::Connections(args) => commands::connection_crowd(&args),
         Command::Index(args) => commands::series_index(&args),
         Command::Replication(args) => commands::replicate(&args),
         Command::Peer { arguments } => commands::peer(&arguments),

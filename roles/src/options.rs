@@ -5,6 +5,7 @@
 mod cluster;
 mod effective;
 mod environment;
+mod go_duration;
 mod services;
 mod upstream;
 
@@ -493,7 +494,11 @@ fn continuous_options(section: &ContinuousSection) -> anyhow::Result<ContinuousO
 }
 
 /// A duration as InfluxQL writes it.
+/// As Go writes it, or with the units of the query language, such as `7d`.
 fn duration(text: &str, key: &str) -> anyhow::Result<Duration> {
+    if let Some(parsed) = go_duration::parse(text) {
+        return Ok(parsed);
+    }
     let parsed = tidemill_influxql::parse_duration(text);
     let ns = parsed.map_err(|error| anyhow::anyhow!("{key} \"{text}\": {error}"))?;
     Ok(Duration::from_nanos(u64::try_from(ns).with_context(|| key.to_string())?))

@@ -18,6 +18,7 @@ mod lists;
 mod memory;
 mod monitor;
 mod prometheus;
+mod secrets;
 mod services;
 mod shell;
 mod storms;

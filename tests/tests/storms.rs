@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
+use tidemill_perf::connections::{self, ConnectionsOptions};
 use tidemill_perf::http::Client;
 use tidemill_perf::process;
 use tidemill_perf::server::Server;
@@ -143,6 +144,20 @@ fn floods_dribbles_and_readers_that_do_not_read_keep_nobody_out() {
     }
     drop((idle, slow, deaf));
     subject::stop(server);
+}
+
+/// The small form of `perf connections`, which does the same with ten thousand.
+#[test]
+fn a_crowd_of_connections_is_cheap_and_leaves_at_its_deadlines() {
+    if subject::skip_for_upstream("it waits for heads for ever") {
+        return;
+    }
+    let home = subject::Home::new();
+    let options =
+        ConnectionsOptions { setup: home.setup(), count: 2_000, duration: Duration::from_secs(3), clients: 2 };
+    let report = connections::run(&options).unwrap_or_else(|error| panic!("{error:#}"));
+    assert!(report.faults.is_empty(), "{report:#?}");
+    assert!(report.crowded.len() > 20, "nobody was served beside them: {report:#?}");
 }
 
 #[test]

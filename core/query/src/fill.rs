@@ -79,8 +79,8 @@ impl Filler {
         let (first, last) = if shape.descending { (max, min) } else { (min, max) };
         let first_is_open = !shape.descending && !lower_bounded;
         Filler {
-            // Without windows nothing is empty, and functions that give any number of rows are not filled.
-            fill: if gives_rows { Fill::None } else { shape.fill },
+            // Functions that give any number of rows are not filled, but for what their rows lack beside them.
+            fill: if gives_rows && shape.fill != Fill::Previous { Fill::None } else { shape.fill },
             windows: shape.windows.clone(),
             descending: shape.descending,
             lower_bounded,

@@ -33,8 +33,8 @@ impl Socket {
 
     /// Reads and forgets some bytes; 0 at the end of the stream.
     pub(crate) async fn discard(&mut self) -> Result<usize> {
-        let mut waste = [0; 16 << 10];
-        poll_fn(|context| Pin::new(&mut self.stream).poll_read(context, &mut waste)).await
+        // Within a poll: what lives across one is part of every connection's task.
+        poll_fn(|context| Pin::new(&mut self.stream).poll_read(context, &mut [0; 16 << 10])).await
     }
 
     /// Reads into a slice; 0 at the end of the stream.
