@@ -28,7 +28,7 @@ use tidemill_raft::{GroupId, LogIndex};
 use tidemill_store::{Applied, Command, CopyFigures, CopyOrder, Floats, Partition, ReadCache};
 
 /// Segments in use from which on partitions are flushed: far below what the log may have.
-const SEGMENTS_LIVE_MAX: u64 = 16;
+pub const SEGMENTS_LIVE_MAX: u64 = 16;
 /// Time that passes between two looks for copies.
 const LOOK_NS: u64 = 3_000_000_000;
 /// Turns that others get after work that failed.

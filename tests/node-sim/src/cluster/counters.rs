@@ -22,6 +22,7 @@ tidemill_campaign::counters! {
     files_taken_over
     files_not_taken_over
     flushes
+    reliefs
     copies
     deletes
     group_drops

@@ -9,7 +9,7 @@ use crate::{
     },
     files,
     model::Deed,
-    node::NodeOptions,
+    node::{NodeOptions, SEGMENTS_LIVE_MAX},
     reading,
     replica::{Lost, Payload, ProposeError},
     swarm,
@@ -28,6 +28,8 @@ use tidemill_store::Command;
 pub const NODES: u64 = 3;
 /// Steps until everything must have settled once nothing goes wrong any more.
 const SETTLE_STEPS_MAX: u64 = 60_000;
+/// Looks at what the logs hold.
+const RELIEF_ONE_IN: u64 = 50;
 /// Microseconds that a step takes at most.
 const STEP_US_MAX: u64 = 2_000;
 
@@ -367,6 +369,9 @@ impl World {
     /// What clients do.
     fn work(&mut self) {
         let settings = self.settings.clone();
+        if self.prng.one_in(RELIEF_ONE_IN) {
+            self.relieve();
+        }
         if self.prng.one_in(settings.request_one_in) {
             self.write();
         }
@@ -410,6 +415,23 @@ impl World {
                 && member.replicas.hand_over(GroupId(partition), to).is_ok()
             {
                 self.counters().hand_overs += 1;
+            }
+        }
+    }
+
+    /// Has partitions flushed that keep a log from using its segments again: a log that is full takes not even the entry
+    /// of a flush any more.
+    fn relieve(&mut self) {
+        for member in self.members() {
+            let log = member.replicas.log();
+            if log.metrics().segments_live < SEGMENTS_LIVE_MAX {
+                continue;
+            }
+            for (group, _) in log.oldest_pinned() {
+                if member.replicas.leads(group) && !member.partitions[&group.0].has_work() {
+                    self.command(group.0, &Command::PLAIN_FLUSH, &Rc::new(Deed::Nothing));
+                    self.counters().reliefs += 1;
+                }
             }
         }
     }
