@@ -225,8 +225,13 @@ impl Server {
 
     /// Sends SIGTERM without waiting.
     pub fn terminate(&self) {
+        self.signal(libc::SIGTERM);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: i32) {
         // SAFETY: the child was not waited for yet, so its pid is still its own.
-        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
+        unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
     }
 
     /// SIGKILL, then waits for the end.

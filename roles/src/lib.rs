@@ -21,6 +21,7 @@ pub mod backup;
 pub mod ctl;
 pub mod data;
 pub mod data_lock;
+pub mod demo;
 pub mod http_agent;
 pub mod https;
 pub mod identity;

@@ -5,6 +5,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 use tidemill::{
     backup::{self, PointsOptions, PointsRestored, RestoreOptions, TakeOptions},
     ctl::Ctl,
+    demo::Cluster,
     http_agent::Trust,
     inspect::Inspect,
     options::{CommandLine, Options},
@@ -34,6 +35,9 @@ enum Role {
     /// Prepares and steers a cluster
     #[command(subcommand)]
     Ctl(Ctl),
+    /// Starts and stops a cluster on this machine, to try it out
+    #[command(subcommand)]
+    Cluster(Cluster),
     /// Copy a snapshot of a running server into a folder; what is there already, by hash, is not copied again
     Backup(BackupArguments),
     /// Ask a running server, this one or InfluxDB
@@ -131,6 +135,10 @@ fn main() -> ExitCode {
         Some(Role::Ctl(ctl)) => {
             start_logging("warn");
             return ctl.run();
+        }
+        Some(Role::Cluster(cluster)) => {
+            start_logging("warn");
+            return cluster.run();
         }
         Some(Role::Backup(arguments)) => return ended(run_backup(arguments)),
         Some(Role::Restore(arguments)) => return ended(run_restore(arguments)),

@@ -3,6 +3,7 @@
 
 mod access;
 mod backup;
+mod chaos;
 mod clients;
 mod cluster;
 mod conformance;

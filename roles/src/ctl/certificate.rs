@@ -33,30 +33,30 @@ pub enum Certificate {
 pub struct AuthorityArguments {
     /// Id of the cluster, 32 hexadecimal digits; chosen once
     #[arg(long, value_name = "ID")]
-    cluster: ClusterId,
+    pub(crate) cluster: ClusterId,
     /// Folder that is made for ca.pem and ca.key
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    pub(crate) out: PathBuf,
     #[arg(long, value_name = "DAYS", default_value_t = 3650)]
-    days: u32,
+    pub(crate) days: u32,
 }
 
 #[derive(Args)]
 pub struct NodeArguments {
     /// Id of the cluster, as the authority was made with
     #[arg(long, value_name = "ID")]
-    cluster: ClusterId,
+    pub(crate) cluster: ClusterId,
     /// Folder of the authority
     #[arg(long, value_name = "DIR")]
-    authority: PathBuf,
+    pub(crate) authority: PathBuf,
     /// Number of the node
     #[arg(long, value_name = "N")]
-    node: u64,
+    pub(crate) node: u64,
     /// Folder that is made for ca.pem, node.pem and node.key
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    pub(crate) out: PathBuf,
     #[arg(long, value_name = "DAYS", default_value_t = 365)]
-    days: u32,
+    pub(crate) days: u32,
 }
 
 impl Certificate {
@@ -68,14 +68,14 @@ impl Certificate {
     }
 }
 
-fn make_authority(arguments: &AuthorityArguments) -> anyhow::Result<()> {
+pub(crate) fn make_authority(arguments: &AuthorityArguments) -> anyhow::Result<()> {
     let (_, issued) = Authority::make(arguments.cluster, days(arguments.days)?)?;
     make_folder(&arguments.out)?;
     write(&arguments.out.join(AUTHORITY_KEY_FILE), &issued.key_pem, 0o600)?;
     write(&arguments.out.join(AUTHORITY_FILE), &issued.certificate_pem, 0o644)
 }
 
-fn make_node(arguments: &NodeArguments) -> anyhow::Result<()> {
+pub(crate) fn make_node(arguments: &NodeArguments) -> anyhow::Result<()> {
     let root = read(&arguments.authority.join(AUTHORITY_FILE))?;
     let key = read(&arguments.authority.join(AUTHORITY_KEY_FILE))?;
     let node = NodeId(arguments.node);

@@ -3,7 +3,7 @@
 //! Owns the commands. Certificates are made before there is a server; the others ask one of the cluster's nodes.
 
 mod ask;
-mod certificate;
+pub(crate) mod certificate;
 mod digest;
 mod show;
 
