@@ -134,6 +134,8 @@ fn a_node_that_was_away_for_long_is_given_files() {
     assert!(!databases.contains("gone"), "{databases}");
     let log = std::fs::read_to_string(cluster.setup(3).log).unwrap();
     assert!(log.contains("took files over"), "it got entries alone");
+    let metrics = cluster.client(1).get("/metrics").unwrap().text();
+    assert!(metrics.contains("tidemill_groups_led{core=\"0\"}"), "{metrics}");
     // What it was given is what it would have made: nothing differs.
     let digest = Command::new(cluster.setup(1).binary)
         .args(["ctl", "digest", "--host", &format!("http://{}", cluster.node(2).address())])

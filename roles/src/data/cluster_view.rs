@@ -88,7 +88,7 @@ impl DataCore {
     }
 
     /// Groups that live on this core.
-    fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+    pub(super) fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
         self.partitions.keys().map(|id| GroupId(*id)).chain(self.meta_machine.is_some().then_some(META_GROUP))
     }
 

@@ -1,7 +1,11 @@
 //! What a core counts, and how it is shown.
 
 use crate::{
-    data::{core::DataCore, scrub::ScrubFigures},
+    data::{
+        cluster_figures::{self, ClusterFigures},
+        core::DataCore,
+        scrub::ScrubFigures,
+    },
     query::continuous::ContinuousFigures,
 };
 use hdrhistogram::Histogram;
@@ -73,6 +77,8 @@ pub struct CoreFigures {
     /// Parts of the core's memory (see `budget`): name, bytes held, bytes that it may hold.
     pub memory: Vec<(&'static str, u64, u64)>,
     pub process: ProcessMemory,
+    /// None without a cluster.
+    pub cluster: Option<ClusterFigures>,
 }
 
 /// What the whole process takes.
@@ -113,6 +119,7 @@ impl CoreFigures {
             reactor: core.context.metrics.fields(),
             memory: memory_parts(core, &store),
             process: process_memory(core),
+            cluster: ClusterFigures::of(core),
         }
     }
 }
@@ -198,6 +205,7 @@ pub fn metrics_text(cores: &[CoreFigures]) -> String {
         }
     }
     write_memory(&mut writer, cores);
+    cluster_figures::write(&mut writer, &cores.iter().map(|core| core.cluster.as_ref()).collect::<Vec<_>>());
     const STAGES: &str = "tidemill_write_stage_seconds";
     writer.family(STAGES, "summary", "Latency of a write request by stage.");
     for (stage, latency) in stages() {

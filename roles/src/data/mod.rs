@@ -7,6 +7,7 @@
 mod answers;
 mod budget;
 mod catch_up;
+mod cluster_figures;
 mod cluster_view;
 mod copy_policy;
 mod copying;
