@@ -32,7 +32,7 @@ impl Answerer for DataCore {
                 RemoteCall::Propose(image) => RemoteReply::Done(self.take_in(group, Payload::Batch(image)).await),
                 RemoteCall::Command(bytes) => RemoteReply::Done(self.take_in(group, Payload::Command(bytes)).await),
                 RemoteCall::ChangeMeta(bytes) => RemoteReply::MetaChanged(self.take_meta_change(bytes).await),
-                RemoteCall::OutwaitWrites => RemoteReply::Done(self.outwait_own_writes().await),
+                RemoteCall::OutwaitWrites => RemoteReply::Done(self.outwait_older_writes().await),
                 RemoteCall::Describe => RemoteReply::Description(self.description().await.to_string().into()),
             }
         })
@@ -68,6 +68,12 @@ impl DataCore {
             return refused(format!("the other node cannot read this: {error}"));
         }
         self.propose_here(group, payload).await.map(drop)
+    }
+
+    /// Writes that begin after this see the metadata as they were when it was asked for.
+    async fn outwait_older_writes(self: &Rc<Self>) -> Result<(), CallError> {
+        self.catch_up_meta().await?;
+        self.outwait_own_writes().await
     }
 
     async fn take_meta_change(

@@ -15,7 +15,7 @@ use crate::{
         tag_values::TagLedger,
         typed_writes::TypedWrites,
     },
-    links::{Links, RemoteCall},
+    links::{Links, RemoteCall, RemoteReply},
     options::Options,
     query::{
         QueryLimits, QueryMemory, StatementError,
@@ -42,7 +42,7 @@ use tidemill_disk::Notify;
 use tidemill_http::metrics::HttpMetrics;
 use tidemill_line::{Batch, Splitter};
 use tidemill_meta::Meta;
-use tidemill_raft::{GroupId, LogIndex};
+use tidemill_raft::{GroupId, LogIndex, NodeId};
 use tidemill_reactor::{CoreContext, CoreId, Pending, RingDisk, SendError};
 use tidemill_store::{Applied, Command as StoreCommand, DatabaseId, Partition, ReadCache, SeriesIndex, Turn};
 
@@ -213,26 +213,49 @@ impl DataCore {
 
     /// Returns once the writes, of all nodes, that may have looked field types up before this call have ended.
     pub async fn outwait_writes(self: &Rc<Self>) -> Result<(), CallError> {
-        if let Some(links) = &self.links {
-            let own = self.replicas.placement().node;
-            let nodes = links.roster().nodes.keys().copied();
-            let others: Vec<_> = nodes
-                .filter(|node| *node != own)
-                .map(|node| {
-                    let links = links.clone();
-                    let outwait =
-                        async move { links.call(node, META_GROUP, RemoteCall::OutwaitWrites, OUTWAIT_MAX).await };
-                    self.context.spawn(self.context.queues.latency, "outwait writes", outwait)
-                })
-                .collect();
-            for other in others {
-                // A node that does not answer has nobody left to answer: its writes have run out of time by now.
-                if let Err(error) = other.await {
-                    tracing::warn!(%error, "a node did not say that its writes had ended");
-                }
-            }
-        }
+        self.outwait_other_nodes().await;
         self.outwait_own_writes().await
+    }
+
+    /// Returns once the other nodes show the metadata as they are here, and their writes that went by older ones have
+    /// ended.
+    pub(super) async fn outwait_other_nodes(self: &Rc<Self>) {
+        let Some(links) = &self.links else { return };
+        let own = self.replicas.placement().node;
+        let nodes = links.roster().nodes.keys().copied();
+        let others: Vec<_> = nodes
+            .filter(|node| *node != own)
+            .map(|node| {
+                let this = self.clone();
+                let outwait = async move { this.outwait_node(node).await };
+                self.context.spawn(self.context.queues.latency, "outwait writes", outwait)
+            })
+            .collect();
+        for other in others {
+            other.await;
+        }
+    }
+
+    async fn outwait_node(self: &Rc<Self>, node: NodeId) {
+        let answered = match self.call(META_CORE, Call::OutwaitNode(node)).await {
+            Ok(Reply::Done(result)) => result,
+            Ok(_) => unreachable!("waiting is answered as done"),
+            Err(error) => Err(error),
+        };
+        // A node that does not answer follows when it can be reached again, and without the others it stores nothing.
+        if let Err(error) = answered {
+            tracing::warn!(%error, "a node did not say that its writes had ended");
+        }
+    }
+
+    /// As [`DataCore::outwait_other_nodes`], of one node; on the metadata's core, which is the one that has links to it.
+    async fn outwait_node_from_here(&self, node: NodeId) -> Result<(), CallError> {
+        let Some(links) = &self.links else { return Ok(()) };
+        match links.call(node, META_GROUP, RemoteCall::OutwaitWrites, OUTWAIT_MAX).await {
+            Ok(RemoteReply::Done(result)) => result,
+            Ok(_) => Err(CallError::Unknown(format!("node {node} gave another answer than was asked for"))),
+            Err(failure) => Err(CallError::Unknown(failure.to_string())),
+        }
     }
 
     /// As [`DataCore::outwait_writes`], of this node.
@@ -447,6 +470,7 @@ impl DataCore {
                 self.typed_writes.outwait().await;
                 Reply::Done(Ok(()))
             }
+            Call::OutwaitNode(node) => Reply::Done(self.outwait_node_from_here(node).await),
             Call::Describe => Reply::Description(self.describe_replicas().await),
             Call::Ask(question) => {
                 let mut finding = question.empty();

@@ -17,9 +17,11 @@ use tidemill_meta::{Applied, Command as MetaCommand};
 use tidemill_store::Command as StoreCommand;
 
 impl DataCore {
-    /// Changes the metadata, and drops the points of what is gone from them.
+    /// Changes the metadata at all nodes that can be reached, and drops the points of what is gone from them.
     pub async fn change_definitions(self: &Rc<Self>, command: MetaCommand) -> Result<(), MetaChangeError> {
         let applied = self.change_meta(command).await?;
+        // Whoever asks another node next is to find what was changed; and no write that went by the old lands behind a drop.
+        self.outwait_other_nodes().await;
         if let Some(command) = points_to_drop(applied) {
             self.change_store(command).await?;
         }

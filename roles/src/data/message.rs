@@ -19,7 +19,7 @@ use crate::{
 use std::sync::Arc;
 use tidemill_column::Strings;
 use tidemill_meta::{Command as MetaCommand, Meta, MetaError};
-use tidemill_raft::GroupId;
+use tidemill_raft::{GroupId, NodeId};
 use tidemill_reactor::Token;
 use tidemill_store::Command as StoreCommand;
 
@@ -60,6 +60,9 @@ pub enum Call {
     CatchUpMeta,
     /// Wait for the core's writes that may have looked field types up before now.
     OutwaitWrites,
+    /// The same of all cores of another node, after it shows the metadata as they are now; only the core of the metadata
+    /// is asked.
+    OutwaitNode(NodeId),
     /// Look something up in the indexes of the core's partitions.
     Ask(Arc<Question>),
     /// Sort what the core's partitions have of a list.
