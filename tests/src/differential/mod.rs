@@ -180,7 +180,8 @@ impl Pair {
     }
 
     fn show_difference(&mut self, statement: &str, database: &str, is_deleted_from: bool) -> Result<Option<String>> {
-        let is_conditional = statement.contains(" WHERE ") && !statement.starts_with("SHOW SERIES");
+        let is_of_tags = statement.starts_with("SHOW TAG VALUES") || statement.contains(" WHERE ");
+        let is_conditional = is_of_tags && !statement.starts_with("SHOW SERIES");
         // Which rows LIMIT leaves depends on series that are not there any more.
         let asked = match statement.find(" LIMIT ") {
             Some(limit) if is_deleted_from && is_conditional => &statement[..limit],
