@@ -99,6 +99,18 @@ impl Member {
         self.partitions.values().any(|partition| partition.has_work() || partition.has_copies())
     }
 
+    /// What keeps it from rest, for people.
+    pub fn unrest(&self) -> String {
+        let of_group = |(id, partition): (&u32, &Rc<Partition<SimDisk>>)| {
+            let group = self.replicas.group(GroupId(*id));
+            let (leader, waiting) = group.map_or((0, 0), |group| (group.leader().0, group.waiting()));
+            let (work, copies, unflushed) =
+                (partition.has_work(), partition.has_copies(), partition.has_unflushed_rows());
+            format!("{id}: leader {leader} waiting {waiting} work {work} copies {copies} unflushed {unflushed}")
+        };
+        self.partitions.iter().map(of_group).collect::<Vec<_>>().join(", ")
+    }
+
     /// Has the background look again.
     pub fn wake(&self) {
         self.work.notify();

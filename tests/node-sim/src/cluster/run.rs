@@ -592,7 +592,7 @@ impl World {
                     let partition = &member.partitions[&partition];
                     partition.applied().0 == end && !partition.has_unflushed_rows()
                 };
-                flushed[partition as usize] && members.iter().all(in_files)
+                members.iter().all(in_files)
             };
             let waits = |member: &Member| {
                 let waiting = |id| member.replicas.group(GroupId(id)).map_or(0, |group| group.waiting());
@@ -601,8 +601,20 @@ impl World {
             if members.iter().any(waits) {
                 continue;
             }
-            if (0..PARTITIONS).all(is_flushed) && !members.iter().any(Member::is_busy) {
+            if members.iter().any(Member::is_busy) {
+                continue;
+            }
+            if flushed == [true; PARTITIONS as usize] && (0..PARTITIONS).all(is_flushed) {
                 return;
+            }
+            for partition in 0..PARTITIONS {
+                let end = chronicle.borrow().len(partition);
+                let has_rest = |member: &Member| {
+                    let partition = &member.partitions[&partition];
+                    partition.applied().0 == end && partition.has_unflushed_rows()
+                };
+                // A row has come behind the flush that was to take everything.
+                flushed[partition as usize] &= !members.iter().all(has_rest);
             }
         }
         let applied =
@@ -610,7 +622,12 @@ impl World {
         let there: Vec<Vec<u64>> = self.members().iter().map(applied).collect();
         let chronicle = self.shared.chronicle.borrow();
         let wanted: Vec<u64> = (0..PARTITIONS).map(|partition| chronicle.len(partition)).collect();
-        panic!("seed {}: no rest after the faults have ended: nodes are at {there:?} of {wanted:?}", self.seed);
+        let unrest: Vec<String> = self.members().iter().map(Member::unrest).collect();
+        panic!(
+            "seed {}: no rest after the faults have ended: nodes are at {there:?} of {wanted:?}, flushed {flushed:?}; {}",
+            self.seed,
+            unrest.join("; ")
+        );
     }
 
     /// Every node has what was committed, in the same files.
