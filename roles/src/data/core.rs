@@ -9,6 +9,7 @@ use crate::{
         memory_gauge::MemoryGauge,
         message::{Call, CallError, Message, Reply},
         metadata::{META_GROUP, MetaMachine},
+        propose::other_answer,
         question::{Finding, Question},
         scrub::ScrubFigures,
         series_ledger::SeriesLedger,
@@ -253,7 +254,7 @@ impl DataCore {
         let Some(links) = &self.links else { return Ok(()) };
         match links.call(node, META_GROUP, RemoteCall::OutwaitWrites, OUTWAIT_MAX).await {
             Ok(RemoteReply::Done(result)) => result,
-            Ok(_) => Err(CallError::Unknown(format!("node {node} gave another answer than was asked for"))),
+            Ok(_) => Err(other_answer(node)),
             Err(failure) => Err(CallError::Unknown(failure.to_string())),
         }
     }

@@ -8,20 +8,16 @@ use crate::{
         core::{DataCore, META_CORE},
         message::{Call, CallError, MetaChangeError, Reply},
         metadata::{Change, META_GROUP, MetaMachine},
+        propose::{ask_leader, other_answer},
     },
-    links::{CallFailure, Links, RemoteCall, RemoteReply},
-    replica::{Outcome, Payload, ProposeError},
+    links::{Links, RemoteCall, RemoteReply},
+    replica::{Outcome, Payload},
 };
 use bytes::Bytes;
-use std::{rc::Rc, time::Duration};
+use std::rc::Rc;
 use tidemill_meta::{Command as MetaCommand, Meta};
 use tidemill_raft::{LogIndex, NodeId};
 use tidemill_reactor::RingDisk;
-
-/// How long a change waits for the metadata's group to have a leader, and for the leader's answer.
-const LEADER_WAIT_NS_MAX: u64 = 8_000_000_000;
-const LEADER_PAUSE: Duration = Duration::from_millis(20);
-const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 impl DataCore {
     /// Changes the metadata; returns once every core's copy shows it.
@@ -62,33 +58,26 @@ impl DataCore {
         Ok((index, applied?))
     }
 
-    /// Until a leader is found; what nobody knows of is not tried again.
     async fn change_meta_wherever(
         self: &Rc<Self>,
         links: &Links,
         command: Bytes,
     ) -> Result<(LogIndex, tidemill_meta::Applied), MetaChangeError> {
-        let begun_ns = self.context.clock.monotonic_ns();
-        loop {
-            let leader = self.replicas.leader(META_GROUP);
-            let tried = if leader == self.replicas.placement().node {
+        let own = self.replicas.placement().node;
+        let attempt = async |leader: NodeId| {
+            let tried = if leader == own {
                 self.change_meta_here(command.clone()).await
-            } else if leader == NodeId(0) {
-                Err(CallError::from(ProposeError::NotLeader(leader)).into())
             } else {
                 forward(links, leader, command.clone()).await
             };
-            let refused = match tried {
-                Err(MetaChangeError::Call(CallError::Refused(
-                    error @ (ProposeError::NotLeader(_) | ProposeError::Overtaken),
-                ))) => error,
-                decided => return decided,
-            };
-            if self.context.clock.monotonic_ns() - begun_ns > LEADER_WAIT_NS_MAX || self.stopping.get() {
-                return Err(CallError::from(refused).into());
+            match tried {
+                Ok(changed) => Ok(Ok(changed)),
+                // Decided, by the metadata themselves.
+                Err(MetaChangeError::Meta(error)) => Ok(Err(error)),
+                Err(MetaChangeError::Call(error)) => Err(error),
             }
-            self.context.sleep(LEADER_PAUSE).await;
-        }
+        };
+        Ok(self.until_led(META_GROUP, attempt).await??)
     }
 
     /// Makes every core's copy of the metadata follow, one change at a time in the order of the log. To be run once, on
@@ -129,11 +118,8 @@ async fn forward(
     leader: NodeId,
     command: Bytes,
 ) -> Result<(LogIndex, tidemill_meta::Applied), MetaChangeError> {
-    match links.call(leader, META_GROUP, RemoteCall::ChangeMeta(command), ANSWER_WAIT).await {
-        Ok(RemoteReply::MetaChanged(result)) => result,
-        Ok(_) => Err(CallError::Unknown(format!("node {leader} gave another answer than was asked for")).into()),
-        // Nothing has happened: the leader is asked again, or its successor.
-        Err(CallFailure::NotSent { to, .. }) => Err(CallError::from(ProposeError::NotLeader(to)).into()),
-        Err(failure @ CallFailure::Unknown { .. }) => Err(CallError::Unknown(failure.to_string()).into()),
+    match ask_leader(links, leader, META_GROUP, RemoteCall::ChangeMeta(command)).await? {
+        RemoteReply::MetaChanged(result) => result,
+        _ => Err(other_answer(leader).into()),
     }
 }

@@ -55,13 +55,28 @@ async fn forward(links: &Links, leader: NodeId, group: GroupId, payload: &Payloa
         Payload::Batch(image) => RemoteCall::Propose(image.clone()),
         Payload::Command(bytes) | Payload::Logged(bytes) => RemoteCall::Command(bytes.clone()),
     };
-    match links.call(leader, group, call, ANSWER_WAIT).await {
-        Ok(RemoteReply::Done(result)) => result.map(|()| Outcome::Store(Applied::Nothing)),
-        Ok(_) => Err(CallError::Unknown(format!("node {leader} gave another answer than was asked for"))),
-        // Nothing has happened: the leader is asked again, or its successor.
-        Err(CallFailure::NotSent { to, .. }) => Err(ProposeError::NotLeader(to).into()),
-        Err(failure @ CallFailure::Unknown { .. }) => Err(CallError::Unknown(failure.to_string())),
+    match ask_leader(links, leader, group, call).await? {
+        RemoteReply::Done(result) => result.map(|()| Outcome::Store(Applied::Nothing)),
+        _ => Err(other_answer(leader)),
     }
+}
+
+/// What another node says to what only the leader of a group can do.
+pub(super) async fn ask_leader(
+    links: &Links,
+    leader: NodeId,
+    group: GroupId,
+    call: RemoteCall,
+) -> Result<RemoteReply, CallError> {
+    links.call(leader, group, call, ANSWER_WAIT).await.map_err(|failure| match failure {
+        // Nothing has happened: the leader is asked again, or its successor.
+        CallFailure::NotSent { to, .. } => ProposeError::NotLeader(to).into(),
+        CallFailure::Unknown { .. } => CallError::Unknown(failure.to_string()),
+    })
+}
+
+pub(super) fn other_answer(node: NodeId) -> CallError {
+    CallError::Unknown(format!("node {node} gave another answer than was asked for"))
 }
 
 impl DataCore {
@@ -94,29 +109,38 @@ impl DataCore {
         }
     }
 
-    /// Until a leader is found. What a leader has certainly not taken goes to the next one; what nobody knows of is not
-    /// tried again: it might overtake what was written since.
     async fn propose_wherever(
         self: Rc<Self>,
         links: Rc<Links>,
         group: GroupId,
         payload: Payload,
     ) -> Result<Outcome, CallError> {
+        let own = self.replicas.placement().node;
+        let attempt = async |leader: NodeId| {
+            if leader == own {
+                self.propose_in_time(group, payload.clone()).await
+            } else {
+                forward(&links, leader, group, &payload).await
+            }
+        };
+        self.until_led(group, attempt).await
+    }
+
+    /// Tries with whoever leads a group, until a leader decides. What a leader has certainly not taken goes to the next
+    /// one; what nobody knows of is not tried again: it might overtake what was written since.
+    pub(super) async fn until_led<T>(
+        &self,
+        group: GroupId,
+        attempt: impl AsyncFn(NodeId) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
         let begun_ns = self.context.clock.monotonic_ns();
         loop {
             let leader = self.replicas.leader(group);
-            let refused = if leader == self.replicas.placement().node {
-                match self.propose_in_time(group, payload.clone()).await {
-                    Err(CallError::Refused(error @ (ProposeError::NotLeader(_) | ProposeError::Overtaken))) => error,
-                    decided => return decided,
-                }
-            } else if leader == NodeId(0) {
-                ProposeError::NotLeader(leader)
-            } else {
-                match forward(&links, leader, group, &payload).await {
-                    Err(CallError::Refused(error @ (ProposeError::NotLeader(_) | ProposeError::Overtaken))) => error,
-                    decided => return decided,
-                }
+            let tried =
+                if leader == NodeId(0) { Err(ProposeError::NotLeader(leader).into()) } else { attempt(leader).await };
+            let refused = match tried {
+                Err(CallError::Refused(error @ (ProposeError::NotLeader(_) | ProposeError::Overtaken))) => error,
+                decided => return decided,
             };
             if self.context.clock.monotonic_ns() - begun_ns > LEADER_WAIT_NS_MAX || self.stopping.get() {
                 return Err(refused.into());
