@@ -291,6 +291,11 @@ impl Node {
             self.shared.files.notify();
             self.executor.yield_now().await;
         }
+        for partition in self.partitions.values() {
+            // A series that is being looked at is nobody's work any more, and may still be in the index. One that cannot be
+            // read stays there.
+            let _ = partition.settle().await;
+        }
     }
 
     /// What copies did since the start.
