@@ -352,6 +352,20 @@ pub fn compare_all(args: &CompareArgs) -> Result<()> {
     Ok(())
 }
 
+/// Saves what a run found, and removes its folder unless it is to be kept.
+fn finish(out: &Path, found: &serde_json::Value, folder: &Path, keep: bool) -> Result<()> {
+    report::save(out, found)?;
+    println!("saved {}", out.display());
+    clear(folder, keep)
+}
+
+fn clear(folder: &Path, keep: bool) -> Result<()> {
+    if !keep {
+        std::fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
+    }
+    Ok(())
+}
+
 pub fn crash_cycles(args: &CrashArgs) -> Result<()> {
     let kind = Kind::from_name(&args.kind).with_context(|| format!("unknown server {:?}", args.kind))?;
     let folder = args.server.folder();
@@ -377,10 +391,7 @@ pub fn crash_cycles(args: &CrashArgs) -> Result<()> {
         report.unknown_rows_present,
         report.slowest_start,
     );
-    if !args.keep {
-        std::fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
-    }
-    Ok(())
+    clear(&folder, args.keep)
 }
 
 pub fn memory_storm(args: &MemoryArgs) -> Result<()> {
@@ -405,11 +416,7 @@ pub fn memory_storm(args: &MemoryArgs) -> Result<()> {
     };
     let report = memory::run(&options).with_context(|| format!("the folder is kept: {}", folder.display()))?;
     report.print();
-    report::save(&args.out, &report.to_json())?;
-    println!("saved {}", args.out.display());
-    if !args.keep {
-        std::fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
-    }
+    finish(&args.out, &report.to_json(), &folder, args.keep)?;
     if !report.faults.is_empty() {
         bail!("{} faults", report.faults.len());
     }
@@ -423,11 +430,7 @@ pub fn connection_crowd(args: &ConnectionsArgs) -> Result<()> {
     let options = ConnectionsOptions { setup, count, duration, clients };
     let report = connections::run(&options).with_context(|| format!("the folder is kept: {}", folder.display()))?;
     report.print();
-    report::save(&args.out, &report.to_json())?;
-    println!("saved {}", args.out.display());
-    if !args.keep {
-        std::fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
-    }
+    finish(&args.out, &report.to_json(), &folder, args.keep)?;
     if !report.faults.is_empty() {
         bail!("{} faults", report.faults.len());
     }
@@ -446,12 +449,7 @@ pub fn series_index(args: &IndexArgs) -> Result<()> {
     };
     let report = series_index::run(&options).with_context(|| format!("the folder is kept: {}", folder.display()))?;
     report.print();
-    report::save(&args.out, &report.to_json())?;
-    println!("saved {}", args.out.display());
-    if !args.keep {
-        std::fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
-    }
-    Ok(())
+    finish(&args.out, &report.to_json(), &folder, args.keep)
 }
 
 pub fn replicate(args: &ReplicationArgs) -> Result<()> {
@@ -480,12 +478,7 @@ pub fn replicate(args: &ReplicationArgs) -> Result<()> {
     };
     let report = replication::run(&options).with_context(|| format!("the folder is kept: {}", folder.display()))?;
     report.print();
-    report::save(&args.out, &report.to_json())?;
-    println!("saved {}", args.out.display());
-    if !args.keep {
-        std::fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
-    }
-    Ok(())
+    finish(&args.out, &report.to_json(), &folder, args.keep)
 }
 
 /// Hands over to `perf-peer`: a binary of its own, so that this one is built without a second QUIC stack.

@@ -80,7 +80,7 @@ impl Cluster {
     pub fn run(&self) -> ExitCode {
         let outcome = match self {
             Cluster::Demo(demo) => demo.run(),
-            Cluster::Stop(place) => Folder::existing(&place.dir).and_then(|folder| folder.stop()),
+            Cluster::Stop(place) => Folder::existing(&place.dir).and_then(|folder| folder.stop(&NODES)),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -95,11 +95,12 @@ impl Cluster {
 impl Demo {
     fn run(&self) -> anyhow::Result<()> {
         let folder = self.folder()?;
-        let started = NODES.into_iter().try_for_each(|node| folder.start(node));
+        let missing: Vec<u64> = NODES.into_iter().filter(|node| folder.running(*node).is_none()).collect();
+        let started = missing.iter().try_for_each(|node| folder.start(*node));
         let addresses = started.and_then(|()| folder.wait_until_ready());
         let addresses = addresses.inspect_err(|_| {
-            // What has failed is told by the error; nodes that came up are not left behind.
-            let _ = folder.stop();
+            // What has failed is told by the error; nodes that came up with it are not left behind.
+            let _ = folder.stop(&missing);
         })?;
         for (node, address) in NODES.iter().zip(addresses) {
             println!("node {node}: http://{address}");
@@ -195,11 +196,8 @@ impl Folder {
         Options::read(&CommandLine { config: Some(self.configuration(node)), ..CommandLine::default() })
     }
 
-    /// Starts a node, unless it runs.
+    /// Starts a node that does not run.
     fn start(&self, node: u64) -> anyhow::Result<()> {
-        if self.running(node).is_some() {
-            return Ok(());
-        }
         let options = self.options(node)?;
         // A server shares its port with others that do as it does: another one's answers would be taken for its own.
         let http = options.http_addr;
@@ -247,10 +245,10 @@ impl Folder {
         lines[lines.len().saturating_sub(LOG_LINES_MAX)..].join("\n")
     }
 
-    /// Asks all nodes to end and waits until they have.
-    fn stop(&self) -> anyhow::Result<()> {
+    /// Asks nodes to end and waits until they have.
+    fn stop(&self, nodes: &[u64]) -> anyhow::Result<()> {
         let running: Vec<(u64, Process)> =
-            NODES.into_iter().filter_map(|node| Some((node, self.running(node)?))).collect();
+            nodes.iter().filter_map(|node| Some((*node, self.running(*node)?))).collect();
         for (_, process) in &running {
             process.ask_to_end();
         }
@@ -263,9 +261,9 @@ impl Folder {
             }
             println!("node {node} has ended");
         }
-        for node in NODES {
+        for node in nodes {
             // It may never have been started.
-            let _ = fs::remove_file(self.process_file(node));
+            let _ = fs::remove_file(self.process_file(*node));
         }
         Ok(())
     }
@@ -381,7 +379,7 @@ mod tests {
         again.folder().unwrap();
         assert_eq!(NODES.map(read), texts);
         assert!(folder.running(1).is_none());
-        folder.stop().unwrap();
+        folder.stop(&NODES).unwrap();
     }
 
     #[test]

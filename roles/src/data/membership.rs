@@ -9,7 +9,7 @@ use crate::{
     options::ClusterOptions,
     replica::{Placement, Surroundings},
 };
-use std::{io, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, rc::Rc, sync::Arc, time::Duration};
 use tidemill_peer::{Credentials, GlommioRt};
 use tidemill_raft::{GroupId, Membership as Voters, Moment, NodeId, Options as RaftOptions};
 use tidemill_reactor::CoreContext;
@@ -51,7 +51,7 @@ impl Membership {
         let node = self.options.node;
         let nodes: Vec<NodeId> = self.options.nodes.keys().copied().collect();
         let voters = Voters::new(nodes, []).expect("the options have checked the nodes");
-        let groups: std::collections::BTreeMap<_, _> = groups.map(|group| (group, voters.clone())).collect();
+        let groups: BTreeMap<_, _> = groups.map(|group| (group, voters.clone())).collect();
         let (clock, outlet, seed) = (context.clock.clone(), links.clone(), context.seed.random_u64());
         let tail_bytes_max = (budget.log_queue_bytes_max / groups.len().max(1)).max(TAIL_BYTES_MIN);
         Surroundings {
@@ -71,6 +71,7 @@ impl Membership {
         let Some(links) = &core.links else { return Ok(()) };
         let context = &core.context;
         let mut bind = self.options.bind_addr;
+        // The options have looked whether there are ports for all cores.
         bind.set_port(bind.port() + context.core.0);
         links.start(Start {
             rt: GlommioRt::new(Some(context.queues.latency)),

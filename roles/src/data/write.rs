@@ -70,18 +70,14 @@ impl DataCore {
             let why = "consistency=all is not there yet; one and quorum wait for a majority of the replicas";
             return WriteOutcome::Rejected(Refusal::new(400, why));
         }
-        let destination = match self.destination(&request, now_ns) {
+        let mut destination = self.destination(&request, now_ns);
+        // Another node may have made it a moment ago.
+        if destination.is_err() && self.has_other_nodes() && self.catch_up_meta().await.is_ok() {
+            destination = self.destination(&request, now_ns);
+        }
+        let destination = match destination {
             Ok(destination) => destination,
-            Err(outcome) => {
-                // Another node may have made it a moment ago.
-                if self.links.is_none() || self.catch_up_meta().await.is_err() {
-                    return outcome;
-                }
-                match self.destination(&request, now_ns) {
-                    Ok(destination) => destination,
-                    Err(outcome) => return outcome,
-                }
-            }
+            Err(outcome) => return outcome,
         };
         match self.budget.admit(self.held.rows_bytes()) {
             _ if self.gauge.refuses_writes() => return self.overloaded("the server is at its memory limit"),

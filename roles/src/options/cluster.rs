@@ -73,16 +73,19 @@ impl ClusterSection {
             "cluster.nodes: node {node} has {} cores there and {cores} here",
             own.cores
         );
+        let bind_addr = match &self.bind_address {
+            Some(text) => bind_address_of("cluster", text)?,
+            None => own.address,
+        };
+        let has_ports = bind_addr.port() > 0 && bind_addr.port().checked_add(own.cores - 1).is_some();
+        ensure!(has_ports, "cluster.bind-address {bind_addr}: there are no ports for {cores} cores behind it");
         let mtu = self.mtu.unwrap_or(MTU_DEFAULT);
         ensure!(mtu >= MTU_MIN, "cluster.mtu must be at least {MTU_MIN}, got {mtu}");
         Ok(ClusterOptions {
             id: self.id.parse().context("cluster.id")?,
             node,
             certificates: self.certificates.clone(),
-            bind_addr: match &self.bind_address {
-                Some(text) => bind_address_of("cluster", text)?,
-                None => own.address,
-            },
+            bind_addr,
             mtu,
             nodes,
         })
@@ -155,6 +158,8 @@ mod tests {
             ("node = 5", &THREE, "cluster.node 5"),
             ("node = 1\nmtu = 600", &THREE, "cluster.mtu"),
             ("node = 1\nbind-address = \"x\"", &THREE, "cluster.bind-address"),
+            ("node = 1\nbind-address = \":65535\"", &THREE, "no ports for 2 cores"),
+            ("node = 1\nbind-address = \":0\"", &THREE, "no ports for 2 cores"),
             ("node = 1\ncolour = 1", &THREE, "colour"),
         ] {
             let error = format!("{:#}", section(&with_nodes(head, nodes)).unwrap_err());

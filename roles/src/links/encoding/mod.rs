@@ -10,8 +10,9 @@
 //! The payload is copied once, into the message; at the other end its parts are slices of what arrived. The archive is
 //! checked once and read where it stands: it needs no alignment.
 //!
-//! Invariants: nothing of a node with another shape is looked at (it would mean other partitions); what was encoded is decoded to the same; any other bytes are refused or give a value, in memory that is
-//! bounded by the bytes themselves. That a decoded raft message makes sense is for [`tidemill_raft::Message::check`].
+//! Invariants: nothing of a node with another shape is looked at (it would mean other partitions); what was encoded is
+//! decoded to the same; any other bytes are refused or give a value, in memory that is bounded by the bytes themselves.
+//! That a decoded raft message makes sense is for [`tidemill_raft::Message::check`].
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
