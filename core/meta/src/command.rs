@@ -6,6 +6,9 @@ use crate::{
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
 use tidemill_column::FieldType;
 
+/// First byte of a command in a log.
+pub const COMMAND_PREFIX: u8 = 2;
+
 /// One change. Values of a clock are the proposer's.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum Command {
@@ -156,16 +159,22 @@ pub struct Applied {
 }
 
 impl Command {
-    /// Byte form for the log.
+    /// Byte form for the log: one byte that tells a command from the other entries of a log, then the archive.
     pub fn encode(&self) -> Vec<u8> {
-        let bytes = rkyv::to_bytes::<Error>(self).expect("a command has no part that can fail to serialize");
-        bytes.into_vec()
+        let body = rkyv::to_bytes::<Error>(self).expect("a command has no part that can fail to serialize");
+        let mut bytes = Vec::with_capacity(1 + body.len());
+        bytes.push(COMMAND_PREFIX);
+        bytes.extend_from_slice(&body);
+        bytes
     }
 
     /// Reads [`Command::encode`]'s form back, checked.
     pub fn decode(bytes: &[u8]) -> Result<Command, DecodeError> {
-        let mut aligned = AlignedVec::<16>::with_capacity(bytes.len());
-        aligned.extend_from_slice(bytes);
+        let Some((&COMMAND_PREFIX, body)) = bytes.split_first() else {
+            return Err(DecodeError("not the first byte of a command".to_owned()));
+        };
+        let mut aligned = AlignedVec::<16>::with_capacity(body.len());
+        aligned.extend_from_slice(body);
         rkyv::from_bytes::<Command, Error>(&aligned).map_err(|error| DecodeError(error.to_string()))
     }
 }

@@ -17,7 +17,7 @@ mod subscription;
 mod user;
 
 pub use apply::MetaError;
-pub use command::{Applied, Command, FieldDefinition, PolicyChange, PolicySpec};
+pub use command::{Applied, COMMAND_PREFIX, Command, FieldDefinition, PolicyChange, PolicySpec};
 pub use continuous_query::ContinuousQuery;
 pub use field_types::FieldTypes;
 pub use id::{ContinuousQueryId, DatabaseId, PolicyId, ShardGroupId};

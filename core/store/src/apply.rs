@@ -130,7 +130,14 @@ impl<D: Disk> State<D> {
         };
         let policies = self.floors.iter().map(policy).collect();
         let marks = Rc::new(self.databases.iter_mut().map(|(id, index)| (*id, index.mark())).collect());
-        let point = Rc::new(FlushPoint { index, term, sessions: self.sessions.clone(), groups, policies });
+        let point = Rc::new(FlushPoint {
+            index,
+            term,
+            sessions: self.sessions.clone(),
+            groups,
+            policies,
+            members: self.members.clone(),
+        });
         self.jobs.push_back(Job::Flush { point, marks, publication: Publication::None });
         self.unsettled.extend(self.unreadable.drain(..));
         Applied::Flush

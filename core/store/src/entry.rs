@@ -1,7 +1,7 @@
 //! What the entries of a partition's log say.
 //!
-//! An entry is one byte of kind and a body: a partition batch as `core/line` sealed it, or a command. Commands carry
-//! everything that decides their effect; values of clocks and chance are the proposer's.
+//! An entry is one byte of kind and a body: a partition batch as `core/line` sealed it, a command, or the members of the
+//! partition's group. Commands carry everything that decides their effect; values of clocks and chance are the proposer's.
 
 use crate::index::{SeriesIndex, TagPredicate};
 use rkyv::{
@@ -20,12 +20,15 @@ pub(crate) const DEPTH_MAX: usize = 1024;
 
 const KIND_WRITE: u8 = 1;
 const KIND_COMMAND: u8 = 2;
+const KIND_MEMBERS: u8 = 3;
 
 /// An entry, its body still in place.
 #[derive(Debug)]
 pub enum Entry<'a> {
     Write(&'a [u8]),
     Command(Command),
+    /// Who holds the partition from here on. The bytes mean nothing to the store: it keeps the newest of them.
+    Members(&'a [u8]),
 }
 
 /// A change other than a write.
@@ -152,6 +155,7 @@ impl<'a> Entry<'a> {
                 let command = archived.and_then(rkyv::deserialize::<Command, Error>);
                 command.map(Entry::Command).map_err(|error| EntryError::Command(error.to_string()))
             }
+            KIND_MEMBERS => Ok(Entry::Members(body)),
             kind => Err(EntryError::UnknownKind(kind)),
         }
     }
@@ -160,6 +164,12 @@ impl<'a> Entry<'a> {
 /// First byte of a write entry; the sealed partition batch follows.
 pub const fn write_prefix() -> u8 {
     KIND_WRITE
+}
+
+/// First byte of an entry that says who holds the group; their encoding follows. No command of any state machine begins
+/// with it.
+pub const fn members_prefix() -> u8 {
+    KIND_MEMBERS
 }
 
 impl Command {

@@ -51,7 +51,10 @@ pub use copy::CopyFigures;
 pub use cost::{CostCount, ReadCost};
 pub use cursor::{Batch, ScanField, SeriesCursor};
 pub use deletion::{Deletion, ranges_of};
-pub use entry::{Command, CopyOrder, Entry, EntryError, Floats, Measurements, SeriesTimes, TagCondition, write_prefix};
+pub use entry::{
+    Command, CopyOrder, Entry, EntryError, Floats, Measurements, SeriesTimes, TagCondition, members_prefix,
+    write_prefix,
+};
 pub use file_run::FlushError;
 pub use group_files::{GroupFiles, RunFiles};
 pub use id::{DatabaseId, ShardGroupId};

@@ -43,6 +43,7 @@ pub(crate) struct FlushPoint {
     pub sessions: BTreeMap<u64, u64>,
     pub groups: Vec<GroupRecord>,
     pub policies: Vec<PolicyRecord>,
+    pub members: Vec<u8>,
 }
 
 /// Whether a manifest on disk may name the files of a flush.
@@ -318,11 +319,12 @@ impl<D: Disk> Partition<D> {
     }
 
     /// The manifest as of the newest flush, for a copy of the partition's files: without the file of the series index,
-    /// which still grows and which a start makes anew from the others.
+    /// which still grows and which a start makes anew from the others, and without the members: who starts from the copy is
+    /// founded anew.
     pub async fn snapshot(&self) -> Manifest {
         let _turn = self.publishing.take().await;
         let point = self.state.borrow().flushed.clone();
-        self.manifest(&point)
+        Manifest { members: Vec::new(), ..self.manifest(&point) }
     }
 
     /// The manifest as of a flush, with the files, tombstones and pending copies as they are now.
@@ -337,6 +339,7 @@ impl<D: Disk> Partition<D> {
             sessions: point.sessions.clone(),
             groups: point.groups.clone(),
             policies: point.policies.clone(),
+            members: point.members.clone(),
             copies_index: state.copies_index,
             copies: state.copies.iter().map(copy).collect(),
             index: None,

@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, io, num::NonZeroUsize};
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 
 const MAGIC: [u8; 8] = *b"TMILLMAN";
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 /// Magic, version, crc32c of the body, length of the body.
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8;
 /// A manifest of a million files is below this; a length above it is damage.
@@ -40,6 +40,8 @@ pub struct Manifest {
     pub groups: Vec<GroupRecord>,
     /// The retention policies as of `flushed_index`, ascending.
     pub policies: Vec<PolicyRecord>,
+    /// Who held the partition as of `flushed_index`, in the encoding of who proposed it; empty: those it was founded with.
+    pub members: Vec<u8>,
     /// Newest copy entry whose fate is known here: it is done, void, or among `copies`.
     pub copies_index: u64,
     /// Copies that are decided and not done, by index. The log may have been released behind them.
@@ -341,6 +343,7 @@ mod tests {
             sessions: [(9, 4)].into_iter().collect(),
             groups: vec![GroupRecord { shard_group: 7, database: 1, policy: 1, newest: 9 }],
             policies: vec![PolicyRecord { database: 1, policy: 1, floor: -3 }],
+            members: vec![1, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0],
             copies_index: 14,
             copies: vec![CopyRecord { index: 14, order }],
             index,

@@ -64,6 +64,8 @@ pub(crate) struct State<D: Disk> {
     /// The newest flush entry whose rows are in files.
     pub flushed: Rc<FlushPoint>,
     pub sessions: BTreeMap<u64, u64>,
+    /// As the newest entry of that kind said.
+    pub members: Vec<u8>,
     pub jobs: VecDeque<Job<D::File>>,
     /// Copies that are decided and not done, by the index of their entry.
     pub copies: BTreeMap<u64, PendingCopy>,
@@ -139,6 +141,7 @@ impl<D: Disk> Partition<D> {
             sessions: manifest.sessions.clone(),
             groups: manifest.groups.clone(),
             policies: manifest.policies.clone(),
+            members: manifest.members.clone(),
         };
         let floor_of = |record: &PolicyRecord| ((DatabaseId(record.database), record.policy), record.floor);
         let group_of = |record: &GroupRecord| {
@@ -156,6 +159,7 @@ impl<D: Disk> Partition<D> {
                 groups: flushed.groups.iter().map(group_of).collect(),
                 floors: flushed.policies.iter().map(floor_of).collect(),
                 applied: flushed.index,
+                members: flushed.members.clone(),
                 flushed: Rc::new(flushed),
                 sessions: manifest.sessions.clone(),
                 jobs: VecDeque::new(),
@@ -206,6 +210,11 @@ impl<D: Disk> Partition<D> {
         (state.flushed.index, state.flushed.term)
     }
 
+    /// Who held the partition at [`Partition::flushed`], as the newest entry of that kind said; empty if there was none.
+    pub fn flushed_members(&self) -> Vec<u8> {
+        self.state.borrow().flushed.members.clone()
+    }
+
     /// Whether the series indexes were made from the files at the start, because their own file was missing or damaged.
     pub fn index_was_rebuilt(&self) -> bool {
         self.index_was_rebuilt.get()
@@ -225,6 +234,10 @@ impl<D: Disk> Partition<D> {
         assert_eq!(index, state.applied.next(), "{}: entries are applied in order", self.folder);
         let applied = match entry {
             None => Applied::Nothing,
+            Some(Entry::Members(members)) => {
+                state.members = members.to_vec();
+                Applied::Nothing
+            }
             Some(Entry::Write(batch)) => state.apply_write(batch)?,
             Some(Entry::Command(Command::Flush { floats })) => state.apply_flush(term, index, floats),
             Some(Entry::Command(Command::Delete { database, measurements, condition, min_time, max_time })) => {

@@ -110,9 +110,10 @@ impl DataCore {
                 return;
             }
             for group in led {
-                let placement = self.replicas.placement();
-                let others: Vec<NodeId> =
-                    placement.members(group).voters().iter().copied().filter(|node| *node != placement.node).collect();
+                let (own, Some(members)) = (self.replicas.placement().node, self.replicas.members(group)) else {
+                    continue;
+                };
+                let others: Vec<NodeId> = members.voters().iter().copied().filter(|node| *node != own).collect();
                 // Another one at each try: the first may be away.
                 let turn = (self.context.clock.monotonic_ns() / HAND_OVER_PAUSE.as_nanos() as u64) as usize;
                 if let Some(to) = others.get((group.0 as usize + turn) % others.len().max(1)) {

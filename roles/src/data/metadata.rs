@@ -3,7 +3,9 @@
 //! The group lives in the log of core 0. Its snapshot is replaced as a whole (write, fsync, rename, fsync of the
 //! folder) whenever the log's oldest segment waits for it; a member that lags far behind is given one.
 
-use crate::replica::{COMMITS_MAX, Gift, InstallFailure, LocalFuture, Machine, Offer, Outcome, Payload, Sources};
+use crate::replica::{
+    COMMITS_MAX, Gift, InstallFailure, LocalFuture, Machine, Offer, Outcome, Payload, Sources, members_in,
+};
 use std::{
     cell::{Cell, RefCell},
     sync::Arc,
@@ -19,9 +21,10 @@ pub const META_GROUP: GroupId = GroupId(u32::MAX);
 const FOLDER: &str = "meta";
 const SNAPSHOT: &str = "meta/snapshot";
 const TEMPORARY: &str = "meta/snapshot.tmp";
-const MAGIC: [u8; 8] = *b"TMILLME4";
-/// Magic, index, term, length of the body, crc32c of body and of the numbers before it.
-const HEADER_BYTES: usize = 8 + 8 + 8 + 8 + 4;
+const MAGIC: [u8; 8] = *b"TMILLME5";
+/// Magic, index, term, length of the members, length of the body, crc32c of all that follows and of what is before it.
+/// Members and body follow.
+const HEADER_BYTES: usize = 8 + 8 + 8 + 8 + 8 + 4;
 /// One read of the snapshot.
 const READ_BYTES: usize = 512 * 1024;
 
@@ -32,6 +35,9 @@ pub struct MetaMachine<D: Disk> {
     applied: Cell<LogIndex>,
     applied_term: Cell<Term>,
     flushed: Cell<(LogIndex, Term)>,
+    /// Of the metadata's group, as the newest entry that brought any said, in their encoding.
+    members: RefCell<Vec<u8>>,
+    flushed_members: RefCell<Vec<u8>>,
     /// Of those who write the snapshot.
     writing: Turn,
     /// What the cores' copies have not followed yet, in the order of the log; nothing to follow where the command was
@@ -69,10 +75,11 @@ impl<D: Disk> MetaMachine<D> {
         // A process that was killed may have left the snapshot's name in the page cache alone. The log is released on its
         // word, and must not be while a power loss can bring back the one before.
         disk.sync_dir(FOLDER).await?;
-        let (index, term, meta) = if disk.list(FOLDER).await?.iter().any(|name| name == "snapshot") {
+        let Snapshot { index, term, members, meta } = if disk.list(FOLDER).await?.iter().any(|name| name == "snapshot")
+        {
             decode(&read(&disk).await?)?
         } else {
-            (LogIndex(0), Term(0), Meta::default())
+            Snapshot::default()
         };
         Ok(MetaMachine {
             disk,
@@ -80,6 +87,8 @@ impl<D: Disk> MetaMachine<D> {
             applied: Cell::new(index),
             applied_term: Cell::new(term),
             flushed: Cell::new((index, term)),
+            members: RefCell::new(members.clone()),
+            flushed_members: RefCell::new(members),
             writing: Turn::default(),
             unfollowed: LocalQueue::new(COMMITS_MAX),
             to_follow: Cell::new(LogIndex(0)),
@@ -91,10 +100,12 @@ impl<D: Disk> MetaMachine<D> {
     pub async fn snapshot(&self) -> Result<LogIndex, SnapshotError> {
         let _turn = self.writing.take().await;
         let (index, term) = (self.applied.get(), self.applied_term.get());
-        let bytes = encode(index, term, &self.meta.borrow());
+        let members = self.members.borrow().clone();
+        let bytes = encode(index, term, &members, &self.meta.borrow());
         let file = self.write(&bytes).await?;
         self.disk.publish(file, TEMPORARY, SNAPSHOT).await?;
         self.flushed.set((index, term));
+        *self.flushed_members.borrow_mut() = members;
         Ok(index)
     }
 
@@ -113,9 +124,9 @@ impl<D: Disk> MetaMachine<D> {
         Ok(file)
     }
 
-    /// The bytes of a snapshot as of now.
+    /// The bytes of a snapshot as of now, for a copy: who starts from it is founded anew.
     pub fn encoded(&self) -> Vec<u8> {
-        encode(self.applied.get(), self.applied_term.get(), &self.meta.borrow())
+        encode(self.applied.get(), self.applied_term.get(), &[], &self.meta.borrow())
     }
 
     /// A copy of the state.
@@ -136,7 +147,7 @@ impl<D: Disk> MetaMachine<D> {
     /// Becomes what another member's snapshot says.
     async fn take_over(&self, base: EntryId, bytes: &[u8]) -> Result<(), InstallFailure> {
         let unchanged = |error: SnapshotError| InstallFailure::Unchanged(error.to_string());
-        let (index, term, meta) = decode(bytes).map_err(unchanged)?;
+        let Snapshot { index, term, members, meta } = decode(bytes).map_err(unchanged)?;
         if (index, term) != (base.index, base.term) {
             return Err(InstallFailure::Unchanged(format!("a snapshot of {term}/{index} came as that of {base}")));
         }
@@ -146,6 +157,8 @@ impl<D: Disk> MetaMachine<D> {
         let published = self.disk.publish(file, TEMPORARY, SNAPSHOT).await;
         published.map_err(|error| InstallFailure::Broken(error.to_string()))?;
         self.flushed.set((index, term));
+        *self.members.borrow_mut() = members.clone();
+        *self.flushed_members.borrow_mut() = members;
         self.applied.set(index);
         self.applied_term.set(term);
         let whole = Arc::new(meta.clone());
@@ -153,7 +166,7 @@ impl<D: Disk> MetaMachine<D> {
         self.follow(index, Some(Change::Whole(whole))).map_err(InstallFailure::Broken)
     }
 
-    /// Applies an entry; `None` for the one that opens a term.
+    /// Applies an entry; `None` for one that does not concern the metadata themselves.
     fn step(&self, term: Term, index: LogIndex, command: Option<Command>) -> Result<tidemill_meta::Applied, MetaError> {
         assert_eq!(index, self.applied.get().next(), "metadata: entries are applied in order");
         self.applied.set(index);
@@ -174,6 +187,10 @@ impl<D: Disk> Machine for MetaMachine<D> {
         let (Payload::Command(bytes) | Payload::Logged(bytes)) = payload else {
             return Err("a batch of points in the metadata's log".into());
         };
+        if let Some(members) = members_in(bytes) {
+            *self.members.borrow_mut() = members.to_vec();
+            return Ok(Outcome::Meta(index, self.step(term, index, None)));
+        }
         let command = Command::decode(bytes).map_err(|error| error.to_string())?;
         let applied = self.step(term, index, Some(command.clone()));
         self.follow(index, applied.is_ok().then(|| Change::Command(Arc::new(command))))?;
@@ -181,7 +198,11 @@ impl<D: Disk> Machine for MetaMachine<D> {
     }
 
     fn replay(&self, term: Term, index: LogIndex, bytes: &[u8]) -> Result<(), String> {
-        let command = (!bytes.is_empty()).then(|| Command::decode(bytes)).transpose();
+        if let Some(members) = members_in(bytes) {
+            *self.members.borrow_mut() = members.to_vec();
+        }
+        let is_command = !bytes.is_empty() && members_in(bytes).is_none();
+        let command = is_command.then(|| Command::decode(bytes)).transpose();
         // A command that was refused is refused again, and changes as little.
         let _ = self.step(term, index, command.map_err(|error| error.to_string())?);
         Ok(())
@@ -191,18 +212,23 @@ impl<D: Disk> Machine for MetaMachine<D> {
         self.flushed.get()
     }
 
+    fn flushed_members(&self) -> Vec<u8> {
+        self.flushed_members.borrow().clone()
+    }
+
     fn applied(&self) -> LogIndex {
         self.applied.get()
     }
 
     fn offer(&self) -> LocalFuture<'_, Option<Offer>> {
         Box::pin(async {
-            let manifest = self.encoded();
+            let (index, term) = (self.applied.get(), self.applied_term.get());
+            let manifest = encode(index, term, &self.members.borrow(), &self.meta.borrow());
             if manifest.len() > MANIFEST_BYTES_MAX {
                 tracing::error!(bytes = manifest.len(), "the metadata are too large to be given to another node");
                 return None;
             }
-            Some(Offer { index: self.applied.get(), manifest: manifest.into() })
+            Some(Offer { index, manifest: manifest.into() })
         })
     }
 
@@ -227,20 +253,32 @@ async fn read<D: Disk>(disk: &D) -> Result<Vec<u8>, SnapshotError> {
     Ok(bytes)
 }
 
-fn encode(index: LogIndex, term: Term, meta: &Meta) -> Vec<u8> {
+/// What a snapshot says.
+#[derive(Debug, Default, PartialEq)]
+struct Snapshot {
+    index: LogIndex,
+    term: Term,
+    members: Vec<u8>,
+    meta: Meta,
+}
+
+fn encode(index: LogIndex, term: Term, members: &[u8], meta: &Meta) -> Vec<u8> {
     let body = meta.encode();
-    let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + members.len() + body.len());
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&index.0.to_le_bytes());
     bytes.extend_from_slice(&term.0.to_le_bytes());
+    bytes.extend_from_slice(&(members.len() as u64).to_le_bytes());
     bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes), &body);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes), members);
+    let crc = crc32c::crc32c_append(crc, &body);
     bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes.extend_from_slice(members);
     bytes.extend_from_slice(&body);
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Result<(LogIndex, Term, Meta), SnapshotError> {
+fn decode(bytes: &[u8]) -> Result<Snapshot, SnapshotError> {
     let damaged = SnapshotError::Damaged;
     let (header, body) = bytes.split_at_checked(HEADER_BYTES).ok_or(damaged("too short"))?;
     let (fields, crc) = header.split_last_chunk::<4>().ok_or(damaged("too short"))?;
@@ -257,10 +295,12 @@ fn decode(bytes: &[u8]) -> Result<(LogIndex, Term, Meta), SnapshotError> {
     }
     let mut number = || words.next().map_or(0, u64::from_le_bytes);
     let (index, term) = (LogIndex(number()), Term(number()));
-    if number() != body.len() as u64 {
+    let (members_bytes, body_bytes) = (number(), number());
+    if members_bytes.checked_add(body_bytes) != Some(body.len() as u64) {
         return Err(damaged("length mismatch"));
     }
-    Ok((index, term, Meta::decode(body)?))
+    let (members, body) = body.split_at_checked(members_bytes as usize).ok_or(damaged("length mismatch"))?;
+    Ok(Snapshot { index, term, members: members.to_vec(), meta: Meta::decode(body)? })
 }
 
 #[cfg(test)]
@@ -268,13 +308,15 @@ mod tests {
     use super::*;
     use tidemill_disk::sim::{Crash, Fault, SimDisk, block_on};
 
+    const MEMBERS: [u8; 11] = [1, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0];
+
     #[test]
     fn metadata_are_not_loaded_from_a_damaged_snapshot() {
         let mut meta = Meta::default();
         meta.apply(Command::CreateDatabase { name: "d".into(), policy: None, autocreate_policy: true }).unwrap();
         let disk = SimDisk::new(1);
         disk.set_yields(false);
-        let bytes = encode(LogIndex(7), Term(2), &meta);
+        let bytes = encode(LogIndex(7), Term(2), &MEMBERS, &meta);
         let load = |content: &[u8]| {
             disk.plant(SNAPSHOT, content.to_vec());
             block_on(1, MetaMachine::load(disk.clone())).map(|machine| machine.state())
@@ -367,8 +409,9 @@ mod tests {
     fn every_flipped_bit_of_a_snapshot_is_noticed() {
         let mut meta = Meta::default();
         meta.apply(Command::CreateDatabase { name: "d".into(), policy: None, autocreate_policy: true }).unwrap();
-        let bytes = encode(LogIndex(7), Term(2), &meta);
-        assert_eq!(decode(&bytes).unwrap(), (LogIndex(7), Term(2), meta));
+        let bytes = encode(LogIndex(7), Term(2), &MEMBERS, &meta);
+        let snapshot = Snapshot { index: LogIndex(7), term: Term(2), members: MEMBERS.to_vec(), meta };
+        assert_eq!(decode(&bytes).unwrap(), snapshot);
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);

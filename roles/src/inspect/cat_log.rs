@@ -26,8 +26,8 @@ use tidemill_log::{
         segment_header::SegmentHeader,
     },
 };
-use tidemill_raft::{GroupId, LogIndex, Term};
-use tidemill_store::Entry;
+use tidemill_raft::{GroupId, LogIndex, Membership, Term};
+use tidemill_store::{Entry, members_prefix};
 
 /// Shows the log of a data folder: entries of each group, commands, and rows as line protocol
 #[derive(clap::Args, Debug)]
@@ -152,6 +152,10 @@ impl CatLog {
         }
         let text = match (payload, group) {
             ([], _) => "opens the term".to_string(),
+            ([first, members @ ..], _) if *first == members_prefix() => match Membership::decode(members) {
+                Ok(members) => format!("{members:?}"),
+                Err(error) => format!("{} bytes of members: {error}", members.len()),
+            },
             (bytes, META_GROUP) => match tidemill_meta::Command::decode(bytes) {
                 Ok(command) => format!("{command:?}"),
                 Err(error) => format!("{} bytes that are no command: {error}", bytes.len()),
@@ -167,6 +171,7 @@ impl CatLog {
                     }
                     if self.frames { write_text(&batch) } else { String::new() }
                 }
+                Ok(Entry::Members(_)) => unreachable!("they are told above"),
                 Err(error) => format!("{} bytes that are no entry: {error}", bytes.len()),
             },
         };

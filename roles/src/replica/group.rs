@@ -6,6 +6,7 @@
 
 use super::{
     Gift, InstallFailure, LocalFuture, Offer, Outcome, Payload, Sources,
+    payload::members_entry,
     ticket::{Lost, Slot},
 };
 use std::{
@@ -14,16 +15,21 @@ use std::{
     rc::Rc,
 };
 use tidemill_disk::Notify;
-use tidemill_raft::{Content, Ended, Ending, Entry, EntryId, GroupId, LogIndex, NodeId, Raft, ReadId, ReadReady, Term};
+use tidemill_raft::{
+    Content, Ended, Ending, Entry, EntryId, GroupId, LogIndex, Membership, NodeId, Raft, ReadId, ReadReady, Term,
+};
 
 /// A state machine that entries drive.
 pub trait Machine {
-    /// Applies an entry; `None` opens a term. An error stops the group: its replicas would differ.
+    /// Applies an entry; `None` opens a term. One that brings members comes as the bytes that
+    /// [`super::members_in`] reads. An error stops the group: its replicas would differ.
     fn apply(&self, term: Term, index: LogIndex, payload: Option<&Payload>) -> Result<Outcome, String>;
     /// As [`Machine::apply`], from the bytes that the log gave back; empty bytes open a term.
     fn replay(&self, term: Term, index: LogIndex, bytes: &[u8]) -> Result<(), String>;
     /// Up to here, and of this term, everything is in files.
     fn flushed(&self) -> (LogIndex, Term);
+    /// The members as of [`Machine::flushed`], in their encoding; empty: those that the group was founded with.
+    fn flushed_members(&self) -> Vec<u8>;
     fn applied(&self) -> LogIndex;
     /// The state in files, for a member that lacks the entries behind it. `None`: there is none yet.
     fn offer(&self) -> LocalFuture<'_, Option<Offer>>;
@@ -106,6 +112,23 @@ impl Group {
         self.raft.borrow().leader()
     }
 
+    /// The members in force: those of the newest entry in the log that brings any, committed or not.
+    pub fn members(&self) -> Membership {
+        self.raft.borrow().members().clone()
+    }
+
+    /// The members as of an entry that is not before what is in files alone.
+    pub fn members_at(&self, index: LogIndex) -> Membership {
+        self.raft.borrow().members_at(index).1.clone()
+    }
+
+    /// The members if no change of them is under way, as far as this node knows.
+    pub fn settled_members(&self) -> Option<Membership> {
+        let raft = self.raft.borrow();
+        let (at, members) = raft.members_at(LogIndex(u64::MAX));
+        (*at <= raft.committed() && !members.is_joint()).then(|| members.clone())
+    }
+
     pub fn term(&self) -> Term {
         self.raft.borrow().term()
     }
@@ -119,7 +142,8 @@ impl Group {
     pub(super) fn push(&self, entry: &Entry<Payload>) {
         let payload = match &entry.content {
             Content::Data(payload) => Some(payload.clone()),
-            Content::Opening | Content::Members(_) => None,
+            Content::Members(members) => Some(members_entry(members)),
+            Content::Opening => None,
         };
         self.forget_from(entry.index);
         let added = Unapplied { id: entry.id(), payload };

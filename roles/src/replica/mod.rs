@@ -6,7 +6,9 @@
 //! or went away; an entry whose fate is not known is reported as unknown, never as success; a state machine never runs
 //! ahead of what is durable in this node's own log.
 //! Knows nothing of HTTP, of how messages and files travel and of the executor: it runs on the server's cores and in the
-//! simulator alike. The members of a group are those of its [`Placement`]: they do not change while it runs.
+//! simulator alike. The members of a group are those of its [`Placement`] until an entry of its log brings others: such an
+//! entry stands in the log as others do, the machine's files keep the newest one, and so a start goes on with the members
+//! that the log held, whatever the configuration says by then.
 
 mod group;
 mod install;
@@ -20,7 +22,7 @@ mod ticket;
 pub use group::{Group, Machine};
 pub use install::{Gift, InstallFailure, LocalFuture, NoSources, Offer, Pieces, Sources};
 pub use partition_machine::PartitionMachine;
-pub use payload::{Outcome, Payload};
+pub use payload::{Outcome, Payload, members_in};
 pub use placement::Placement;
 pub use recover::{Found, RecoverError, recover};
 pub use replicas::{COMMITS_MAX, Leaderless, ProposeError, Replicas, Surroundings, Unheard};

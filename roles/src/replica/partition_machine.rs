@@ -51,6 +51,10 @@ impl<D: Disk> Machine for PartitionMachine<D> {
         self.partition.flushed()
     }
 
+    fn flushed_members(&self) -> Vec<u8> {
+        self.partition.flushed_members()
+    }
+
     fn applied(&self) -> LogIndex {
         self.partition.applied()
     }

@@ -1,9 +1,10 @@
-//! Which nodes hold the groups of a core.
+//! Which nodes a core's groups are founded with.
 
 use std::collections::BTreeMap;
 use tidemill_raft::{GroupId, Membership, NodeId};
 
-/// This node, and the members of each group. A group that is not named has this node alone.
+/// This node, and the members that each group is founded with: they hold until its log brings others. Of a group that is
+/// not named this node is the only member for ever.
 #[derive(Clone, Debug)]
 pub struct Placement {
     pub node: NodeId,
@@ -27,9 +28,8 @@ impl Placement {
         self.groups.get(&group).cloned().unwrap_or_else(|| Membership::single(self.node))
     }
 
-    /// Whether this node decides alone what the group has committed.
+    /// Whether this node decides alone what the group has committed, and always will.
     pub fn is_alone(&self, group: GroupId) -> bool {
-        let alone = |members: &Membership| members.is_single(self.node) && members.learners().is_empty();
-        self.groups.get(&group).is_none_or(alone)
+        !self.groups.contains_key(&group)
     }
 }

@@ -1,11 +1,15 @@
 //! Bringing state machines up to what a log holds.
 
-use super::{Machine, Payload, payload::logged, placement::Placement};
+use super::{
+    Machine, Payload,
+    payload::{logged, members_entry},
+    placement::Placement,
+};
 use bytes::Bytes;
 use std::{collections::BTreeMap, rc::Rc};
 use tidemill_disk::Disk;
 use tidemill_log::{Log, LogOptions, OpenError, Record, RecoveryError};
-use tidemill_raft::{Entry, EntryId, GroupId, HardState, LogIndex, NodeId, Term};
+use tidemill_raft::{Content, Entry, EntryId, GroupId, HardState, LogIndex, Membership, MembershipError, NodeId, Term};
 
 /// Why a core does not come up.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +20,8 @@ pub enum RecoverError {
     Read(#[from] RecoveryError),
     #[error("group {group}: entry {index} cannot be applied: {error}")]
     Apply { group: GroupId, index: LogIndex, error: String },
+    #[error("group {group}: entry {index}: {error}")]
+    Members { group: GroupId, index: LogIndex, error: MembershipError },
     #[error("the log holds entries of group {group}, which is none of this server's")]
     UnknownGroup { group: GroupId },
 }
@@ -30,6 +36,8 @@ pub struct Found {
     pub(super) last: Option<EntryId>,
     /// Entries of which the log does not say that they are committed, in their order; not applied.
     pub(super) undecided: Vec<Entry<Payload>>,
+    /// Members that entries behind the files bring, with the index of each, upwards.
+    pub(super) members: Vec<(LogIndex, Membership)>,
 }
 
 impl Found {
@@ -70,7 +78,12 @@ pub async fn recover<D: Disk>(
                 if let Some(machine) = machines.get(&group) {
                     let decided = found.undecided.iter().take_while(|entry| entry.index <= committed).count();
                     for entry in found.undecided.drain(..decided) {
-                        let bytes = entry.content.data().map_or(&[][..], |payload| payload.parts()[0]);
+                        let payload = match entry.content {
+                            Content::Opening => None,
+                            Content::Data(payload) => Some(payload),
+                            Content::Members(members) => Some(members_entry(&members)),
+                        };
+                        let bytes = payload.as_ref().map_or(&[][..], |payload| payload.parts()[0]);
                         let applied = machine.replay(entry.term, entry.index, bytes);
                         applied.map_err(|error| RecoverError::Apply { group, index: entry.index, error })?;
                     }
@@ -87,7 +100,12 @@ pub async fn recover<D: Disk>(
                     let applied = machine.replay(term, index, payload);
                     applied.map_err(|error| RecoverError::Apply { group, index, error })?;
                 } else {
-                    found.undecided.push(Entry { term, index, content: logged(Bytes::copy_from_slice(payload)) });
+                    let content = logged(Bytes::copy_from_slice(payload));
+                    let content = content.map_err(|error| RecoverError::Members { group, index, error })?;
+                    if let Content::Members(members) = &content {
+                        found.members.push((index, members.clone()));
+                    }
+                    found.undecided.push(Entry { term, index, content });
                 }
             }
         }

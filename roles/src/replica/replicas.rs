@@ -4,8 +4,10 @@
 //! where the log has no room, from the backlog; while anything waits there, nothing is proposed.
 
 use super::{
-    Gift, Group, InstallFailure, Machine, NoSources, Offer, Payload, Placement, Sources, payload::logged,
-    recover::Found, ticket::Ticket,
+    Gift, Group, InstallFailure, Machine, NoSources, Offer, Payload, Placement, Sources,
+    payload::{is_plain, logged, members_entry},
+    recover::Found,
+    ticket::Ticket,
 };
 use bytes::Bytes;
 use futures_lite::future;
@@ -15,10 +17,10 @@ use std::{
     rc::Rc,
 };
 use tidemill_disk::{Disk, LocalQueue, Notify};
-use tidemill_log::{AppendError, Log, Position, Record};
+use tidemill_log::{AppendError, Log, Position, ReadEntry, Record};
 use tidemill_raft::{
-    Content, Entry, EntryId, Fetch, GroupId, HardState, Install, LogIndex, Message, MessageError, Moment, NodeId,
-    Options, Output, Raft, ReadId, Rejected, Restored, Role, WriteId,
+    Content, Entry, EntryId, Fetch, GroupId, HardState, Install, LogIndex, Membership, Message, MessageError, Moment,
+    NodeId, Options, Output, Raft, ReadId, Rejected, Restored, Role, WriteId,
 };
 use tidemill_store::breathe;
 
@@ -127,8 +129,8 @@ pub enum Unheard {
     UnknownGroup,
     #[error("the group has stopped")]
     Stopped,
-    #[error("a change of the members of a group")]
-    Members,
+    #[error("an entry of a kind that only this node itself can make")]
+    Kind,
     #[error(transparent)]
     Message(#[from] MessageError),
 }
@@ -191,6 +193,13 @@ impl<D: Disk> Replicas<D> {
                 }
             }
         }
+        let members = match &machine.flushed_members()[..] {
+            [] => self.placement().members(id),
+            members => Membership::decode(members)
+                .map_err(|error| ProposeError::Stopped(format!("the files of group {id}: {error}")))?,
+        };
+        let mut members = vec![(flushed, members)];
+        members.extend(found.members.into_iter().filter(|(at, _)| *at > flushed));
         let vote = if found.hard_state.term == term { found.hard_state.vote } else { NodeId(0) };
         let restored = Restored {
             hard_state: HardState { term, vote },
@@ -198,7 +207,7 @@ impl<D: Disk> Replicas<D> {
             last_index: found.last.map_or(flushed, |last| last.index),
             terms: found.terms,
             committed: machine.applied(),
-            members: vec![(LogIndex(0), self.placement().members(id))],
+            members,
         };
         let raft = Raft::new(options, restored, now);
         let group = Rc::new(Group::new(raft, machine, seed, self.unapplied_bytes.clone()));
@@ -259,9 +268,9 @@ impl<D: Disk> Replicas<D> {
             return Err(Unheard::Stopped);
         }
         if let tidemill_raft::Body::Append { entries, .. } = &message.body
-            && entries.iter().any(|entry| matches!(entry.content, Content::Members(_)))
+            && entries.iter().filter_map(|entry| entry.content.data()).any(|payload| !is_plain(payload))
         {
-            return Err(Unheard::Members);
+            return Err(Unheard::Kind);
         }
         let output = group.raft.borrow_mut().handle_message((self.surroundings.clock)(), message)?;
         self.carry_out(&group, output);
@@ -315,6 +324,24 @@ impl<D: Disk> Replicas<D> {
         let output = group.raft.borrow_mut().transfer_leadership(to)?;
         self.carry_out(&group, output);
         Ok(())
+    }
+
+    /// The members of a group that are in force here.
+    pub fn members(&self, id: GroupId) -> Option<Membership> {
+        self.group(id).map(|group| group.members())
+    }
+
+    /// Begins the change to these members; the ticket tells when its first entry is committed. The change has ended when
+    /// [`Group::settled_members`] is `to`: the leader leaves a joint membership by itself, and so does one that comes
+    /// after it. Only learners that have caught up become voters.
+    pub fn change_members(&self, id: GroupId, to: Membership) -> Result<Ticket, Rejected> {
+        let group = self.group(id).filter(|group| !group.is_broken() && !self.stopped.get());
+        let group = group.ok_or(Rejected::NotLeader { leader: NodeId(0) })?;
+        let (entry, output) = group.raft.borrow_mut().change_members(to)?;
+        let (ticket, slot) = Ticket::new();
+        group.expect(entry, slot);
+        self.carry_out(&group, output);
+        Ok(ticket)
     }
 
     /// Returns once this node's state of the group shows everything that was acknowledged, by whatever node, before this
@@ -437,13 +464,15 @@ impl<D: Disk> Replicas<D> {
                     Vec::new()
                 }
             };
-            let content = |payload| logged(Bytes::from(payload));
-            let entries = entries.into_iter().map(|entry| Entry {
-                term: entry.term,
-                index: entry.index,
-                content: content(entry.payload),
+            let entry = |entry: ReadEntry| {
+                let ReadEntry { term, index, payload } = entry;
+                logged(Bytes::from(payload)).map(|content| Entry { term, index, content })
+            };
+            let entries = entries.into_iter().map(entry).collect::<Result<Vec<_>, _>>().unwrap_or_else(|error| {
+                tracing::error!(group = group.id().0, %error, "entries for another node cannot be read");
+                Vec::new()
             });
-            let output = group.raft.borrow_mut().handle_fetched(to, entries.collect());
+            let output = group.raft.borrow_mut().handle_fetched(to, entries);
             self.carry_out(&group, output);
         }
     }
@@ -530,8 +559,17 @@ impl<D: Disk> Replicas<D> {
             write.hard_state = None;
         }
         while let Some(Entry { term, index, content }) = write.entries.front() {
-            let parts = content.data().map_or([&[][..]; 2], Payload::parts);
-            let appended = match content.data() {
+            let members;
+            let payload = match content {
+                Content::Opening => None,
+                Content::Data(payload) => Some(payload),
+                Content::Members(brought) => {
+                    members = members_entry(brought);
+                    Some(&members)
+                }
+            };
+            let parts = payload.map_or([&[][..]; 2], Payload::parts);
+            let appended = match payload {
                 Some(Payload::Batch(_)) => self.log.append_entry(group, *term, *index, &parts),
                 // What may be what makes room.
                 _ => self.log.append_command(group, *term, *index, &parts),

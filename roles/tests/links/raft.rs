@@ -72,6 +72,10 @@ impl Machine for Lines {
         self.flushed.get()
     }
 
+    fn flushed_members(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
     fn applied(&self) -> LogIndex {
         self.last.get().0
     }

@@ -94,7 +94,7 @@ pub async fn check_identity(disk: &SimDisk, number: u32, truth: &PartitionTruth,
         let manifest = manifest_of(disk, &folder, context);
         let mut files: BTreeMap<String, [u8; 32]> = BTreeMap::new();
         files.extend(manifest.files.iter().map(|record| (path_of(&folder, record), record.hash)));
-        (manifest.flushed_index, manifest.sessions, manifest.groups, manifest.policies, files)
+        (manifest.flushed_index, manifest.sessions, manifest.groups, manifest.policies, files, manifest.members)
     };
     let (here, there) = (of(disk), of(&other));
     let differing: Vec<&String> =

@@ -3,19 +3,23 @@
 use crate::{
     cluster::counters::Counters,
     model::Deed,
-    replica::{Gift, InstallFailure, LocalFuture, Machine, Offer, Outcome, PartitionMachine, Payload, Sources},
+    replica::{
+        Gift, InstallFailure, LocalFuture, Machine, Offer, Outcome, PartitionMachine, Payload, Sources, members_in,
+    },
     truth::Truth,
     world::PARTITIONS,
 };
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use tidemill_disk::sim::SimDisk;
-use tidemill_raft::{LogIndex, Term};
+use tidemill_raft::{LogIndex, Membership, Term};
 
 /// The sequence of each partition, in the order of the log.
 #[derive(Default)]
 pub struct Chronicle {
     pub truth: Truth,
     terms: [Vec<Term>; PARTITIONS as usize],
+    /// What entries brought, with the index of each, upwards.
+    members: [Vec<(u64, Membership)>; PARTITIONS as usize],
     /// What an entry of these bytes does; one that is not known does nothing to points.
     deeds: BTreeMap<Box<[u8]>, Rc<Deed>>,
     /// Where it stands, for entries that were acknowledged.
@@ -47,11 +51,22 @@ impl Chronicle {
         }
         assert!(at == terms.len() + 1, "{}: the newest one known is {}", context(), terms.len());
         terms.push(term);
+        if let Some(members) = members_in(bytes) {
+            let members = Membership::decode(members).unwrap_or_else(|error| panic!("{}: {error}", context()));
+            self.members[partition as usize].push((index.0, members));
+        }
         let deed = self.deeds.get(bytes).cloned().unwrap_or_else(|| Rc::new(Deed::Nothing));
         self.truth.proposed(partition, deed, bytes.into());
         self.places.entry((partition, bytes.into())).or_insert(index.0);
         // Applied somewhere is committed: nobody may lose it any more.
         self.truth.acknowledged(partition, index.0);
+    }
+
+    /// The members in force at an entry; none: those of the founding.
+    pub fn members_at(&self, partition: u32, index: u64) -> Option<&Membership> {
+        let brought = &self.members[partition as usize];
+        let upto = brought.partition_point(|(at, _)| *at <= index);
+        brought[..upto].last().map(|(_, members)| members)
     }
 
     /// An entry of these bytes was acknowledged. Returns where it stands.
@@ -105,6 +120,10 @@ impl Machine for Witness {
 
     fn flushed(&self) -> (LogIndex, Term) {
         self.machine.flushed()
+    }
+
+    fn flushed_members(&self) -> Vec<u8> {
+        self.machine.flushed_members()
     }
 
     fn applied(&self) -> LogIndex {

@@ -11,6 +11,12 @@ tidemill_campaign::counters! {
     reads_refused
     leaders
     hand_overs
+    learners_added
+    voters_added
+    voters_removed
+    leaders_removed
+    changes_refused
+    disks_lost
     power_losses
     outages
     vote_kills

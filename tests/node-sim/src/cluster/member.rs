@@ -31,6 +31,7 @@ pub struct Member {
     work: Rc<Notify>,
 }
 
+/// Of three founders, whether the node is one of them or not.
 pub fn placement(node: u64) -> Placement {
     let members = Membership::new((1..=NODES).map(NodeId), []).expect("three voters");
     let groups = (0..PARTITIONS).map(|partition| (GroupId(partition), members.clone())).collect();

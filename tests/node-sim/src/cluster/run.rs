@@ -25,17 +25,24 @@ use tidemill_disk::sim::{Crash, Executor, Prng, SimDisk, Task};
 use tidemill_raft::{Body, GroupId, NodeId};
 use tidemill_store::Command;
 
+/// Nodes that found the group.
 pub const NODES: u64 = 3;
+/// Where a node is, which has another number once its disk was lost.
+pub const PLACES: u64 = 5;
 /// Steps until everything must have settled once nothing goes wrong any more.
 const SETTLE_STEPS_MAX: u64 = 60_000;
 /// Looks at what the logs hold.
 const RELIEF_ONE_IN: u64 = 50;
+/// Steps between two looks at whom the nodes take for members.
+const MEMBERS_SEEN_EVERY: u64 = 16;
+/// Steps between two changes of the members towards all nodes, once nothing goes wrong any more.
+const GATHER_EVERY: u64 = 50;
 /// Microseconds that a step takes at most.
 const STEP_US_MAX: u64 = 2_000;
 
 /// What happens how often; drawn from the seed.
 #[derive(Clone, Debug)]
-struct Settings {
+pub(super) struct Settings {
     steps: u64,
     weather: Weather,
     request_one_in: u64,
@@ -54,8 +61,10 @@ struct Settings {
     cut_one_in: u64,
     pause_one_in: u64,
     hand_over_one_in: u64,
+    pub(super) change_members_one_in: u64,
+    pub(super) lose_disk_one_in: u64,
     /// A node that is down stays so for this many steps at most.
-    down_steps_max: u64,
+    pub(super) down_steps_max: u64,
 }
 
 impl Settings {
@@ -83,6 +92,8 @@ impl Settings {
             cut_one_in: one_of(&[100, 500, 1_000_000]),
             pause_one_in: one_of(&[300, 1_000_000]),
             hand_over_one_in: one_of(&[200, 1_000_000]),
+            change_members_one_in: one_of(&[20, 100, 1_000_000]),
+            lose_disk_one_in: one_of(&[10, 50, 1_000_000]),
             down_steps_max: one_of(&[50, 500, 2_000]),
         }
     }
@@ -96,8 +107,10 @@ pub struct Shared {
     pub chronicle: Rc<RefCell<Chronicle>>,
     pub counters: Rc<RefCell<Counters>>,
     prng: RefCell<Prng>,
-    disks: RefCell<Vec<SimDisk>>,
+    pub(super) disks: RefCell<Vec<SimDisk>>,
     is_up: RefCell<Vec<bool>>,
+    /// Who is at each place.
+    pub(super) nodes: RefCell<Vec<u64>>,
     /// Parts per thousand of true time by which each node's clock runs.
     rates: Vec<u64>,
     /// By partition, the newest entry that was acknowledged.
@@ -112,23 +125,29 @@ impl Shared {
     }
 
     pub fn clock_of(&self, node: u64) -> u64 {
-        self.now_us.get() * self.rates[node as usize - 1] / 1_000
+        self.now_us.get() * self.rates[place_of(node)] / 1_000
     }
 
     pub fn disk_of(&self, node: u64) -> Option<SimDisk> {
-        let at = node as usize - 1;
-        self.is_up.borrow()[at].then(|| self.disks.borrow()[at].clone())
+        let at = place_of(node);
+        let is_there = self.is_up.borrow()[at] && self.nodes.borrow()[at] == node;
+        is_there.then(|| self.disks.borrow()[at].clone())
     }
 }
 
-/// A node of the world.
-struct Place {
-    node: u64,
-    executor: Executor,
-    life: Life,
+/// Where a node is, whatever became of its disk before.
+pub fn place_of(node: u64) -> usize {
+    ((node - 1) % PLACES) as usize
 }
 
-enum Life {
+/// A node of the world.
+pub(super) struct Place {
+    pub(super) node: u64,
+    executor: Executor,
+    pub(super) life: Life,
+}
+
+pub(super) enum Life {
     Up(Member),
     Starting(Task<Result<Member, String>>),
     /// Until this step.
@@ -136,16 +155,16 @@ enum Life {
     Paused(Member, u64),
 }
 
-struct World {
-    seed: u64,
-    settings: Settings,
+pub(super) struct World {
+    pub(super) seed: u64,
+    pub(super) settings: Settings,
     swarm: swarm::Swarm,
-    prng: Prng,
-    shared: Rc<Shared>,
-    places: Vec<Place>,
+    pub(super) prng: Prng,
+    pub(super) shared: Rc<Shared>,
+    pub(super) places: Vec<Place>,
     layout: Layout,
     requests: u64,
-    step: u64,
+    pub(super) step: u64,
     /// Nothing goes wrong any more.
     is_calm: bool,
     /// Links heal at this step.
@@ -163,6 +182,7 @@ pub fn run(seed: u64) -> Counters {
     for _ in 0..world.settings.steps {
         world.go_wrong();
         world.work();
+        world.operate();
         world.advance();
     }
     world.settle();
@@ -192,9 +212,10 @@ impl World {
             chronicle: Rc::default(),
             counters: Rc::default(),
             prng: RefCell::new(Prng::new(prng.next_u64())),
-            disks: RefCell::new((1..=NODES).map(|node| SimDisk::new(seed ^ node << 40)).collect()),
-            is_up: RefCell::new(vec![false; NODES as usize]),
-            rates: (0..NODES).map(|_| 990 + prng.below(20)).collect(),
+            disks: RefCell::new((1..=PLACES).map(|node| SimDisk::new(seed ^ node << 40)).collect()),
+            is_up: RefCell::new(vec![false; PLACES as usize]),
+            nodes: RefCell::new((1..=PLACES).collect()),
+            rates: (0..PLACES).map(|_| 990 + prng.below(20)).collect(),
             acknowledged: RefCell::new(vec![0; PARTITIONS as usize]),
             unheard: RefCell::default(),
         });
@@ -205,7 +226,7 @@ impl World {
             swarm,
             prng,
             shared,
-            places: (1..=NODES).map(place).collect(),
+            places: (1..=PLACES).map(place).collect(),
             layout: Layout::default(),
             requests: 0,
             step: 0,
@@ -216,11 +237,11 @@ impl World {
         }
     }
 
-    fn any_node(&mut self) -> usize {
-        self.prng.below(NODES) as usize
+    pub(super) fn any_node(&mut self) -> usize {
+        self.prng.below(PLACES) as usize
     }
 
-    fn counters(&self) -> std::cell::RefMut<'_, Counters> {
+    pub(super) fn counters(&self) -> std::cell::RefMut<'_, Counters> {
         self.shared.counters.borrow_mut()
     }
 
@@ -230,7 +251,7 @@ impl World {
         if self.prng.one_in(power_loss_one_in) {
             let one = self.any_node();
             let is_outage = self.prng.one_in(self.settings.outage_one_in);
-            for at in (0..NODES as usize).filter(|at| is_outage || *at == one) {
+            for at in (0..PLACES as usize).filter(|at| is_outage || *at == one) {
                 let crash = Crash::ALL[self.prng.below(5) as usize];
                 self.stop(at, Some(crash), down_steps_max);
             }
@@ -252,12 +273,14 @@ impl World {
             }
         }
         if self.prng.one_in(cut_one_in) {
-            let one = 1 + self.any_node() as u64;
+            let at = self.any_node();
+            let nodes = self.shared.nodes.borrow().clone();
+            let one = nodes[at];
             let both_ways = self.prng.one_in(2);
             let alone = self.prng.one_in(2);
-            let other = 1 + one % NODES;
+            let other = nodes[(at + 1) % nodes.len()];
             let mut cut: Vec<(u64, u64)> = Vec::new();
-            for with in (1..=NODES).filter(|with| *with != one && (alone || *with == other)) {
+            for with in nodes.into_iter().filter(|with| *with != one && (alone || *with == other)) {
                 cut.push((one, with));
                 if both_ways {
                     cut.push((with, one));
@@ -273,7 +296,7 @@ impl World {
     }
 
     /// A node is gone for so many steps at most, with its power or without.
-    fn stop(&mut self, at: usize, crash: Option<Crash>, down_steps_max: u64) {
+    pub(super) fn stop(&mut self, at: usize, crash: Option<Crash>, down_steps_max: u64) {
         let until = self.step + 1 + self.prng.below(down_steps_max);
         let place = &mut self.places[at];
         if matches!(place.life, Life::Down(_)) {
@@ -299,24 +322,30 @@ impl World {
             if matches!(message.body, Body::VoteAnswer { granted: true }) && !self.is_calm {
                 self.kill_voter(message.from);
             }
-            let place = &self.places[message.to.0 as usize - 1];
-            if let Life::Up(member) = &place.life {
+            let place = &self.places[place_of(message.to.0)];
+            if let Life::Up(member) = &place.life
+                && place.node == message.to.0
+            {
                 let told = format!("{message:?}");
                 if let Err(wrong) = member.replicas.receive(message) {
                     panic!("seed {}: node {} does not listen: {wrong}: {told}", self.seed, place.node);
                 }
             }
         }
-        for at in 0..NODES as usize {
+        for at in 0..PLACES as usize {
             self.live(at);
+        }
+        if self.step.is_multiple_of(MEMBERS_SEEN_EVERY) {
+            self.check_members();
         }
     }
 
     /// What it has promised it must know when it is back, which is soon.
     fn kill_voter(&mut self, voter: NodeId) {
-        if self.prng.one_in(self.settings.vote_kill_one_in) {
+        let at = place_of(voter.0);
+        if self.places[at].node == voter.0 && self.prng.one_in(self.settings.vote_kill_one_in) {
             let crash = Crash::ALL[self.prng.below(5) as usize];
-            self.stop(voter.0 as usize - 1, Some(crash), 3);
+            self.stop(at, Some(crash), 3);
             self.counters().vote_kills += 1;
         }
     }
@@ -409,13 +438,25 @@ impl World {
             self.read(partition);
         }
         if self.prng.one_in(settings.hand_over_one_in) {
-            let to = NodeId(1 + self.any_node() as u64);
+            let at = self.any_node();
+            let to = NodeId(self.places[at].node);
             let leader = self.leader(partition);
             if let Some(member) = leader
                 && member.replicas.hand_over(GroupId(partition), to).is_ok()
             {
                 self.counters().hand_overs += 1;
             }
+        }
+    }
+
+    /// Nothing is asked of a cluster while it is being changed, but that it goes on.
+    fn operate(&mut self) {
+        if self.prng.one_in(self.settings.change_members_one_in) {
+            let partition = self.prng.below(u64::from(PARTITIONS)) as u32;
+            self.change_members(partition);
+        }
+        if self.prng.one_in(self.settings.lose_disk_one_in) {
+            self.lose_disk();
         }
     }
 
@@ -437,7 +478,7 @@ impl World {
     }
 
     /// The node that says that it leads.
-    fn leader(&self, partition: u32) -> Option<Member> {
+    pub(super) fn leader(&self, partition: u32) -> Option<Member> {
         self.places.iter().find_map(|place| match &place.life {
             Life::Up(member) if member.replicas.leads(GroupId(partition)) => Some(member.clone()),
             _ => None,
@@ -571,15 +612,18 @@ impl World {
                 }
             }
             self.advance();
+            if self.step.is_multiple_of(GATHER_EVERY) {
+                (0..PARTITIONS).for_each(|partition| self.gather(partition));
+            }
             let members = self.members();
-            if members.len() as u64 != NODES {
+            if members.len() as u64 != PLACES {
                 continue;
             }
             let chronicle = self.shared.chronicle.clone();
             for partition in 0..PARTITIONS {
                 let applied = |member: &Member| member.partitions[&partition].applied().0;
                 let is_even = members.iter().all(|member| applied(member) == chronicle.borrow().len(partition));
-                if is_even && !flushed[partition as usize] && self.leader(partition).is_some() {
+                if is_even && !flushed[partition as usize] && self.is_gathered(partition) {
                     // Takes everything into files, and shows that the group still works.
                     flushed[partition as usize] =
                         self.command(partition, &Command::PLAIN_FLUSH, &Rc::new(Deed::Nothing));
@@ -633,10 +677,10 @@ impl World {
     /// Every node has what was committed, in the same files.
     fn check(&mut self) {
         let chronicle = self.shared.chronicle.clone();
-        for at in 0..NODES as usize {
+        for at in 0..PLACES as usize {
             let Life::Up(member) = &self.places[at].life else { continue };
             let (member, executor) = (member.clone(), self.places[at].executor.clone());
-            let context = format!("seed {}, node {}", self.seed, at + 1);
+            let context = format!("seed {}, node {}", self.seed, self.places[at].node);
             let disk = self.shared.disks.borrow()[at].clone();
             for (number, partition) in &member.partitions {
                 let truth = chronicle.borrow().truth.clone();
