@@ -14,6 +14,7 @@ mod https;
 mod inspect;
 mod judge;
 mod layout;
+mod levels;
 mod limits;
 mod lists;
 mod memory;

@@ -23,6 +23,9 @@ pub const FORMAT_VERSION: u16 = 1;
 pub(crate) const MAGIC: [u8; 4] = *b"tide";
 /// Bytes of the encoded header.
 pub(crate) const HEADER_BYTES: usize = 96;
+/// Where [`Identity::stamp`] writes: behind magic and version, and behind the shard group.
+const BEHIND_AT: usize = 6;
+const SESSION_AT: usize = 40;
 
 /// What the image says about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub struct PartitionHeader {
     /// Who sent the batch, and which of its batches this is: a retry carries the same pair.
     pub session: u64,
     pub sequence: u64,
+    /// Up to so many sequences before this one may still come; the sender is done with the others.
+    pub behind: u16,
     pub partition: u32,
     /// Partitions that the series were dealt to; a power of two.
     pub partition_count: u32,
@@ -54,8 +59,7 @@ impl PartitionHeader {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        // Reserved; zero.
-        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&self.behind.to_le_bytes());
         for number in [self.database, self.retention_policy] {
             out.extend_from_slice(&number.to_le_bytes());
         }
@@ -82,9 +86,10 @@ impl PartitionHeader {
         }
     }
 
-    /// Reads the fields behind magic, version and the reserved bytes.
+    /// Reads the fields behind magic and version.
     pub(crate) fn read(reader: &mut Reader<'_>) -> Option<PartitionHeader> {
         Some(PartitionHeader {
+            behind: reader.array().map(u16::from_le_bytes)?,
             database: reader.u32()?,
             retention_policy: reader.u32()?,
             shard_group: reader.u64()?,
@@ -101,6 +106,30 @@ impl PartitionHeader {
             time_min: reader.u64()? as i64,
             time_max: reader.u64()? as i64,
         })
+    }
+}
+
+/// Which batch of which sender an image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub session: u64,
+    pub sequence: u64,
+    pub behind: u16,
+}
+
+impl Identity {
+    /// Writes the identity into an image that is whole, in place of the one that it has. `false`: these bytes are too short
+    /// to be one.
+    pub fn stamp(&self, image: &mut [u8]) -> bool {
+        let Some(behind) = image.get_mut(BEHIND_AT..).and_then(<[u8]>::first_chunk_mut) else { return false };
+        *behind = self.behind.to_le_bytes();
+        let Some((session, rest)) = image.get_mut(SESSION_AT..).and_then(<[u8]>::split_first_chunk_mut) else {
+            return false;
+        };
+        *session = self.session.to_le_bytes();
+        let Some(sequence) = rest.first_chunk_mut() else { return false };
+        *sequence = self.sequence.to_le_bytes();
+        true
     }
 }
 
@@ -198,6 +227,7 @@ mod tests {
             shard_group_end: 5,
             session: u64::MAX,
             sequence: 7,
+            behind: 300,
             partition: 8,
             partition_count: 16,
             schema_count: 10,
@@ -210,7 +240,13 @@ mod tests {
         let mut out = Vec::new();
         header.write(&mut out);
         assert_eq!(out.len(), HEADER_BYTES);
-        assert_eq!(PartitionHeader::read(&mut Reader { rest: &out[8..] }), Some(header));
+        assert_eq!(PartitionHeader::read(&mut Reader { rest: &out[6..] }), Some(header));
+        let identity = Identity { session: 21, sequence: u64::MAX - 1, behind: 4 };
+        assert!(identity.stamp(&mut out));
+        let Identity { session, sequence, behind } = identity;
+        let stamped = PartitionHeader { session, sequence, behind, ..header };
+        assert_eq!(PartitionHeader::read(&mut Reader { rest: &out[6..] }), Some(stamped));
+        assert!(!identity.stamp(&mut out[..50]) && !identity.stamp(&mut []));
     }
 
     proptest! {

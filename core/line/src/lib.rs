@@ -37,7 +37,7 @@ pub use batch::{
     Batch, INPUT_BYTES_MAX, InputTooLong, ParseOptions, Parsed, RETAINED_BYTES_MAX, Row, SchemaView, SeriesView,
     ValueRef,
 };
-pub use image::{FORMAT_VERSION, PartitionHeader};
+pub use image::{FORMAT_VERSION, Identity, PartitionHeader};
 pub use line_error::{
     DROPPED_MAX, DropReason, DroppedPoint, ERROR_TEXT_BYTES_MAX, ERRORS_MAX, LineError, Reason, Span,
 };

@@ -116,7 +116,7 @@ impl<'a> PartitionBatch<'a> {
         if version != FORMAT_VERSION {
             return Err(FormatError::Version { version });
         }
-        if reader.array() != Some([0u8; 2]) || u32::try_from(bytes.len()).is_err() {
+        if u32::try_from(bytes.len()).is_err() {
             return Err(damaged("header", reader));
         }
         let header = PartitionHeader::read(&mut reader).filter(is_sound).ok_or(damaged("header", reader))?;

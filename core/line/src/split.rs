@@ -37,6 +37,7 @@ pub struct SplitPlan<'a> {
     pub shard_groups: &'a [ShardGroupRange],
     /// A power of two. A series belongs to the partition that the top bits of its hash name.
     pub partition_count: u32,
+    /// Zero: no identity yet, [`crate::Identity::stamp`] gives one.
     pub session: u64,
     pub sequence: u64,
 }
@@ -197,6 +198,7 @@ impl Splitter {
             shard_group_end: range.end,
             session: plan.session,
             sequence: plan.sequence,
+            behind: 0,
             partition,
             partition_count: plan.partition_count,
             ..header

@@ -3,9 +3,22 @@
 //! Invariants: the commit index never falls (R4); a leader commits by counting only entries of its own term (thesis,
 //! section 3.6.2), itself only as far as its own log is durable (R7); each proposal ends once.
 
-use crate::{Ended, Ending, EntryId, LogIndex, Payload, Raft, raft::State};
+use crate::{Ended, Ending, EntryId, LogIndex, NodeId, Payload, Raft, raft::State};
 
 impl<P: Payload> Raft<P> {
+    /// Up to here every voter has this log durably, as far as it is known here; `None`: this member does not lead. What it
+    /// says of its log stays true, whoever leads later.
+    pub fn durable_everywhere(&self) -> Option<LogIndex> {
+        let State::Leader(leader) = &self.state else { return None };
+        let (node, stable) = (self.options.node, self.log.stable());
+        let held = |member: &NodeId| match leader.followers.find(*member) {
+            _ if *member == node => stable,
+            found => found.map_or(LogIndex(0), |progress| progress.matched),
+        };
+        let members = self.members();
+        members.voters().iter().chain(members.outgoing()).map(held).min()
+    }
+
     pub(crate) fn maybe_commit(&mut self) {
         let State::Leader(leader) = &self.state else { return };
         let (node, stable) = (self.options.node, self.log.stable());

@@ -11,6 +11,7 @@ use crate::{
     manifest::{GroupRecord, PolicyRecord, Tombstone},
     memtable::IncomingRows,
     partition::State,
+    sessions::Verdict,
     settle::Unsettled,
     shard_group::ShardGroup,
 };
@@ -28,6 +29,10 @@ pub enum Applied {
     /// Rows went into the memtable; zero for a batch that was there before.
     Written {
         rows: u64,
+    },
+    /// Nothing: a batch of which it is not remembered whether it was there before. Sessions up to this one are forgotten.
+    Forgotten {
+        through: u64,
     },
     /// Memtables were frozen; [`crate::Partition::maintain`] writes them.
     Flush,
@@ -47,24 +52,14 @@ pub enum ApplyError {
     Batch(#[from] FormatError),
 }
 
-/// Sessions that are remembered at most; the one with the smallest id goes first. A session is one run of one sender,
-/// and ids rise with time.
-const SESSIONS_MAX: usize = 4096;
-
 impl<D: Disk> State<D> {
     pub(crate) fn apply_write(&mut self, batch: &[u8]) -> Result<Applied, ApplyError> {
         let batch = PartitionBatch::parse(batch)?;
         let header = batch.header();
-        // Session zero has no identity: its sender does not retry.
-        if header.session != 0 {
-            let newest = self.sessions.get(&header.session).copied().unwrap_or(0);
-            if header.sequence <= newest {
-                return Ok(Applied::Written { rows: 0 });
-            }
-            self.sessions.insert(header.session, header.sequence);
-            if self.sessions.len() > SESSIONS_MAX {
-                self.sessions.pop_first();
-            }
+        match self.sessions.note(header.session, header.sequence, header.behind) {
+            Verdict::New => {}
+            Verdict::Repeated => return Ok(Applied::Written { rows: 0 }),
+            Verdict::Forgotten { through } => return Ok(Applied::Forgotten { through }),
         }
         let database = DatabaseId(header.database);
         let born = self.applied.next().0;

@@ -16,12 +16,13 @@ use crate::{
     partition::Partition,
     publication::Marks,
     read_error::ReadError,
+    sessions::Sessions,
     settle::{Unsettled, all_series},
     shard_group::{Frozen, ShardGroup},
     tsm_file::TsmFile,
 };
 use roaring::RoaringBitmap;
-use std::{collections::BTreeMap, io, rc::Rc};
+use std::{io, rc::Rc};
 use tidemill_disk::{Disk, DiskFile};
 use tidemill_raft::{LogIndex, Term};
 use tidemill_tsm::key;
@@ -40,7 +41,7 @@ pub(crate) enum Job<F: DiskFile> {
 pub(crate) struct FlushPoint {
     pub index: LogIndex,
     pub term: Term,
-    pub sessions: BTreeMap<u64, u64>,
+    pub sessions: Sessions,
     pub groups: Vec<GroupRecord>,
     pub policies: Vec<PolicyRecord>,
     pub members: Vec<u8>,

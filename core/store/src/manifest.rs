@@ -7,7 +7,10 @@
 //! covered by a checksum.
 //! Knows nothing of memtables and of how files are read.
 
-use crate::entry::{CopyOrder, DEPTH_MAX, Measurements, TagCondition};
+use crate::{
+    entry::{CopyOrder, DEPTH_MAX, Measurements, TagCondition},
+    sessions::Sessions,
+};
 use rkyv::{
     Archive, Deserialize, Serialize,
     api::access_with_context,
@@ -15,11 +18,11 @@ use rkyv::{
     util::AlignedVec,
     validation::{Validator, archive::ArchiveValidator, shared::SharedValidator},
 };
-use std::{collections::BTreeMap, io, num::NonZeroUsize};
+use std::{io, num::NonZeroUsize};
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 
 const MAGIC: [u8; 8] = *b"TMILLMAN";
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
 /// Magic, version, crc32c of the body, length of the body.
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8;
 /// A manifest of a million files is below this; a length above it is damage.
@@ -34,8 +37,8 @@ pub struct Manifest {
     pub flushed_term: u64,
     /// By shard group, then by [`FileRecord::rank`]: of equal times the later file wins.
     pub files: Vec<FileRecord>,
-    /// Newest sequence applied, by session (I6).
-    pub sessions: BTreeMap<u64, u64>,
+    /// Identities of batches as of `flushed_index` (I6).
+    pub sessions: Sessions,
     /// The shard groups as of `flushed_index`, ascending.
     pub groups: Vec<GroupRecord>,
     /// The retention policies as of `flushed_index`, ascending.
@@ -300,6 +303,8 @@ mod tests {
     use crate::entry::Floats;
 
     fn manifest() -> Manifest {
+        let mut sessions = Sessions::default();
+        sessions.note(9, 4, 0);
         let file = FileRecord {
             database: 1,
             policy: 1,
@@ -340,7 +345,7 @@ mod tests {
             flushed_index: 12,
             flushed_term: 2,
             files: vec![file],
-            sessions: [(9, 4)].into_iter().collect(),
+            sessions,
             groups: vec![GroupRecord { shard_group: 7, database: 1, policy: 1, newest: 9 }],
             policies: vec![PolicyRecord { database: 1, policy: 1, floor: -3 }],
             members: vec![1, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0],

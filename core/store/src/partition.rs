@@ -19,6 +19,7 @@ use crate::{
     maintenance::{FlushPoint, Job, Publication, generation_prefix},
     manifest::{CopyRecord, FileRecord, GroupRecord, Manifest, ManifestError, PolicyRecord, Tombstone},
     read_error::ReadError,
+    sessions::Sessions,
     settle::{Settling, Unsettled},
     shard_group::{ShardGroup, ShardGroupView},
     spare::Spare,
@@ -63,7 +64,7 @@ pub(crate) struct State<D: Disk> {
     pub applied: LogIndex,
     /// The newest flush entry whose rows are in files.
     pub flushed: Rc<FlushPoint>,
-    pub sessions: BTreeMap<u64, u64>,
+    pub sessions: Sessions,
     /// As the newest entry of that kind said.
     pub members: Vec<u8>,
     pub jobs: VecDeque<Job<D::File>>,

@@ -90,7 +90,9 @@ impl Reply {
             }
             WriteOutcome::Overloaded { why, retry_after_s } => Reply::overloaded(spelling, why, *retry_after_s),
             WriteOutcome::DiskFull => Reply::error(spelling, StatusCode::INSUFFICIENT_STORAGE, "disk full"),
-            WriteOutcome::Unknown(text) => Reply::error(spelling, StatusCode::INTERNAL_SERVER_ERROR, text),
+            WriteOutcome::NotEverywhere(text) | WriteOutcome::Unknown(text) => {
+                Reply::error(spelling, StatusCode::INTERNAL_SERVER_ERROR, text)
+            }
         }
     }
 

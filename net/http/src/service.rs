@@ -207,6 +207,8 @@ pub enum WriteOutcome {
     Overloaded { why: String, retry_after_s: u32 },
     /// Nothing was stored, the disk is full: 507.
     DiskFull,
+    /// All points are durable at a majority of the replicas, but not at all of them, which was asked for: 500.
+    NotEverywhere(String),
     /// Nobody knows whether the points are durable (a lost leader, a timeout): 500. Never mapped to success.
     Unknown(String),
 }
@@ -216,7 +218,9 @@ impl WriteOutcome {
     pub fn into_result(self) -> Result<(), String> {
         match self {
             WriteOutcome::Written => Ok(()),
-            WriteOutcome::PartialWrite(text) | WriteOutcome::Unknown(text) => Err(text),
+            WriteOutcome::PartialWrite(text) | WriteOutcome::NotEverywhere(text) | WriteOutcome::Unknown(text) => {
+                Err(text)
+            }
             WriteOutcome::Overloaded { why, .. } => Err(why),
             WriteOutcome::Rejected(refusal) => Err(refusal.text),
             WriteOutcome::DatabaseNotFound(name) => Err(format!("database not found: {name}")),

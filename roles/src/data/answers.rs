@@ -33,6 +33,7 @@ impl Answerer for DataCore {
                 RemoteCall::Command(bytes) => RemoteReply::Done(self.take_in(group, Payload::Command(bytes)).await),
                 RemoteCall::ChangeMeta(bytes) => RemoteReply::MetaChanged(self.take_meta_change(bytes).await),
                 RemoteCall::OutwaitWrites => RemoteReply::Done(self.outwait_older_writes().await),
+                RemoteCall::AwaitAll => RemoteReply::Done(self.await_all_here(group).await),
                 RemoteCall::Describe => RemoteReply::Description(self.description().await.to_string().into()),
             }
         })

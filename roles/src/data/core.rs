@@ -12,6 +12,7 @@ use crate::{
         propose::other_answer,
         question::{Finding, Question},
         scrub::ScrubFigures,
+        sender::Senders,
         series_ledger::SeriesLedger,
         tag_values::TagLedger,
         typed_writes::TypedWrites,
@@ -67,6 +68,7 @@ pub struct DataCore {
     pub(crate) replies: Pending<Reply>,
     pub(crate) cache: Rc<ReadCache>,
     pub(crate) held: Rc<Held>,
+    pub(crate) senders: Senders,
     pub(crate) ledger: Rc<SeriesLedger>,
     pub(crate) tags: Rc<TagLedger>,
     /// Of those who count the values of tags.
@@ -472,6 +474,7 @@ impl DataCore {
                 Reply::Done(Ok(()))
             }
             Call::OutwaitNode(node) => Reply::Done(self.outwait_node_from_here(node).await),
+            Call::AwaitAll(group) => Reply::Done(self.await_all_led(group).await),
             Call::Describe => Reply::Description(self.describe_replicas().await),
             Call::Ask(question) => {
                 let mut finding = question.empty();

@@ -50,6 +50,8 @@ pub struct WriteFigures {
     /// Requests that waited because memory was short, and those that were refused for it.
     pub slowed: Cell<u64>,
     pub refused: Cell<u64>,
+    /// Times that nobody knew what became of a batch, and it was sent again.
+    pub resent: Cell<u64>,
     /// New series that were refused.
     pub series_refused: Cell<u64>,
     pub parse: Latency,
@@ -259,6 +261,9 @@ fn counters() -> Vec<Figure> {
         ("tidemill_write_requests_total", "Write requests.", |c| c.write.requests.get()),
         ("tidemill_write_rows_total", "Rows stored.", |c| c.write.rows.get()),
         ("tidemill_write_body_bytes_total", "Bytes of line protocol.", |c| c.write.body_bytes.get()),
+        ("tidemill_write_resent_total", "Batches sent again because their fate was not known.", |c| {
+            c.write.resent.get()
+        }),
         ("tidemill_write_slowed_total", "Requests that waited for memory.", |c| c.write.slowed.get()),
         ("tidemill_write_refused_total", "Requests refused for lack of memory.", |c| c.write.refused.get()),
         ("tidemill_write_series_refused_total", "New series refused.", |c| c.write.series_refused.get()),

@@ -58,6 +58,8 @@ pub enum Call {
     CatchUp,
     /// As that, of the metadata; only the core of the metadata's group is asked.
     CatchUpMeta,
+    /// Wait until every replica of a group of the core has on the disk what its leader has.
+    AwaitAll(GroupId),
     /// Wait for the core's writes that may have looked field types up before now.
     OutwaitWrites,
     /// The same of all cores of another node, after it shows the metadata as they are now; only the core of the metadata
@@ -116,6 +118,10 @@ pub enum CallError {
     /// Certainly nothing was done; without these series it would be.
     #[error(transparent)]
     NewSeries(#[from] SeriesRefusal),
+    /// Nothing was done: the partition remembers no session up to this one, and cannot tell whether the batch was there
+    /// before.
+    #[error("the partition does not remember whether it has taken this write before, retry later")]
+    Forgotten { through: u64 },
     /// Nobody knows.
     #[error("{0}")]
     Unknown(String),

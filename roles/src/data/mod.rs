@@ -4,6 +4,7 @@
 //! stop. Invariants: a partition is touched by the core that it lives on and by nobody else; every core's copy of the
 //! metadata goes through the same changes in the same order; a write is answered after its entries are durable.
 
+mod all_replicas;
 mod answers;
 mod budget;
 mod catch_up;
@@ -23,8 +24,10 @@ mod meta_changes;
 pub(crate) mod metadata;
 mod propose;
 pub mod question;
+mod resend;
 mod scrub;
 pub mod self_monitor;
+mod sender;
 pub(crate) mod series_admission;
 mod series_ledger;
 mod start;
@@ -39,6 +42,7 @@ pub use membership::Membership;
 pub use memory_gauge::{MemoryGauge, bound_allocator};
 pub(crate) use metadata::{META_GROUP, MetaMachine};
 pub use scrub::ScrubOptions;
+pub(crate) use sender::NODE_MAX;
 pub use series_admission::SeriesRefusal;
 pub use series_ledger::SeriesCounts;
 pub use start::{Door, Founding, StartFailure, Work, run_core};

@@ -1,7 +1,7 @@
 //! The way of an entry into the log of its group: admitted, counted, and taken by the node that leads the group.
 //!
-//! Invariants: a batch is admitted where its group is led, by that node's budgets and counts; an entry that a leader may
-//! have taken is never proposed a second time.
+//! Invariants: a batch is admitted where its group is led, by that node's budgets and counts; a command that a leader may
+//! have taken is never proposed a second time, and a batch only as the same one ([`super::resend`]).
 //! Knows nothing of what entries say.
 
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
         budget::Admission,
         core::DataCore,
         message::{Call, CallError, Reply},
+        resend::WRITE_WAIT,
         series_ledger::{Denial, Place},
         tag_values::Granted,
     },
@@ -46,11 +47,19 @@ pub type Proposal = Pin<Box<dyn Future<Output = Result<(), CallError>>>>;
 pub(super) type Entering = Pin<Box<dyn Future<Output = Result<Outcome, CallError>>>>;
 
 async fn outcome_of(ticket: Result<Ticket, ProposeError>) -> Result<Outcome, CallError> {
-    ticket?.outcome().await.map_err(CallError::from)
+    match ticket?.outcome().await? {
+        Outcome::Store(Applied::Forgotten { through }) => Err(CallError::Forgotten { through }),
+        outcome => Ok(outcome),
+    }
 }
 
 /// Gives an entry to the node that leads its group.
-async fn forward(links: &Links, leader: NodeId, group: GroupId, payload: &Payload) -> Result<Outcome, CallError> {
+pub(super) async fn forward(
+    links: &Links,
+    leader: NodeId,
+    group: GroupId,
+    payload: &Payload,
+) -> Result<Outcome, CallError> {
     let call = match payload {
         Payload::Batch(image) => RemoteCall::Propose(image.clone()),
         Payload::Command(bytes) | Payload::Logged(bytes) => RemoteCall::Command(bytes.clone()),
@@ -115,6 +124,10 @@ impl DataCore {
         group: GroupId,
         payload: Payload,
     ) -> Result<Outcome, CallError> {
+        let payload = match payload {
+            Payload::Batch(image) => return self.send_until_known(&links, group, image, WRITE_WAIT).await,
+            command => command,
+        };
         let own = self.replicas.placement().node;
         let attempt = async |leader: NodeId| {
             if leader == own {

@@ -182,6 +182,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         replies: Pending::new(),
         cache,
         held,
+        senders: Default::default(),
         ledger,
         tags: Rc::new(TagLedger::new(founding.tag_values_max, founding.partitions)),
         counting: Turn::default(),

@@ -65,11 +65,6 @@ impl DataCore {
         self.figures.requests.set(self.figures.requests.get() + 1);
         self.figures.body_bytes.set(self.figures.body_bytes.get() + request.body.len() as u64);
         let now_ns = self.context.clock.now_ns();
-        if self.links.is_some() && request.target.consistency == Consistency::All {
-            // A quorum is what is waited for: never weaker than asked (I1).
-            let why = "consistency=all is not there yet; one and quorum wait for a majority of the replicas";
-            return WriteOutcome::Rejected(Refusal::new(400, why));
-        }
         let mut destination = self.destination(&request, now_ns);
         // Another node may have made it a moment ago.
         if destination.is_err() && self.has_other_nodes() && self.catch_up_meta().await.is_ok() {
@@ -212,6 +207,7 @@ impl DataCore {
         };
         // Images whose new series were refused come again without them; `None`: all images go.
         let mut left: Option<BTreeSet<(u64, u32)>> = None;
+        let mut touched = BTreeSet::new();
         for _ in 0..SERIES_TRIES_MAX {
             let started = self.context.clock.monotonic_ns();
             let mut images = match splitter.split(&parsed, &plan, |row, _| rejections.keeps(row)) {
@@ -222,12 +218,18 @@ impl DataCore {
                 images.retain(|image| left.contains(&(image.shard_group, image.partition)));
             }
             self.figures.split.record(self.context.clock.monotonic_ns() - started);
+            touched.extend(images.iter().map(|image| image.partition));
             let Proposed { refused, failure } = self.propose_all(images).await;
             if let Some(error) = failure {
                 return self.failed(error);
             }
             if refused.is_empty() {
                 self.publish(&parsed, &rejections, destination, &request.target.database);
+                if request.target.consistency == Consistency::All
+                    && let Err(error) = self.await_all(&touched).await
+                {
+                    return WriteOutcome::NotEverywhere(format!("partial write: stored by a majority, but {error}"));
+                }
                 return rejections.outcome(&parsed);
             }
             left = Some(refused.iter().map(|(place, _)| *place).collect());
@@ -286,6 +288,7 @@ impl DataCore {
             CallError::Refused(ProposeError::TooLarge(text)) => WriteOutcome::Rejected(Refusal::new(413, text)),
             CallError::Refused(ProposeError::Stopped(text)) => WriteOutcome::Rejected(Refusal::new(500, text)),
             CallError::NewSeries(refusal) => WriteOutcome::PartialWrite(refusal.to_string()),
+            error @ CallError::Forgotten { .. } => self.overloaded(&error.to_string()),
             CallError::Unknown(text) => WriteOutcome::Unknown(text),
         }
     }

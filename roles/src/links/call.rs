@@ -18,6 +18,8 @@ pub enum RemoteCall {
     Command(Bytes),
     /// Change the metadata by an encoded command.
     ChangeMeta(Bytes),
+    /// Wait until every replica of the group has on the disk what its leader, which is asked, has now.
+    AwaitAll,
     /// Wait for the node's writes that may have looked field types up before now.
     OutwaitWrites,
     /// Tell how the node is.

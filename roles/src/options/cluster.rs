@@ -3,7 +3,7 @@
 //! Invariant: every node of a cluster is given the same list of nodes, by which each finds the cores of the others.
 
 use super::bind_address_of;
-use crate::links::Member;
+use crate::{data::NODE_MAX, links::Member};
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 use std::{
@@ -57,6 +57,7 @@ impl ClusterSection {
         let mut nodes = BTreeMap::new();
         for MemberSection { node, address, cores } in &self.nodes {
             ensure!(*node > 0, "cluster.nodes: node 0 is nobody");
+            ensure!(*node <= NODE_MAX, "cluster.nodes: node {node}: numbers go up to {NODE_MAX}");
             ensure!(*cores > 0, "cluster.nodes: node {node} has no cores");
             let member = Member { address: *address, cores: *cores };
             let has_ports = address.port() > 0 && member.address_of(cores - 1).is_some();

@@ -180,7 +180,7 @@ impl Into {
                     self.session.query.check(self.session.core.context().clock.monotonic_ns())?;
                     self.session.core.context().sleep(TRY_PAUSE).await;
                 }
-                WriteOutcome::PartialWrite(text) | WriteOutcome::Unknown(text) => {
+                WriteOutcome::PartialWrite(text) | WriteOutcome::NotEverywhere(text) | WriteOutcome::Unknown(text) => {
                     return Err(StatementError::Invalid(text));
                 }
                 WriteOutcome::Rejected(refusal) => return Err(StatementError::Invalid(refusal.text)),

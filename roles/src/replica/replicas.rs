@@ -318,6 +318,11 @@ impl<D: Disk> Replicas<D> {
         self.group(id).map_or(NodeId(0), |group| group.leader())
     }
 
+    /// Up to here every replica of a group has its log durably; `None`: this node does not lead it.
+    pub fn durable_everywhere(&self, id: GroupId) -> Option<LogIndex> {
+        self.group(id)?.raft.borrow().durable_everywhere()
+    }
+
     /// Hands the leadership of a group over, if it is this node's and the other one has caught up.
     pub fn hand_over(&self, id: GroupId, to: NodeId) -> Result<(), Rejected> {
         let Some(group) = self.group(id) else { return Err(Rejected::NotLeader { leader: NodeId(0) }) };

@@ -11,7 +11,7 @@ use tidemill_column::FieldType;
 use tidemill_meta::{DatabaseId, FieldDefinition, Meta, PolicyChange, PolicyId, PolicySpec, ShardGroupId};
 use tidemill_store::{
     Command, CopyOrder, CopyRecord, Entry, FileRecord, Floats, GroupRecord, IndexRecord, Manifest, Measurements,
-    PolicyRecord, TagCondition, Tombstone,
+    PolicyRecord, Sessions, TagCondition, Tombstone,
 };
 
 fuzz_target!(|data: &[u8]| {
@@ -176,7 +176,10 @@ fn manifest() -> Manifest {
             tombstone(None, TagCondition::Or(vec![TagCondition::Matches { key: b"host".to_vec(), regex: "a".into() }])),
         ],
     };
-    let sessions = (0..12).map(|session| (session, session * 2)).collect();
+    let mut sessions = Sessions::default();
+    for session in 1..12 {
+        sessions.note(session, session * 2, 0);
+    }
     Manifest {
         flushed_index: 12,
         flushed_term: 2,

@@ -45,6 +45,7 @@ enum AskedImage {
     ChangeMeta,
     OutwaitWrites,
     Describe,
+    AwaitAll,
     File { name: String, size: u64, number: u64 },
 }
 
@@ -68,6 +69,7 @@ enum CallErrorImage {
     Overtaken,
     Stopped(String),
     NewSeries { why: String, series: Vec<u64> },
+    Forgotten { through: u64 },
     Unknown(String),
 }
 
@@ -78,6 +80,7 @@ pub fn encode_asked(shape: u64, asked: &Asked) -> Bytes {
         Asked::Call(RemoteCall::ChangeMeta(command)) => (AskedImage::ChangeMeta, command),
         Asked::Call(RemoteCall::OutwaitWrites) => (AskedImage::OutwaitWrites, &[]),
         Asked::Call(RemoteCall::Describe) => (AskedImage::Describe, &[]),
+        Asked::Call(RemoteCall::AwaitAll) => (AskedImage::AwaitAll, &[]),
         Asked::File { name, size, number } => {
             (AskedImage::File { name: name.clone(), size: *size, number: *number }, &[])
         }
@@ -94,6 +97,7 @@ pub fn decode_asked(shape: u64, bytes: &Bytes) -> Result<Asked, DecodeError> {
         ArchivedAskedImage::ChangeMeta => return Ok(Asked::Call(RemoteCall::ChangeMeta(parts.rest()))),
         ArchivedAskedImage::OutwaitWrites => Asked::Call(RemoteCall::OutwaitWrites),
         ArchivedAskedImage::Describe => Asked::Call(RemoteCall::Describe),
+        ArchivedAskedImage::AwaitAll => Asked::Call(RemoteCall::AwaitAll),
         ArchivedAskedImage::File { name, size, number } => {
             Asked::File { name: name.as_str().to_owned(), size: size.to_native(), number: number.to_native() }
         }
@@ -159,6 +163,7 @@ impl From<&CallError> for CallErrorImage {
             CallError::NewSeries(SeriesRefusal { why, series }) => {
                 CallErrorImage::NewSeries { why: why.clone(), series: series.clone() }
             }
+            CallError::Forgotten { through } => CallErrorImage::Forgotten { through: *through },
             CallError::Unknown(why) => CallErrorImage::Unknown(why.clone()),
         }
     }
@@ -174,6 +179,7 @@ impl From<CallErrorImage> for CallError {
             CallErrorImage::Overtaken => ProposeError::Overtaken,
             CallErrorImage::Stopped(why) => ProposeError::Stopped(why),
             CallErrorImage::NewSeries { why, series } => return CallError::NewSeries(SeriesRefusal { why, series }),
+            CallErrorImage::Forgotten { through } => return CallError::Forgotten { through },
             CallErrorImage::Unknown(why) => return CallError::Unknown(why),
         })
     }
@@ -198,6 +204,7 @@ mod tests {
             data().prop_map(|command| Asked::Call(RemoteCall::ChangeMeta(command))),
             Just(Asked::Call(RemoteCall::OutwaitWrites)),
             Just(Asked::Call(RemoteCall::Describe)),
+            Just(Asked::Call(RemoteCall::AwaitAll)),
             (".{0,40}", any::<u64>(), any::<u64>()).prop_map(|(name, size, number)| Asked::File { name, size, number }),
         ]
     }
@@ -213,6 +220,7 @@ mod tests {
             ".{0,20}".prop_map(move |why| refused(ProposeError::Stopped(why))),
             (".{0,20}", prop::collection::vec(any::<u64>(), 0..5))
                 .prop_map(|(why, series)| CallError::NewSeries(SeriesRefusal { why, series })),
+            any::<u64>().prop_map(|through| CallError::Forgotten { through }),
             ".{0,20}".prop_map(CallError::Unknown),
         ]
     }
@@ -274,7 +282,8 @@ mod tests {
 
     #[test]
     fn what_has_no_payload_is_refused_with_one() {
-        for asked in [Asked::Call(RemoteCall::OutwaitWrites), Asked::Call(RemoteCall::Describe)] {
+        for call in [RemoteCall::OutwaitWrites, RemoteCall::Describe, RemoteCall::AwaitAll] {
+            let asked = Asked::Call(call);
             let mut bytes = b"more".to_vec();
             bytes.extend_from_slice(&encode_asked(SHAPE, &asked));
             assert_eq!(decode_asked(SHAPE, &bytes.into()), Err(DecodeError::Payload));

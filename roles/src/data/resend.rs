@@ -1,0 +1,134 @@
+//! A batch until its fate is known: sent again, as the same batch, to whoever leads its partition.
+//!
+//! A leader may be lost between its commit and its answer. The batch is then sent to its successor with the identity that
+//! it had, and the partition stores it or says that it is there (I6).
+//! Invariants: what was sent once is refused to the client only if it certainly is not stored, and never will be; success
+//! is said after a leader has said it.
+
+use crate::{
+    data::{
+        core::DataCore,
+        message::CallError,
+        propose::{LEADER_PAUSE, forward},
+        sender::Outstanding,
+    },
+    links::Links,
+    replica::{Outcome, Payload, ProposeError},
+};
+use futures_lite::future;
+use std::{rc::Rc, time::Duration};
+use tidemill_raft::{GroupId, NodeId};
+
+/// How long a write is tried before it is answered that nobody knows what became of it: a few elections.
+pub(super) const WRITE_WAIT: Duration = Duration::from_secs(10);
+/// How often one who waits for a leader's answer looks whether another node leads now.
+const SUCCESSION_PAUSE: Duration = Duration::from_millis(50);
+const FORGOTTEN: &str = "the partition remembers no sender that is so old; this one begins anew";
+
+impl DataCore {
+    /// Gives a batch its identity.
+    pub(super) fn identified(&self, group: GroupId, image: bytes::Bytes) -> (Payload, Outstanding<'_>) {
+        let node = self.replicas.placement().node;
+        let outstanding = self.senders.begin(group.0, node, self.context.clock.now_ns());
+        let mut image = image.try_into_mut().unwrap_or_else(|shared| (&shared[..]).into());
+        let is_stamped = outstanding.identity.stamp(&mut image);
+        assert!(is_stamped, "an image of the splitter has a header");
+        (Payload::Batch(image.freeze()), outstanding)
+    }
+
+    /// Sends a batch until a leader has said what became of it, for so long.
+    pub(super) async fn send_until_known(
+        self: &Rc<Self>,
+        links: &Rc<Links>,
+        group: GroupId,
+        image: bytes::Bytes,
+        limit: Duration,
+    ) -> Result<Outcome, CallError> {
+        let (payload, outstanding) = self.identified(group, image);
+        self.resend(links, group, &payload, limit).await.inspect_err(|error| {
+            if let CallError::Forgotten { through } = error {
+                self.senders.renew(outstanding.partition(), *through);
+            }
+        })
+    }
+
+    /// As [`DataCore::send_until_known`], of a batch that has its identity.
+    pub(super) async fn resend(
+        self: &Rc<Self>,
+        links: &Rc<Links>,
+        group: GroupId,
+        payload: &Payload,
+        limit: Duration,
+    ) -> Result<Outcome, CallError> {
+        let begun_ns = self.context.clock.monotonic_ns();
+        // Why it may be stored although nobody has said so.
+        let mut doubt: Option<String> = None;
+        loop {
+            let spent = Duration::from_nanos(self.context.clock.monotonic_ns() - begun_ns);
+            let left = limit.saturating_sub(spent);
+            let tried = self.try_once(links, group, payload, left).await;
+            let refused = match (tried, &doubt) {
+                (Ok(outcome), _) => return Ok(outcome),
+                (Err(CallError::Unknown(why)), _) => {
+                    self.figures.resent.set(self.figures.resent.get() + 1);
+                    doubt = Some(why);
+                    None
+                }
+                (Err(CallError::Forgotten { .. }), Some(why)) => {
+                    return Err(CallError::Unknown(format!("{why}; {FORGOTTEN}")));
+                }
+                // Nothing has happened, now or before.
+                (Err(error), None) if !is_leaderless(&error) => return Err(error),
+                (Err(error), _) => Some(error),
+            };
+            let is_late = self.context.clock.monotonic_ns() - begun_ns >= limit.as_nanos() as u64;
+            if is_late || self.stopping.get() {
+                return Err(match (doubt, refused) {
+                    (Some(why), _) => CallError::Unknown(why),
+                    (None, Some(error)) => error,
+                    (None, None) => unreachable!("what is neither refused nor unknown was taken"),
+                });
+            }
+            self.context.sleep(LEADER_PAUSE).await;
+        }
+    }
+
+    /// Asks the leader as it is known now.
+    async fn try_once(
+        self: &Rc<Self>,
+        links: &Rc<Links>,
+        group: GroupId,
+        payload: &Payload,
+        left: Duration,
+    ) -> Result<Outcome, CallError> {
+        let leader = self.replicas.leader(group);
+        if leader == NodeId(0) {
+            return Err(ProposeError::NotLeader(leader).into());
+        }
+        let asking = async {
+            if leader == self.replicas.placement().node {
+                self.propose_here(group, payload.clone()).await
+            } else {
+                forward(links, leader, group, payload).await
+            }
+        };
+        let succession = async {
+            loop {
+                self.context.sleep(SUCCESSION_PAUSE).await;
+                let now = self.replicas.leader(group);
+                if now != leader && now != NodeId(0) {
+                    return Err(CallError::Unknown(format!("node {leader} did not answer and does not lead any more")));
+                }
+            }
+        };
+        let late = async {
+            self.context.sleep(left).await;
+            Err(CallError::Unknown("no majority of the replicas had the write in time".to_owned()))
+        };
+        future::or(asking, future::or(succession, late)).await
+    }
+}
+
+fn is_leaderless(error: &CallError) -> bool {
+    matches!(error, CallError::Refused(ProposeError::NotLeader(_) | ProposeError::Overtaken))
+}
