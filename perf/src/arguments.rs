@@ -44,6 +44,12 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
     },
+    /// Replicated commits beside etcd and the device alone: `perf raft --help` (runs `perf-raft`, from beside this binary).
+    #[command(disable_help_flag = true)]
+    Raft {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
 }
 
 /// Which data set.

@@ -482,11 +482,11 @@ pub fn replicate(args: &ReplicationArgs) -> Result<()> {
 }
 
 /// Hands over to `perf-peer`: a binary of its own, so that this one is built without a second QUIC stack.
-pub fn peer(arguments: &[std::ffi::OsString]) -> Result<()> {
+pub fn beside(program: &str, arguments: &[std::ffi::OsString]) -> Result<()> {
     use std::os::unix::process::CommandExt;
-    let binary = std::env::current_exe()?.with_file_name("perf-peer");
+    let binary = std::env::current_exe()?.with_file_name(program);
     let error = std::process::Command::new(&binary).args(arguments).exec();
-    Err(error).with_context(|| format!("{} (build it: cargo build --release --bin perf-peer)", binary.display()))
+    Err(error).with_context(|| format!("{} (build it: cargo build --release --bin {program})", binary.display()))
 }
 
 /// The oracle that `perf gen` left in a folder.

@@ -19,7 +19,8 @@ fn main() -> ExitCode {
         Command::Connections(args) => commands::connection_crowd(&args),
         Command::Index(args) => commands::series_index(&args),
         Command::Replication(args) => commands::replicate(&args),
-        Command::Peer { arguments } => commands::peer(&arguments),
+        Command::Peer { arguments } => commands::beside("perf-peer", &arguments),
+        Command::Raft { arguments } => commands::beside("perf-raft", &arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -69,6 +69,13 @@ impl<T> LocalQueue<T> {
         Some(item)
     }
 
+    /// The first item, if it is as wanted.
+    pub fn try_pop_if(&self, is_wanted: impl FnOnce(&T) -> bool) -> Option<T> {
+        let item = self.state.borrow_mut().items.pop_front_if(|item| is_wanted(item))?;
+        self.popped.notify();
+        Some(item)
+    }
+
     /// Waits for an item; `None` once the queue is closed and empty.
     pub async fn pop(&self) -> Option<T> {
         loop {

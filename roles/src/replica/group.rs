@@ -19,6 +19,9 @@ use tidemill_raft::{
     Content, Ended, Ending, Entry, EntryId, GroupId, LogIndex, Membership, NodeId, Raft, ReadId, ReadReady, Term,
 };
 
+/// An entry counts as so many bytes at least: small ones take time, too.
+const APPLIED_BYTES_MIN: usize = 4 << 10;
+
 /// A state machine that entries drive.
 pub trait Machine {
     /// Applies an entry; `None` opens a term. One that brings members comes as the bytes that
@@ -49,6 +52,8 @@ pub struct Group {
     next_read: Cell<u64>,
     applied: Notify,
     broken: Cell<bool>,
+    /// It waits for its turn to go on applying.
+    pub(super) lags: Cell<bool>,
     /// Of all groups of the core.
     unapplied_bytes: Rc<Cell<usize>>,
     /// The files are being made ready for a member that wants them.
@@ -87,6 +92,7 @@ impl Group {
             next_read: Cell::new(seed),
             applied: Notify::new(),
             broken: Cell::new(false),
+            lags: Cell::new(false),
             unapplied_bytes,
             offering: Cell::new(false),
             flushed_before: Cell::new(LogIndex(0)),
@@ -186,23 +192,29 @@ impl Group {
         }
     }
 
-    /// Applies what is committed and durable, and answers.
-    pub(super) fn apply_committed(&self) {
+    /// Applies what is committed and durable, and answers, until entries of `bytes_max` together were applied; answers
+    /// whether there is more.
+    pub(super) fn apply_committed(&self, bytes_max: usize) -> bool {
         let until = {
             let raft = self.raft.borrow();
             raft.committed().min(raft.stable_index())
         };
-        let mut any = false;
-        loop {
+        let (mut any, mut bytes) = (false, 0);
+        let has_more = loop {
+            if bytes > bytes_max {
+                break self.unapplied.borrow().front().is_some_and(|entry| entry.id.index <= until);
+            }
             let next = self.unapplied.borrow_mut().pop_front_if(|entry| entry.id.index <= until);
-            let Some(entry) = next else { break };
+            let Some(entry) = next else { break false };
             any = true;
+            bytes += entry.byte_size() + APPLIED_BYTES_MIN;
             self.forget(&entry);
             self.apply(entry);
-        }
+        };
         if any {
             self.applied.notify();
         }
+        has_more
     }
 
     fn apply(&self, entry: Unapplied) {

@@ -12,6 +12,7 @@
 
 mod group;
 mod install;
+mod outbox;
 mod partition_machine;
 mod payload;
 mod placement;

@@ -5,6 +5,7 @@
 
 use super::{
     Gift, Group, InstallFailure, Machine, NoSources, Offer, Payload, Placement, Sources,
+    outbox::Outbox,
     payload::{is_plain, logged, members_entry},
     recover::Found,
     ticket::Ticket,
@@ -29,6 +30,9 @@ use tidemill_store::breathe;
 pub const COMMITS_MAX: usize = 32 * 1024;
 /// Commits that are applied before other tasks of the core get a turn.
 const COMMITS_PER_TURN: usize = 4;
+/// Bytes of entries of one group that are applied before other tasks get a turn, where a quorum decides: then many become
+/// committed at a time.
+const APPLIED_BYTES_PER_TURN: usize = 256 << 10;
 /// Readings of the log for members that lag, waiting for their turn.
 const FETCHES_MAX: usize = 1024;
 /// The log is told what is committed after so many bytes of it: at most that much of each group waits in memory, beside
@@ -75,6 +79,10 @@ pub struct Replicas<D: Disk> {
     /// Groups of which a member wants the state as files.
     offers: LocalQueue<Rc<Group>>,
     installs: LocalQueue<(Rc<Group>, Install)>,
+    outbox: Outbox,
+    /// Groups with committed entries that wait for their turn to be applied.
+    lagging: RefCell<VecDeque<Rc<Group>>>,
+    lags: Notify,
     /// Payloads that are not applied yet.
     unapplied_bytes: Rc<Cell<usize>>,
     stopped: Cell<bool>,
@@ -147,6 +155,9 @@ impl<D: Disk> Replicas<D> {
             fetches: LocalQueue::new(FETCHES_MAX),
             offers: LocalQueue::new(FETCHES_MAX),
             installs: LocalQueue::new(FETCHES_MAX),
+            outbox: Outbox::default(),
+            lagging: RefCell::default(),
+            lags: Notify::new(),
             unapplied_bytes: Rc::default(),
             stopped: Cell::new(false),
         }
@@ -368,12 +379,16 @@ impl<D: Disk> Replicas<D> {
     pub async fn run_commits(&self) {
         let mut turn = 0;
         while let Some(commit) = self.commits.pop().await {
-            match self.log.stable(commit.position).await {
-                Ok(()) => {
-                    let output = commit.group.raft.borrow_mut().handle_stable(commit.write);
-                    self.carry_out(&commit.group, output);
+            if let Err(poisoned) = self.log.stable(commit.position).await {
+                return self.stop(&poisoned.to_string());
+            }
+            if self.placement().is_alone(commit.group.id()) {
+                self.handle_stable(&commit.group, commit.write);
+            } else {
+                // The others hear of all that became durable by now at once.
+                for (group, write) in self.stable_writes(commit) {
+                    self.handle_stable(&group, write);
                 }
-                Err(poisoned) => return self.stop(&poisoned.to_string()),
             }
             turn += 1;
             if turn % COMMITS_PER_TURN == 0 {
@@ -382,12 +397,67 @@ impl<D: Disk> Replicas<D> {
         }
     }
 
-    /// Puts into the log what it had no room for, reads from it what members that lag need, and gives and takes state
-    /// as files, until [`Replicas::close`]. To be run once where there are other nodes.
+    fn handle_stable(&self, group: &Rc<Group>, write: WriteId) {
+        let output = group.raft.borrow_mut().handle_stable(write);
+        self.carry_out(group, output);
+    }
+
+    /// The newest durable write of each group, from the queue's head on.
+    fn stable_writes(&self, first: Commit) -> Vec<(Rc<Group>, WriteId)> {
+        let durable = self.log.durable();
+        let mut newest = BTreeMap::from([(first.group.id(), (first.group, first.write))]);
+        while let Some(commit) = self.commits.try_pop_if(|next| next.position <= durable) {
+            newest.insert(commit.group.id(), (commit.group, commit.write));
+        }
+        newest.into_values().collect()
+    }
+
+    /// Sends what groups say, goes on applying, puts into the log what it had no room for, reads from it what members
+    /// that lag need, and gives and takes state as files, until [`Replicas::close`]. To be run once where there are other
+    /// nodes.
     pub async fn run_chores(&self) {
         let log = future::zip(self.run_backlog(), self.run_fetches());
         let files = future::zip(self.run_offers(), self.run_installs());
-        future::zip(log, files).await;
+        let words = future::zip(self.run_outbox(), self.run_applies());
+        future::zip(words, future::zip(log, files)).await;
+    }
+
+    async fn run_outbox(&self) {
+        loop {
+            let more = self.outbox.changed.notified();
+            self.outbox.take().for_each(&self.surroundings.outlet);
+            if self.stopped.get() {
+                return;
+            }
+            more.await;
+        }
+    }
+
+    async fn run_applies(&self) {
+        loop {
+            let more = self.lags.notified();
+            let next = self.lagging.borrow_mut().pop_front();
+            match next {
+                Some(group) => {
+                    group.lags.set(false);
+                    self.apply_some(&group);
+                    self.mark(&group);
+                    breathe().await;
+                }
+                None if self.stopped.get() => return,
+                None => more.await,
+            }
+        }
+    }
+
+    /// Applies what is committed: all of it where this node decides alone, because then it is as much as became durable.
+    fn apply_some(&self, group: &Rc<Group>) {
+        let alone = self.placement().is_alone(group.id());
+        let bytes_max = if alone { usize::MAX } else { APPLIED_BYTES_PER_TURN };
+        if !group.lags.get() && group.apply_committed(bytes_max) && !group.lags.replace(true) {
+            self.lagging.borrow_mut().push_back(group.clone());
+            self.lags.notify();
+        }
     }
 
     /// The state of the group is in files up to `flushed`. Alone, the log is released up to there; with others, up to
@@ -424,6 +494,8 @@ impl<D: Disk> Replicas<D> {
     async fn run_installs(&self) {
         while let Some((group, Install { from, snapshot })) = self.installs.pop().await {
             let gift = Gift { from, group: group.id(), base: snapshot.base, manifest: snapshot.manifest };
+            // Nothing becomes committed before the end of the installation, and nothing must be applied beside it.
+            group.apply_committed(usize::MAX);
             let installed = group.machine().install(&gift, self.surroundings.sources.as_ref()).await;
             let output = match installed {
                 Ok(()) => {
@@ -495,6 +567,8 @@ impl<D: Disk> Replicas<D> {
         self.offers.close();
         self.installs.close();
         self.backlog_changed.notify();
+        self.outbox.close();
+        self.lags.notify();
     }
 
     fn stop(&self, reason: &str) {
@@ -521,7 +595,7 @@ impl<D: Disk> Replicas<D> {
     /// All that is not for the log.
     fn tell(&self, group: &Rc<Group>, output: Output<Payload>) {
         group.settle_ended(&output.ended);
-        output.send.into_iter().for_each(&self.surroundings.outlet);
+        output.send.into_iter().for_each(|message| self.outbox.push(message));
         for fetch in output.fetch {
             // A request that is dropped is made again with the next answer to a heartbeat.
             let _ = self.fetches.try_push((group.clone(), fetch));
@@ -535,7 +609,7 @@ impl<D: Disk> Replicas<D> {
             let refused = group.raft.borrow_mut().handle_install_failed();
             self.carry_out(group, refused);
         }
-        group.apply_committed();
+        self.apply_some(group);
         group.settle_reads(&output.reads);
         self.mark(group);
     }

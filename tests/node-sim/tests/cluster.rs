@@ -54,8 +54,9 @@ async fn reads_of_a_life(executor: &Executor, disk: &SimDisk, seed: u64) -> Vec<
     let replicas = Rc::new(Replicas::new(log.clone(), surroundings));
     drop(executor.spawn(async move { log.run().await }));
     replicas.open_group(GROUP, found.remove(&GROUP).unwrap_or_default(), machine).await.unwrap();
-    let commits = replicas.clone();
+    let (commits, chores) = (replicas.clone(), replicas.clone());
     drop(executor.spawn(async move { commits.run_commits().await }));
+    drop(executor.spawn(async move { chores.run_chores().await }));
     let body = Body::Heartbeat { commit: LogIndex(0), round: 1 };
     replicas.receive(Message { group: GROUP, from: NodeId(2), to: NodeId(1), term: Term(1), body }).unwrap();
     for _ in 0..2 {
