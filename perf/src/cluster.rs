@@ -1,4 +1,4 @@
-//! Clusters of three nodes on one machine: their certificates, configurations and processes.
+//! Clusters on one machine: their certificates, configurations and processes.
 
 use crate::http::Client;
 use crate::server::{Kind, Server, Setup, free_udp_ports};
@@ -23,16 +23,30 @@ pub struct ClusterPlan {
     pub memory_limit: Option<String>,
     /// More of each node's configuration file, above its sections.
     pub configuration: String,
+    /// Of each data group.
     pub partitions: u32,
+    /// What the nodes are there for, from node 1 on.
+    pub duties: Vec<Duty>,
 }
+
+/// What a node is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// For a data group, from 1.
+    Data(u32),
+    Meta,
+}
+
+/// Three data nodes of one group.
+pub const ONE_GROUP: [Duty; 3] = [Duty::Data(1); 3];
 
 impl ClusterPlan {
     /// Makes certificates and configurations; how each node is started.
     pub fn prepare(&self) -> Result<Vec<Setup>> {
         let authority = self.folder.join("authority");
         self.certify(&["authority"], &authority)?;
-        let ports: Vec<u16> = NODES.iter().map(|_| free_udp_ports(self.cores)).collect::<Result<_>>()?;
-        NODES.iter().map(|node| self.prepare_node(*node, &authority, &ports)).collect()
+        let ports: Vec<u16> = self.duties.iter().map(|_| free_udp_ports(self.cores)).collect::<Result<_>>()?;
+        (1..=self.duties.len()).map(|node| self.prepare_node(node, &authority, &ports)).collect()
     }
 
     fn prepare_node(&self, node: usize, authority: &Path, ports: &[u16]) -> Result<Setup> {
@@ -44,16 +58,23 @@ impl ClusterPlan {
              [cluster]\nid = \"{ID}\"\nnode = {node}\ncertificates = {certificates:?}\n",
             self.configuration, self.partitions
         );
-        for (other, port) in NODES.iter().zip(ports) {
+        for (other, (duty, port)) in (1..).zip(self.duties.iter().zip(ports)) {
             text.push_str(&format!(
                 "[[cluster.nodes]]\nnode = {other}\naddress = \"127.0.0.1:{port}\"\ncores = {}\n",
                 self.cores
             ));
+            match duty {
+                Duty::Data(group) => text.push_str(&format!("group = {group}\n")),
+                Duty::Meta => text.push_str("role = \"meta\"\n"),
+            }
         }
         let configuration = self.configuration_of(node);
         std::fs::write(&configuration, text).with_context(|| format!("write {}", configuration.display()))?;
         let mut setup = Setup::new(Kind::Tidemill, &self.binary, &self.folder);
-        setup.role = Some("data".to_owned());
+        setup.role = Some(match self.duties[node - 1] {
+            Duty::Data(_) => "data".to_owned(),
+            Duty::Meta => "meta".to_owned(),
+        });
         setup.data = self.folder.join(format!("data-{node}"));
         setup.log = self.folder.join(format!("node-{node}.log"));
         setup.cores = Some(self.cores);

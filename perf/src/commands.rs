@@ -12,7 +12,7 @@ use std::time::Instant;
 use tidemill_perf::acknowledgement;
 use tidemill_perf::cardinality::SeriesSpec;
 use tidemill_perf::check;
-use tidemill_perf::cluster::ClusterPlan;
+use tidemill_perf::cluster::{ClusterPlan, ONE_GROUP};
 use tidemill_perf::compare::{self, CompareOptions};
 use tidemill_perf::connections::{self, ConnectionsOptions};
 use tidemill_perf::crash::{self, CrashOptions};
@@ -457,6 +457,7 @@ pub fn replicate(args: &ReplicationArgs) -> Result<()> {
     let alone = args.server.setup(Kind::Tidemill, &folder).context("no binary of tidemill")?;
     let workload = Workload::named(&args.workload, args.rows, args.seed)?;
     let cluster = ClusterPlan {
+        duties: ONE_GROUP.to_vec(),
         binary: alone.binary.clone(),
         folder: folder.join("cluster"),
         cores: match args.server.cores {

@@ -27,8 +27,10 @@ struct Tidemill {
 enum Role {
     /// Everything in one process (the default)
     Standalone(Server),
-    /// One node of a cluster; its configuration file has a [cluster] section
+    /// A node of a cluster that holds data; its configuration file has a [cluster] section
     Data(Server),
+    /// A node of a cluster that votes on its metadata and holds no data; its configuration file has a [cluster] section
+    Meta(Server),
     /// Looks into data folders and files of a server that does not run
     #[command(subcommand)]
     Inspect(Inspect),
@@ -125,9 +127,13 @@ fn start_logging(level: &str) {
 
 fn main() -> ExitCode {
     let Tidemill { role, server } = Tidemill::parse_from(like_influx(std::env::args_os()));
-    let is_node = matches!(role, Some(Role::Data(_)));
+    let asked = match role {
+        Some(Role::Data(_)) => Some("data"),
+        Some(Role::Meta(_)) => Some("meta"),
+        _ => None,
+    };
     let server = match role {
-        Some(Role::Standalone(server) | Role::Data(server)) => server,
+        Some(Role::Standalone(server) | Role::Data(server) | Role::Meta(server)) => server,
         Some(Role::Inspect(inspect)) => {
             start_logging("warn");
             return inspect.run();
@@ -152,12 +158,15 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(error) => return ended(Err(error)),
     };
-    match (&options.cluster, is_node) {
-        (Some(_), false) => return ended(Err(anyhow::anyhow!("a [cluster] section is for `tidemill data`"))),
-        (None, true) => {
-            return ended(Err(anyhow::anyhow!("`tidemill data` needs a configuration file with a [cluster] section")));
-        }
-        _ => {}
+    let role = options.cluster.as_ref().map(|cluster| cluster.role());
+    if role != asked {
+        return ended(Err(match (role, asked) {
+            (Some(role), _) => anyhow::anyhow!("cluster.node is a {role} node: start it with `tidemill {role}`"),
+            (None, asked) => {
+                let asked = asked.unwrap_or("data");
+                anyhow::anyhow!("`tidemill {asked}` needs a configuration file with a [cluster] section")
+            }
+        }));
     }
     start_logging(&options.log_level);
     ended(tidemill::server::run(options))

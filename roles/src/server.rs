@@ -20,6 +20,7 @@ use crate::{
 use anyhow::{Context, bail};
 use std::sync::Arc;
 use tidemill_http::{AccessLog, Front};
+use tidemill_line::PartitionMap;
 use tidemill_log::Durability;
 use tidemill_peer::Credentials;
 use tidemill_reactor::{CoreContext, CoreError, Listeners, ReactorOptions, Seed};
@@ -77,7 +78,8 @@ fn membership(cluster: &ClusterOptions, identity: Identity, incarnation: u64) ->
     let credentials =
         credentials.with_context(|| format!("cluster.certificates {}", cluster.certificates.display()))?;
     let shape = cluster.shape(identity.partitions);
-    Ok(Membership { options: Arc::new(cluster.clone()), credentials, shape, incarnation })
+    let partitions = PartitionMap::new(cluster.groups, identity.partitions)?;
+    Ok(Membership { options: Arc::new(cluster.clone()), credentials, partitions, shape, incarnation })
 }
 
 fn start(options: Options, identity: Identity, door: Door, incarnation: u64) -> anyhow::Result<()> {
@@ -119,7 +121,10 @@ fn start(options: Options, identity: Identity, door: Door, incarnation: u64) -> 
         udp,
         options: Arc::new(options),
         door,
-        partitions: identity.partitions,
+        partitions: match &membership {
+            Some(membership) => membership.partitions,
+            None => PartitionMap::single(identity.partitions),
+        },
         membership,
         log_seed: identity.cluster,
         series_counts,

@@ -13,6 +13,8 @@ use tidemill_http::{
 };
 use tidemill_influxql::{Statement, TimestampText};
 
+const META_NODE: &str = "this is a meta node, which takes no writes and answers no queries: ask a data node";
+
 /// Answers the requests of one core.
 pub struct DataService {
     core: Rc<DataCore>,
@@ -69,6 +71,9 @@ impl Service for DataService {
     }
 
     async fn write(&self, request: WriteRequest) -> WriteOutcome {
+        if self.core.is_meta_node() {
+            return WriteOutcome::Rejected(Refusal::new(400, META_NODE));
+        }
         self.core.write(request).await
     }
 
@@ -77,6 +82,9 @@ impl Service for DataService {
     }
 
     async fn query(&self, request: QueryRequest) -> Result<QueryPieces, Refusal> {
+        if self.core.is_meta_node() {
+            return Err(Refusal::new(400, META_NODE));
+        }
         let authorized = authorize_query(&self.core.meta(), &request.caller, &request.query, &request.database);
         authorized.map_err(|text| Refusal::new(403, text))?;
         QueryPieces::start(self.core.clone(), request).map_err(|text| Refusal::new(503, text))

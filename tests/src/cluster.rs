@@ -1,4 +1,4 @@
-//! A cluster of three nodes on one machine.
+//! A cluster on one machine.
 
 use crate::subject::{self, Home};
 use std::{path::PathBuf, time::Duration};
@@ -8,17 +8,17 @@ use tidemill_perf::{
     server::{Server, Setup},
 };
 
-pub use tidemill_perf::cluster::NODES;
+pub use tidemill_perf::cluster::{Duty, NODES, ONE_GROUP};
 
 /// Longest wait for every group to have a leader.
 const ELECTION_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Three nodes; those that run end when this is dropped.
+/// Some nodes; those that run end when this is dropped.
 pub struct Cluster {
     home: Home,
     plan: ClusterPlan,
     setups: Vec<Setup>,
-    nodes: [Option<Server>; 3],
+    nodes: Vec<Option<Server>>,
 }
 
 impl Cluster {
@@ -29,14 +29,26 @@ impl Cluster {
 
     /// As [`Cluster::start`], with more in each node's configuration file, above its sections.
     pub fn start_with(configuration: &str) -> Cluster {
-        let mut cluster = Cluster::prepare(configuration);
-        NODES.iter().for_each(|node| cluster.start_node(*node));
-        cluster.wait_for_leaders();
-        cluster
+        Cluster::prepare(configuration).started()
+    }
+
+    /// As [`Cluster::start`], of nodes with these duties.
+    pub fn start_of(duties: &[Duty]) -> Cluster {
+        Cluster::prepare_of(duties, "").started()
+    }
+
+    fn started(mut self) -> Cluster {
+        (1..=self.setups.len()).for_each(|node| self.start_node(node));
+        self.wait_for_leaders();
+        self
     }
 
     /// Certificates and configurations of a cluster of which no node runs.
     pub fn prepare(configuration: &str) -> Cluster {
+        Cluster::prepare_of(&ONE_GROUP, configuration)
+    }
+
+    fn prepare_of(duties: &[Duty], configuration: &str) -> Cluster {
         let home = Home::new();
         let of_subject = home.setup();
         let plan = ClusterPlan {
@@ -46,9 +58,10 @@ impl Cluster {
             memory_limit: of_subject.memory_limit,
             configuration: configuration.to_owned(),
             partitions: 4,
+            duties: duties.to_vec(),
         };
         let setups = plan.prepare().unwrap_or_else(|error| panic!("{error:#}"));
-        Cluster { home, plan, setups, nodes: [None, None, None] }
+        Cluster { home, plan, setups, nodes: duties.iter().map(|_| None).collect() }
     }
 
     pub fn folder(&self, name: &str) -> PathBuf {
@@ -95,13 +108,14 @@ impl Cluster {
 
     /// Waits until every group has a leader.
     pub fn wait_for_leaders(&self) {
-        let running = self.nodes.iter().flatten().next().expect("a node runs");
-        cluster::wait_for_leaders(running, ELECTION_PATIENCE).unwrap_or_else(|error| panic!("{error:#}"));
+        for running in self.nodes.iter().flatten() {
+            cluster::wait_for_leaders(running, ELECTION_PATIENCE).unwrap_or_else(|error| panic!("{error:#}"));
+        }
     }
 
     /// SIGTERM for all nodes, one after the other.
     pub fn stop_all(mut self) {
-        for node in NODES {
+        for node in 1..=self.nodes.len() {
             if self.nodes[node - 1].is_some() {
                 self.stop(node);
             }

@@ -9,6 +9,7 @@ mod cluster;
 mod conformance;
 mod crash;
 mod damage;
+mod data_groups;
 mod deletes;
 mod https;
 mod inspect;

@@ -1,7 +1,8 @@
 //! Which rows of a column hold a value.
 
+use rkyv::{Archive, Deserialize, Serialize};
 /// One bit a row, append-only but for [`Bitmap::clear_bit`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Bitmap {
     words: Vec<u64>,
     len: usize,
@@ -59,6 +60,13 @@ impl Bitmap {
     pub fn clear_bit(&mut self, row: usize) {
         assert!(row < self.len, "row {row} of a bitmap of {}", self.len);
         self.words[row / 64] &= !(1 << (row % 64));
+    }
+
+    /// Whether it is one that could have been made here, with so many bits; one that came from elsewhere may not be.
+    pub fn is_sound(&self, len: usize) -> bool {
+        let unused = self.words.len() * 64 - len.min(self.words.len() * 64);
+        let is_clear = self.words.last().is_none_or(|last| last.leading_zeros() as usize >= unused);
+        self.len == len && self.words.len() == len.div_ceil(64) && is_clear
     }
 
     pub fn count_ones(&self) -> usize {

@@ -1,9 +1,10 @@
 //! One field's values over some rows.
 
 use crate::{Bitmap, FieldType, Strings, Value};
+use rkyv::{Archive, Deserialize, Serialize};
 
 /// Dense values of one type; a row without a value holds the type's zero and a cleared validity bit.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub enum Values {
     Float(Vec<f64>),
     Integer(Vec<i64>),
@@ -45,6 +46,15 @@ impl Values {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// As [`Column::is_sound`].
+    pub fn is_sound(&self, field_type: FieldType, rows: usize) -> bool {
+        let strings_are = match self {
+            Values::String(values) => values.is_sound(),
+            _ => true,
+        };
+        self.field_type() == field_type && self.len() == rows && strings_are
     }
 
     /// Bytes that the values take, for budgets.
@@ -137,7 +147,7 @@ impl Values {
 }
 
 /// Values with validity: `valid` absent means that every row holds a value.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct Column {
     pub values: Values,
     pub valid: Option<Bitmap>,
@@ -235,6 +245,12 @@ impl Column {
         if let Some(valid) = &mut self.valid {
             valid.truncate(rows);
         }
+    }
+
+    /// Whether it is one of this type and so many rows that could have been made here; one that came from elsewhere may
+    /// not be.
+    pub fn is_sound(&self, field_type: FieldType, rows: usize) -> bool {
+        self.values.is_sound(field_type, rows) && self.valid.as_ref().is_none_or(|valid| valid.is_sound(rows))
     }
 
     /// Bytes that the column takes, for budgets.

@@ -1,7 +1,8 @@
 //! The five field types and one value of any of them.
 
+use rkyv::{Archive, Deserialize, Serialize};
 /// Type of a field. The discriminants are the block type bytes of the TSM format (`tsm-format`, section 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Archive, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum FieldType {
     Float = 0,

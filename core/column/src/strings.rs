@@ -1,7 +1,8 @@
 //! A vector of byte strings in one buffer.
 
+use rkyv::{Archive, Deserialize, Serialize};
 /// Byte strings behind each other, with their ends. No allocation per string.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Strings {
     ends: Vec<u32>,
     bytes: Vec<u8>,
@@ -47,6 +48,11 @@ impl Strings {
 
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.len()).map(|row| self.value(row))
+    }
+
+    /// Whether they are some that could have been made here; what came from elsewhere may not be.
+    pub fn is_sound(&self) -> bool {
+        self.ends.is_sorted() && self.ends.last().map_or(0, |end| *end as usize) == self.bytes.len()
     }
 
     pub fn truncate(&mut self, rows: usize) {

@@ -8,7 +8,9 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use tidemill_line::{Batch, ParseOptions, PartitionBatch, Precision, ShardGroupRange, SplitPlan, Splitter};
+use tidemill_line::{
+    Batch, ParseOptions, PartitionBatch, PartitionMap, Precision, ShardGroupRange, SplitPlan, Splitter,
+};
 
 struct Workload {
     name: &'static str,
@@ -121,7 +123,7 @@ fn measure(workload: &Workload) {
         database: 1,
         retention_policy: 1,
         shard_groups: &all,
-        partition_count: 16,
+        partitions: PartitionMap::single(16),
         session: 1,
         sequence: 1,
     };

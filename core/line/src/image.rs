@@ -43,7 +43,7 @@ pub struct PartitionHeader {
     /// Up to so many sequences before this one may still come; the sender is done with the others.
     pub behind: u16,
     pub partition: u32,
-    /// Partitions that the series were dealt to; a power of two.
+    /// Partitions that the series were dealt to, of all data groups.
     pub partition_count: u32,
     pub schema_count: u32,
     pub series_count: u32,

@@ -23,6 +23,7 @@ mod line_error;
 mod number;
 mod parser;
 mod partition_batch;
+mod partition_map;
 mod precision;
 mod reason;
 mod schema_table;
@@ -45,8 +46,9 @@ pub use partition_batch::{
     BatchSchema, BatchSeries, ColumnSlice, Columns, FieldDefinition, FormatError, PartitionBatch, RowGroup, RowGroups,
     SeriesIter,
 };
+pub use partition_map::{PARTITIONS_MAX, PartitionMap, PartitionMapError};
 pub use precision::Precision;
-pub use split::{PARTITIONS_MAX, PartitionImage, SHARD_GROUPS_MAX, ShardGroupRange, SplitError, SplitPlan, Splitter};
+pub use split::{PartitionImage, SHARD_GROUPS_MAX, ShardGroupRange, SplitError, SplitPlan, Splitter};
 
 /// Longest series key, and longest series key + 4 + field name, in bytes. Index entries of TSM files hold key lengths in
 /// 16 bits.

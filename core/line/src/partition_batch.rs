@@ -238,8 +238,7 @@ struct Seen {
 }
 
 fn is_sound(header: &PartitionHeader) -> bool {
-    header.partition_count.is_power_of_two()
-        && header.partition < header.partition_count
+    header.partition < header.partition_count
         && header.row_count > 0
         && header.time_min <= header.time_max
         && header.shard_group_start <= header.time_min

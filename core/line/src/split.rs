@@ -8,11 +8,10 @@ use tidemill_column::FieldType;
 
 use crate::batch::{Parsed, Row};
 use crate::image::{HEADER_BYTES, PartitionHeader, push_varint, varint_len};
+use crate::partition_map::{PARTITIONS_MAX, PartitionMap};
 use crate::series_table::Series;
 use crate::text::Text;
 
-/// Most partitions of a data group: more than any machine has cores, and few enough to count rows by.
-pub const PARTITIONS_MAX: u32 = 4_096;
 /// Most shard groups that one body may fall into. Times the partitions they must be countable in 32 bits; hourly groups
 /// over a century are fewer.
 pub const SHARD_GROUPS_MAX: usize = 1 << 20;
@@ -35,8 +34,7 @@ pub struct SplitPlan<'a> {
     pub retention_policy: u32,
     /// Shard groups that cover the rows, ascending and without overlap.
     pub shard_groups: &'a [ShardGroupRange],
-    /// A power of two. A series belongs to the partition that the top bits of its hash name.
-    pub partition_count: u32,
+    pub partitions: PartitionMap,
     /// Zero: no identity yet, [`crate::Identity::stamp`] gives one.
     pub session: u64,
     pub sequence: u64,
@@ -47,8 +45,6 @@ pub struct SplitPlan<'a> {
 pub enum SplitError {
     #[error("no shard group of the plan covers the time {time}")]
     TimeNotCovered { time: i64 },
-    #[error("{count} partitions are not a power of two of at most {PARTITIONS_MAX}")]
-    PartitionCount { count: u32 },
     #[error("{count} shard groups for one body are more than {SHARD_GROUPS_MAX}")]
     ShardGroupCount { count: usize },
     #[error("shard groups of the plan overlap or are out of order at {start}")]
@@ -95,9 +91,6 @@ impl Splitter {
         plan: &SplitPlan<'_>,
         keep: impl FnMut(usize, &Row) -> bool,
     ) -> Result<Vec<PartitionImage>, SplitError> {
-        if !plan.partition_count.is_power_of_two() || plan.partition_count > PARTITIONS_MAX {
-            return Err(SplitError::PartitionCount { count: plan.partition_count });
-        }
         if plan.shard_groups.len() > SHARD_GROUPS_MAX {
             return Err(SplitError::ShardGroupCount { count: plan.shard_groups.len() });
         }
@@ -125,8 +118,7 @@ impl Splitter {
         mut keep: impl FnMut(usize, &Row) -> bool,
     ) -> Result<(), SplitError> {
         let series = parsed.batch.series.all();
-        // A shift by 64 is none at all: one partition has no bits.
-        let shift = 64 - plan.partition_count.trailing_zeros();
+        let partition_count = plan.partitions.count();
         let mut group = 0;
         self.order.clear();
         for (index, row) in parsed.rows().iter().enumerate() {
@@ -140,8 +132,8 @@ impl Splitter {
                     return Err(SplitError::TimeNotCovered { time: row.time });
                 }
             }
-            let partition = series[row.series as usize].hash.checked_shr(shift).unwrap_or(0) as u32;
-            self.order.push((group as u32 * plan.partition_count + partition, index as u32));
+            let partition = plan.partitions.partition_of(series[row.series as usize].hash);
+            self.order.push((group as u32 * partition_count + partition, index as u32));
         }
         Ok(())
     }
@@ -154,7 +146,7 @@ impl Splitter {
             self.counting_sort(parsed.series_count(), series_of);
         }
         if !self.order.is_sorted_by_key(|entry| entry.0) {
-            let buckets = plan.shard_groups.len() * plan.partition_count as usize;
+            let buckets = plan.shard_groups.len() * plan.partitions.count() as usize;
             // A body that spans years may have more buckets than rows; counting in them would cost more than sorting.
             if buckets <= 1_024 + 4 * self.order.len() {
                 self.counting_sort(buckets, |entry| entry.0);
@@ -187,8 +179,9 @@ impl Splitter {
     /// The image of one bucket, whose sorted rows are `entries`.
     fn image(&mut self, parsed: &Parsed<'_>, plan: &SplitPlan<'_>, entries: &[(u32, u32)]) -> PartitionImage {
         let bucket = entries[0].0;
-        let range = plan.shard_groups[(bucket / plan.partition_count) as usize];
-        let partition = bucket % plan.partition_count;
+        let partition_count = plan.partitions.count();
+        let range = plan.shard_groups[(bucket / partition_count) as usize];
+        let partition = bucket % partition_count;
         let (header, size) = self.measure(parsed, entries);
         let header = PartitionHeader {
             database: plan.database,
@@ -200,7 +193,7 @@ impl Splitter {
             sequence: plan.sequence,
             behind: 0,
             partition,
-            partition_count: plan.partition_count,
+            partition_count,
             ..header
         };
         let mut bytes = Vec::with_capacity(size);
@@ -343,7 +336,14 @@ mod tests {
     const ALL: [ShardGroupRange; 1] = [ShardGroupRange { id: 9, start: i64::MIN, end: i64::MAX }];
 
     fn plan(shard_groups: &[ShardGroupRange], partition_count: u32) -> SplitPlan<'_> {
-        SplitPlan { database: 1, retention_policy: 2, shard_groups, partition_count, session: 3, sequence: 4 }
+        SplitPlan {
+            database: 1,
+            retention_policy: 2,
+            shard_groups,
+            partitions: PartitionMap::single(partition_count),
+            session: 3,
+            sequence: 4,
+        }
     }
 
     fn split(body: &str, plan: &SplitPlan<'_>) -> Result<Vec<PartitionImage>, SplitError> {
@@ -364,13 +364,10 @@ mod tests {
         }
         let overlap = split("m f=1 5", &plan(&groups(&[(0, 6), (5, 9)]), 1));
         assert_eq!(overlap, Err(SplitError::ShardGroupOrder { start: 5 }));
-        for count in [0, 3, 8_192] {
-            assert_eq!(split("m f=1 5", &plan(&ALL, count)), Err(SplitError::PartitionCount { count }));
-        }
     }
 
     #[test]
-    fn partitions_are_the_top_bits_of_the_hash() {
+    fn images_hold_the_series_of_their_partition() {
         let body: String = (0..200).map(|id| format!("m,id={id} f=1 {id}\n")).collect();
         for partition_count in [1, 2, 16, 4_096] {
             let images = split(&body, &plan(&ALL, partition_count)).unwrap();

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use tidemill_line::{
-    Batch, ColumnSlice, ParseOptions, Parsed, PartitionBatch, Precision, ShardGroupRange, SplitPlan, Splitter, ValueRef,
+    Batch, ColumnSlice, ParseOptions, Parsed, PartitionBatch, PartitionMap, Precision, ShardGroupRange, SplitPlan,
+    Splitter, ValueRef,
 };
 
 const NOW: i64 = 1_700_000_000_123_456_789;
@@ -68,7 +69,7 @@ fn check_split(parsed: &Parsed<'_>) {
             database: 3,
             retention_policy: 4,
             shard_groups: &shard_groups,
-            partition_count,
+            partitions: PartitionMap::single(partition_count),
             session: 5,
             sequence: 6,
         };
@@ -266,7 +267,7 @@ proptest! {
         let parsed = batch.parse(&body, &options).unwrap();
         let all = [ShardGroupRange { id: 1, start: i64::MIN, end: i64::MAX }];
         let plan = SplitPlan {
-            database: 1, retention_policy: 1, shard_groups: &all, partition_count: 1, session: 1, sequence: 1,
+            database: 1, retention_policy: 1, shard_groups: &all, partitions: PartitionMap::single(1), session: 1, sequence: 1,
         };
         for mut image in Splitter::new().split(&parsed, &plan, |_, _| true).unwrap() {
             let cut = at.index(image.bytes.len());

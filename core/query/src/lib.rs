@@ -48,7 +48,8 @@ pub use join::{Join, JoinDemand};
 pub use limit::{RowLimit, SelectLimits, SeriesLimit};
 pub use merge::{Merge, MergeDemand};
 pub use part::{
-    PART_OUTPUT_BYTES_MAX, PART_OUTPUT_ROWS_MAX, PART_OUTPUT_WINDOWS_MAX, PartDemand, PartExec, PartOutput, ScanSeries,
+    PART_OUTPUT_BYTES_MAX, PART_OUTPUT_ROWS_MAX, PART_OUTPUT_WINDOWS_MAX, PartDecoder, PartDemand, PartEncoder,
+    PartExec, PartImageError, PartOutput, ScanSeries,
 };
 pub use plan::{Plan, PlanExplanation, ScanPlan};
 pub use result::{ResultColumn, ResultSeries};

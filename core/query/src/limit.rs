@@ -1,6 +1,7 @@
 //! LIMIT, OFFSET, SLIMIT and SOFFSET, and the limits of the configuration.
 
 use crate::QueryError;
+use rkyv::{Archive, Deserialize, Serialize};
 
 /// Skips rows, then lets some through. 0 means "not set" in the limit.
 ///
@@ -66,7 +67,7 @@ impl SeriesLimit {
 }
 
 /// Limits of the configuration; 0 means none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct SelectLimits {
     pub max_select_buckets: u64,
     pub max_select_series: u64,

@@ -1,5 +1,6 @@
 //! What the sources have: fields with their types, tag keys, and what a name means among them.
 
+use rkyv::{Archive, Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use tidemill_column::FieldType;
 use tidemill_influxql::{Call, DataType, Expr, RegexLiteral, VarRef, WildcardKind};
@@ -12,7 +13,7 @@ use crate::names::name_of;
 use crate::stream::StreamFunction;
 
 /// One measurement that a source came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct SourceSchema {
     /// Index into [`Compiled::sources`](crate::Compiled::sources), or of a statement in FROM.
     pub source: SourceIndex,
@@ -25,7 +26,7 @@ pub struct SourceSchema {
 }
 
 /// Which source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum SourceIndex {
     Measurement(usize),
     /// Index into [`Compiled::subqueries`](crate::Compiled::subqueries).

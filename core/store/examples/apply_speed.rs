@@ -5,7 +5,7 @@
 
 use std::{cell::Cell, rc::Rc, time::Instant};
 use tidemill_disk::sim::{Executor, SimDisk};
-use tidemill_line::{Batch, ParseOptions, Precision, ShardGroupRange, SplitPlan, Splitter};
+use tidemill_line::{Batch, ParseOptions, PartitionMap, Precision, ShardGroupRange, SplitPlan, Splitter};
 use tidemill_raft::{LogIndex, Term};
 use tidemill_store::{Command, Entry, Partition, ReadCache};
 
@@ -23,7 +23,7 @@ fn images(bodies: impl Iterator<Item = String>) -> Vec<Vec<u8>> {
             database: 1,
             retention_policy: 1,
             shard_groups: &shard_groups,
-            partition_count: 1,
+            partitions: PartitionMap::single(1),
             session: 0,
             sequence: 0,
         };

@@ -6,7 +6,7 @@
 
 use std::{cell::Cell, rc::Rc, time::Instant};
 use tidemill_disk::sim::{Executor, Prng, SimDisk};
-use tidemill_line::{Batch, ParseOptions, Precision, ShardGroupRange, SplitPlan, Splitter};
+use tidemill_line::{Batch, ParseOptions, PartitionMap, Precision, ShardGroupRange, SplitPlan, Splitter};
 use tidemill_raft::{LogIndex, Term};
 use tidemill_store::{
     Command, DatabaseId, Entry, Partition, ReadCache, ScanField, SeriesId, ShardGroupId, TagPredicate,
@@ -30,7 +30,7 @@ async fn fill(disk: &SimDisk) {
         database: 1,
         retention_policy: 1,
         shard_groups: &shard_groups,
-        partition_count: 1,
+        partitions: PartitionMap::single(1),
         session: 0,
         sequence: 0,
     };

@@ -6,7 +6,7 @@
 use std::{cell::Cell, rc::Rc, time::Instant};
 use tidemill_column::FieldType;
 use tidemill_disk::sim::{Executor, SimDisk};
-use tidemill_line::{Batch, ParseOptions, Precision, ShardGroupRange, SplitPlan, Splitter};
+use tidemill_line::{Batch, ParseOptions, PartitionMap, Precision, ShardGroupRange, SplitPlan, Splitter};
 use tidemill_raft::{LogIndex, Term};
 use tidemill_store::{
     Batch as Summarised, Command, DatabaseId, Entry, Partition, ReadCache, ScanField, SeriesId, ShardGroupId,
@@ -27,7 +27,7 @@ async fn filled(disk: SimDisk) -> Partition<SimDisk> {
         database: 1,
         retention_policy: 1,
         shard_groups: &shard_groups,
-        partition_count: 1,
+        partitions: PartitionMap::single(1),
         session: 0,
         sequence: 0,
     };

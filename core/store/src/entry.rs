@@ -12,6 +12,7 @@ use rkyv::{
     validation::{Validator, archive::ArchiveValidator, shared::SharedValidator},
 };
 use std::{borrow::Cow, num::NonZeroUsize};
+use tidemill_line::PartitionMap;
 use tidemill_tsm::FloatEncoding;
 
 /// How deep a command may be nested: above what the height of a statement's condition allows (256), and far below what
@@ -187,16 +188,13 @@ impl Command {
 }
 
 impl Command {
-    /// What of a command concerns one of `count` partitions, a power of two; `None` if nothing does.
-    pub fn of_partition(&self, partition: u32, count: u32) -> Option<Cow<'_, Command>> {
+    /// What of a command concerns one of the partitions; `None` if nothing does.
+    pub fn of_partition(&self, partition: u32, partitions: &PartitionMap) -> Option<Cow<'_, Command>> {
         let Command::Delete { database, measurements, condition, min_time, max_time } = self else {
             return Some(Cow::Borrowed(self));
         };
         let Measurements::Points { policy, series } = measurements else { return Some(Cow::Borrowed(self)) };
-        // The whole hash is shifted out where there is one partition.
-        let shift = u64::BITS - count.trailing_zeros();
-        let is_here =
-            |one: &&SeriesTimes| SeriesIndex::hash_of(&one.key).checked_shr(shift).unwrap_or(0) == u64::from(partition);
+        let is_here = |one: &&SeriesTimes| partitions.partition_of(SeriesIndex::hash_of(&one.key)) == partition;
         let series: Vec<SeriesTimes> = series.iter().filter(is_here).cloned().collect();
         if series.is_empty() {
             return None;

@@ -48,7 +48,7 @@ impl Inquiry {
     }
 
     /// Sends a piece of the answer, when the pieces before have made room.
-    pub async fn reply(&mut self, piece: Bytes) -> Result<(), StreamError> {
+    pub async fn reply(&self, piece: Bytes) -> Result<(), StreamError> {
         self.answer(Some(piece), false).await
     }
 

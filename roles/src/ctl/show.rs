@@ -29,14 +29,19 @@ impl Show {
 fn table(value: &Value) -> String {
     let nodes: Vec<&Value> = value["nodes"].as_array().into_iter().flatten().collect();
     let mut out = format!("cluster {}\n\n", value["cluster"].as_str().unwrap_or("?"));
-    out.push_str(&format!("{:<6} {:<22} {:>5}  {:<6} {:>5}\n", "node", "address", "cores", "state", "leads"));
+    out.push_str(&format!(
+        "{:<6} {:<5} {:>5}  {:<22} {:>5}  {:<6} {:>5}\n",
+        "node", "role", "group", "address", "cores", "state", "leads"
+    ));
     for node in &nodes {
         let groups = node["groups"].as_array().into_iter().flatten();
         let leads = groups.filter(|group| group["leader"] == node["node"]).count();
         let state = if node["reachable"] == Value::Bool(true) { "up" } else { "away" };
         let address = node["address"].as_str().unwrap_or("?");
         let (id, cores) = (number(&node["node"]), number(&node["cores"]));
-        out.push_str(&format!("{id:<6} {address:<22} {cores:>5}  {state:<6} {leads:>5}\n"));
+        let role = node["role"].as_str().unwrap_or("?");
+        let group = node["data_group"].as_u64().map_or_else(|| "-".to_owned(), |group| group.to_string());
+        out.push_str(&format!("{id:<6} {role:<5} {group:>5}  {address:<22} {cores:>5}  {state:<6} {leads:>5}\n"));
     }
     let mut names: Vec<&Value> =
         nodes.iter().flat_map(|node| node["groups"].as_array()).flatten().map(|group| &group["group"]).collect();
@@ -80,14 +85,14 @@ mod tests {
     fn nodes_that_are_away_and_groups_without_a_leader_are_shown_as_such() {
         let group = |group: Option<u32>, leader: u64, applied: u64| serde_json::json!({ "group": group, "leader": leader, "term": 3, "applied": applied, "stopped": applied == 0 });
         let value = serde_json::json!({ "cluster": "ab", "node": 1, "nodes": [
-            { "node": 1, "address": "a:1", "cores": 2, "reachable": true, "groups": [group(None, 2, 5), group(Some(0), 1, 7)] },
-            { "node": 2, "address": "b:1", "cores": 2, "reachable": true, "groups": [group(None, 2, 6), group(Some(1), 0, 0)] },
-            { "node": 3, "address": "c:1", "cores": 2, "reachable": false, "groups": [] },
+            { "node": 1, "role": "data", "data_group": 2, "address": "a:1", "cores": 2, "reachable": true, "groups": [group(None, 2, 5), group(Some(0), 1, 7)] },
+            { "node": 2, "role": "meta", "data_group": null, "address": "b:1", "cores": 2, "reachable": true, "groups": [group(None, 2, 6), group(Some(1), 0, 0)] },
+            { "node": 3, "role": "data", "data_group": 1, "address": "c:1", "cores": 2, "reachable": false, "groups": [] },
         ] });
         let text = table(&value);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines[3], ["1", "a:1", "2", "up", "1"]);
-        assert_eq!(lines[5], ["3", "c:1", "2", "away", "0"]);
+        assert_eq!(lines[3], ["1", "data", "2", "a:1", "2", "up", "1"]);
+        assert_eq!(lines[5], ["3", "data", "1", "c:1", "2", "away", "0"]);
         assert_eq!(lines[8], ["metadata", "2", "3", "1:", "5", "2:", "6"]);
         assert_eq!(lines[10], ["1", "-", "3", "2:", "0", "(stopped)"]);
     }

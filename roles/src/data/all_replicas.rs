@@ -43,7 +43,7 @@ impl DataCore {
         let Some(links) = self.links.clone() else { return Ok(()) };
         let waiting = async {
             loop {
-                let leader = self.replicas.leader(group);
+                let leader = self.likely_leader(group);
                 let asked = if leader == self.replicas.placement().node {
                     self.await_all_here(group).await
                 } else if leader == NodeId(0) {
@@ -55,8 +55,10 @@ impl DataCore {
                         Err(error) => Err(error),
                     }
                 };
-                if asked.is_ok() {
-                    return Ok(());
+                match asked {
+                    Ok(()) => return Ok(()),
+                    Err(CallError::Refused(ProposeError::NotLeader(hint))) => self.note_refusal(group, leader, hint),
+                    Err(_) => {}
                 }
                 // Asking is of no consequence: whoever leads next is asked.
                 self.context.sleep(LEADER_PAUSE).await;

@@ -8,7 +8,8 @@ use crate::{
         core::DataCore,
         message::{CallError, MetaChangeError},
     },
-    links::{Answerer, RemoteCall, RemoteReply, read_file},
+    links::{Answerer, ReadOutlet, RemoteCall, RemoteReply, read_file},
+    query::elsewhere,
     replica::{LocalFuture, Payload, Pieces, ProposeError},
 };
 use bytes::Bytes;
@@ -36,6 +37,13 @@ impl Answerer for DataCore {
                 RemoteCall::AwaitAll => RemoteReply::Done(self.await_all_here(group).await),
                 RemoteCall::Describe => RemoteReply::Description(self.description().await.to_string().into()),
             }
+        })
+    }
+
+    fn read(self: Rc<Self>, _group: GroupId, order: Bytes, outlet: ReadOutlet) -> LocalFuture<'static, ()> {
+        let (context, this) = (self.context.clone(), self);
+        Box::pin(async move {
+            context.spawn(context.queues.query, "read for another node", elsewhere::serve(this, order, outlet)).await;
         })
     }
 

@@ -1,7 +1,7 @@
 //! What a reader at this node must see: everything that any node acknowledged before it asked (I3).
 //!
-//! Every node has a replica of every group. A reader lets each group's leader say up to where that is, waits until the
-//! replica here is there, and then reads here.
+//! Of the groups that have a replica here a reader lets each leader say up to where that is, waits until the replica is
+//! there, and then reads here. Other groups are read at nodes that do the same (`query::elsewhere`).
 
 use crate::data::{
     core::{DataCore, META_CORE},
@@ -44,18 +44,10 @@ impl DataCore {
     pub(super) async fn catch_up_here(self: &Rc<Self>) -> Result<(), CallError> {
         let reads: Vec<_> = self
             .partitions
-            .iter()
-            .map(|(id, partition)| {
-                let (this, id, partition) = (self.clone(), GroupId(*id), partition.clone());
-                let read = async move {
-                    this.read_group(id).await?;
-                    // Series without points leave the index of each replica in its own time.
-                    if let Err(error) = partition.settle().await {
-                        // Such a series stays in the index for now; a query of it names the damage.
-                        tracing::warn!(partition = id.0, %error, "deleted series cannot be looked at");
-                    }
-                    Ok::<(), CallError>(())
-                };
+            .keys()
+            .map(|id| {
+                let (this, id) = (self.clone(), GroupId(*id));
+                let read = async move { this.catch_up_partition(id).await };
                 self.context.spawn(self.context.queues.latency, "catch up", read)
             })
             .collect();
@@ -64,6 +56,23 @@ impl DataCore {
         }
         for read in reads {
             read.await?;
+        }
+        Ok(())
+    }
+
+    /// Returns once a partition of this core shows what was acknowledged before this call.
+    ///
+    /// # Errors
+    /// It is none of this core, or its leader cannot be reached.
+    pub(crate) async fn catch_up_partition(&self, id: GroupId) -> Result<(), CallError> {
+        let Some(partition) = self.partitions.get(&id.0) else {
+            return Err(CallError::Unknown(format!("partition {id} is not on this core of the node")));
+        };
+        self.read_group(id).await?;
+        // Series without points leave the index of each replica in its own time.
+        if let Err(error) = partition.settle().await {
+            // Such a series stays in the index for now; a query of it names the damage.
+            tracing::warn!(partition = id.0, %error, "deleted series cannot be looked at");
         }
         Ok(())
     }

@@ -56,7 +56,7 @@ const GAUGES: [Figure; 4] = [
     }),
 ];
 
-const COUNTERS: [Figure; 17] = [
+const COUNTERS: [Figure; 19] = [
     ("tidemill_raft_messages_sent_total", "Messages to other nodes but heartbeats.", |c| c.links.messages_sent),
     ("tidemill_raft_heartbeats_sent_total", "Heartbeats and answers to them.", |c| c.links.heartbeats_sent),
     ("tidemill_raft_messages_dropped_total", "For want of a connection or of room.", |c| c.links.messages_dropped),
@@ -70,6 +70,8 @@ const COUNTERS: [Figure; 17] = [
     ("tidemill_peer_calls_not_sent_total", "Of these, those that did not leave.", |c| c.links.calls_not_sent),
     ("tidemill_peer_calls_unknown_total", "Of these, those of whose fate nobody knows.", |c| c.links.calls_unknown),
     ("tidemill_peer_calls_answered_total", "Questions of other nodes that were answered.", |c| c.links.calls_answered),
+    ("tidemill_peer_reads_total", "Parts of queries that other nodes were asked for.", |c| c.links.reads),
+    ("tidemill_peer_reads_answered_total", "Parts of queries of other nodes.", |c| c.links.reads_answered),
     ("tidemill_peer_files_sent_total", "Files given to other nodes.", |c| c.links.files_sent),
     ("tidemill_peer_bytes_sent_total", "UDP payload to other nodes.", |c| of_peer(c, |peer| peer.bytes_sent)),
     ("tidemill_peer_bytes_received_total", "UDP payload of other nodes.", |c| of_peer(c, |peer| peer.bytes_received)),

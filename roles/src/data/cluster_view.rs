@@ -6,7 +6,7 @@ use crate::{
         message::{Call, CallError, Reply},
         metadata::META_GROUP,
     },
-    links::{RemoteCall, RemoteReply, core_of},
+    links::{Duty, RemoteCall, RemoteReply, core_of},
 };
 use serde_json::{Value, json};
 use std::{
@@ -46,8 +46,14 @@ impl DataCore {
                 groups.sort_by_key(|group| group["group"].as_u64());
                 // Cores of different nodes share groups in more than one way where their numbers differ.
                 groups.dedup_by_key(|group| group["group"].clone());
+                let (role, data_group) = match member.duty {
+                    Duty::Data { group } => ("data", Some(group + 1)),
+                    Duty::Meta => ("meta", None),
+                };
                 json!({
                     "node": node.0,
+                    "role": role,
+                    "data_group": data_group,
                     "address": member.address.to_string(),
                     "cores": member.cores,
                     "reachable": !groups.is_empty(),
@@ -58,16 +64,15 @@ impl DataCore {
         Some(Ok(json!({ "cluster": cluster.id.to_string(), "node": cluster.node.0, "nodes": nodes })))
     }
 
-    /// This core, and those of other nodes with which it shares groups.
+    /// This core, and those of other nodes with which it is linked.
     pub(super) async fn describe_replicas(self: &Rc<Self>) -> Vec<Value> {
         let mut described = vec![self.description().await];
         let (Some(links), Some(cluster)) = (&self.links, &self.options.cluster) else { return described };
         let mut asked: Vec<(NodeId, GroupId)> = Vec::new();
         for (node, member) in cluster.nodes.iter().filter(|(node, _)| **node != cluster.node) {
             let mut cores = BTreeSet::new();
-            asked.extend(
-                self.groups().filter(|group| cores.insert(core_of(*group, member.cores))).map(|group| (*node, group)),
-            );
+            let held = self.linked_groups().into_iter().filter(|group| links.roster().holds(*node, *group));
+            asked.extend(held.filter(|group| cores.insert(core_of(*group, member.cores))).map(|group| (*node, group)));
         }
         let answers: Vec<_> = asked
             .into_iter()

@@ -5,6 +5,7 @@ use crate::{
     backup::{Entry, snapshot::link_partition},
     data::{
         budget::Budget,
+        elsewhere::LeadersElsewhere,
         figures::{CoreFigures, WriteFigures},
         memory_gauge::MemoryGauge,
         message::{Call, CallError, Message, Reply},
@@ -22,6 +23,7 @@ use crate::{
     query::{
         QueryLimits, QueryMemory, StatementError,
         continuous::ContinuousFigures,
+        elsewhere,
         listing::{self, ListOrder, PageOrder, Run},
         scan,
     },
@@ -42,7 +44,7 @@ use std::{
 use tidemill_column::Strings;
 use tidemill_disk::Notify;
 use tidemill_http::metrics::HttpMetrics;
-use tidemill_line::{Batch, Splitter};
+use tidemill_line::{Batch, PartitionMap, Splitter};
 use tidemill_meta::Meta;
 use tidemill_raft::{GroupId, LogIndex, NodeId};
 use tidemill_reactor::{CoreContext, CoreId, Pending, RingDisk, SendError};
@@ -57,7 +59,8 @@ pub struct DataCore {
     /// ns since the epoch.
     pub(crate) started_ns: i64,
     pub(crate) budget: Budget,
-    pub(crate) partition_count: u32,
+    pub(crate) partition_map: PartitionMap,
+    pub(crate) leaders: LeadersElsewhere,
     pub(crate) partitions: BTreeMap<u32, Rc<Partition<RingDisk>>>,
     pub(crate) replicas: Replicas<RingDisk>,
     /// To the other nodes; none without a cluster.
@@ -150,14 +153,19 @@ impl DataCore {
         self.meta.borrow()
     }
 
-    /// Partitions that live on this core.
+    /// Partitions that live on this core of this node.
     pub fn partitions(&self) -> &BTreeMap<u32, Rc<Partition<RingDisk>>> {
         &self.partitions
     }
 
-    /// Partitions of all cores.
+    /// Partitions of all data groups.
     pub fn partition_count(&self) -> u32 {
-        self.partition_count
+        self.partition_map.count()
+    }
+
+    /// Whether this node only votes on the metadata.
+    pub fn is_meta_node(&self) -> bool {
+        self.options.cluster.as_ref().is_some_and(|cluster| cluster.role() == "meta")
     }
 
     /// Whether other nodes change what this one has.
@@ -165,7 +173,7 @@ impl DataCore {
         self.links.is_some()
     }
 
-    /// Where a partition lives.
+    /// Where a partition lives, or, if other nodes hold it, the core with the links to them.
     pub fn core_of(&self, partition: u32) -> CoreId {
         CoreId((partition as usize % self.context.cores) as u16)
     }
@@ -272,20 +280,20 @@ impl DataCore {
 
     async fn change_store_here(self: &Rc<Self>, command: StoreCommand) -> Result<(), CallError> {
         let proposals: Vec<_> = self
-            .partitions
-            .keys()
-            .map(|id| {
-                let command = command.of_partition(*id, self.partition_count)?;
-                Some(self.propose_led(GroupId(*id), Payload::Command(command.encode().into())))
+            .gated()
+            .filter_map(|id| {
+                let command = command.of_partition(id, &self.partition_map)?;
+                Some((id, self.propose_led(GroupId(id), Payload::Command(command.encode().into()))))
             })
             .collect();
         let mut settling = Vec::new();
-        for ((id, partition), proposal) in self.partitions.iter().zip(proposals) {
-            let Some(proposal) = proposal else { continue };
+        for (id, proposal) in proposals {
             let mut has_deleted = proposal.await? == Outcome::Store(Applied::Deleted);
+            // What other nodes hold, a reader finds settled there.
+            let Some(partition) = self.partitions.get(&id) else { continue };
             if self.links.is_some() {
                 // Another node may have taken the entry: here it shows when this replica is as far.
-                self.read_group(GroupId(*id)).await?;
+                self.read_group(GroupId(id)).await?;
                 has_deleted = true;
             }
             let task = has_deleted.then(|| {
@@ -293,7 +301,7 @@ impl DataCore {
                 let (queue, partition) = (self.context.queues.background, partition.clone());
                 self.context.spawn(queue, "settle deletes", async move { partition.settle().await })
             });
-            settling.push((*id, partition, task));
+            settling.push((id, partition, task));
         }
         for (id, partition, task) in settling {
             if let Some(task) = task {
@@ -311,7 +319,7 @@ impl DataCore {
         let mut finding = question.empty();
         for call in calls {
             match call.await? {
-                Reply::Found(part) => finding.join(part),
+                Reply::Found(part) => finding.join(part?),
                 _ => unreachable!("a question is answered as one"),
             }
         }
@@ -337,7 +345,7 @@ impl DataCore {
         let call = self.call(self.core_of(order.source.partition), Call::Texts(order));
         async move {
             match call.await? {
-                Reply::Texts(texts) => Ok(texts),
+                Reply::Texts(texts) => texts,
                 _ => unreachable!("texts are answered as such"),
             }
         }
@@ -482,14 +490,18 @@ impl DataCore {
                     question.ask(partition, &mut finding);
                     self.context.yield_now_if_needed().await;
                 }
-                Reply::Found(finding)
+                let joined = elsewhere::ask(self, &question, &mut finding).await;
+                Reply::Found(joined.map(|()| finding))
             }
             Call::List(order) => {
                 // A list of millions takes its time beside other queries, not beside writes.
                 let (queue, this) = (self.context.queues.query, self.clone());
                 Reply::Listed(self.context.spawn(queue, "sort a list", listing::gather(this, order)).await)
             }
-            Call::Texts(order) => Reply::Texts(listing::texts(self, &order)),
+            Call::Texts(order) if self.partitions.contains_key(&order.source.partition) => {
+                Reply::Texts(Ok(listing::texts(self, &order)))
+            }
+            Call::Texts(order) => Reply::Texts(elsewhere::texts(self, &order).await),
             Call::LargeTags => Reply::LargeTags(self.large_tags()),
             Call::CountTagValues(question) => Reply::TagValuesCounted(self.count_tag_values(question).await),
             Call::CollectTagValues(tag) => Reply::TagValuesCollected(self.collect_tag_values(tag).await),

@@ -2,13 +2,14 @@
 //!
 //! A text stands as its 128-bit hash (XXH3): that two of a thousand million texts share one has a chance below 10^-20.
 
+use rkyv::{Archive, Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Hashes are sorted in so many parts, so that each is done in a moment.
 const BUCKETS: usize = 256;
 
 /// Texts that were seen, those of one core more than once.
-#[derive(Default)]
+#[derive(Debug, Default, Archive, Serialize, Deserialize)]
 pub struct Distinct {
     /// By the lowest bits of the hash.
     buckets: Vec<Vec<u128>>,
@@ -21,6 +22,11 @@ impl Distinct {
         let hash = xxh3_128(second) ^ xxh3_128(first).rotate_left(1 + first.len() as u32 % 127);
         self.buckets.resize_with(BUCKETS, Vec::new);
         self.buckets[hash as usize % BUCKETS].push(hash);
+    }
+
+    /// Whether it can be joined; one that came from another node may be anything.
+    pub fn is_sound(&self) -> bool {
+        self.buckets.is_empty() || self.buckets.len() == BUCKETS
     }
 
     pub fn join(&mut self, other: Distinct) {

@@ -1,7 +1,7 @@
 //! A core as a member of its node's cluster.
 //!
-//! Owns: how the cluster's options become placements, links and settings of groups; joining and leaving. Every node has
-//! a replica of every partition and of the metadata, on the core that the number of its cores deals it to.
+//! Owns: how the cluster's options become placements, links and settings of groups; joining and leaving. Where a node
+//! holds a group, it is on the core that the number of its cores deals it to.
 
 use crate::{
     data::{budget::Budget, core::DataCore, message::Message},
@@ -10,8 +10,9 @@ use crate::{
     replica::{Placement, Surroundings},
 };
 use std::{collections::BTreeMap, io, rc::Rc, sync::Arc, time::Duration};
+use tidemill_line::PartitionMap;
 use tidemill_peer::{Credentials, GlommioRt};
-use tidemill_raft::{GroupId, Membership as Voters, Moment, NodeId, Options as RaftOptions};
+use tidemill_raft::{GroupId, Membership as Members, Moment, NodeId, Options as RaftOptions};
 use tidemill_reactor::CoreContext;
 
 /// Between two looks at the clocks of the groups: several within a heartbeat.
@@ -27,6 +28,7 @@ const HAND_OVER_PAUSE: Duration = Duration::from_millis(20);
 pub struct Membership {
     pub options: Arc<ClusterOptions>,
     pub credentials: Credentials,
+    pub partitions: PartitionMap,
     /// What nodes must agree on to understand each other.
     pub shape: u64,
     /// Of this run of the process.
@@ -36,8 +38,16 @@ pub struct Membership {
 impl Membership {
     /// The way to other nodes; it leads nowhere before [`Membership::join`].
     pub(super) fn links(&self, context: &CoreContext<Message>) -> Rc<Links> {
-        let roster = Roster { node: self.options.node, nodes: self.options.nodes.clone(), shape: self.shape };
-        Links::new(roster, context.core.0)
+        Links::new(self.roster(), context.core.0)
+    }
+
+    pub(super) fn roster(&self) -> Roster {
+        Roster {
+            node: self.options.node,
+            nodes: self.options.nodes.clone(),
+            partitions: self.partitions,
+            shape: self.shape,
+        }
     }
 
     /// What a core's groups have of the world around them.
@@ -49,9 +59,11 @@ impl Membership {
         groups: impl Iterator<Item = GroupId>,
     ) -> Surroundings {
         let node = self.options.node;
-        let nodes: Vec<NodeId> = self.options.nodes.keys().copied().collect();
-        let voters = Voters::new(nodes, []).expect("the options have checked the nodes");
-        let groups: BTreeMap<_, _> = groups.map(|group| (group, voters.clone())).collect();
+        let members = |group| {
+            let (voters, followers) = links.roster().voters(group);
+            Members::new(voters, followers).expect("the options have checked the nodes")
+        };
+        let groups: BTreeMap<_, _> = groups.map(|group| (group, members(group))).collect();
         let (clock, outlet, seed) = (context.clock.clone(), links.clone(), context.seed.random_u64());
         let tail_bytes_max = (budget.log_queue_bytes_max / groups.len().max(1)).max(TAIL_BYTES_MIN);
         Surroundings {
@@ -67,7 +79,7 @@ impl Membership {
     }
 
     /// Begins to talk to other nodes, and to take part in elections.
-    pub(super) fn join(&self, core: &Rc<DataCore>, groups: Vec<GroupId>) -> io::Result<()> {
+    pub(super) fn join(&self, core: &Rc<DataCore>) -> io::Result<()> {
         let Some(links) = &core.links else { return Ok(()) };
         let context = &core.context;
         let mut bind = self.options.bind_addr;
@@ -80,7 +92,7 @@ impl Membership {
             credentials: self.credentials.clone(),
             options: peer_options(self.options.mtu, context.seed.random_u64()),
             incarnation: self.incarnation,
-            groups,
+            groups: core.linked_groups(),
             answerer: core.clone(),
         })?;
         let chores = core.clone();

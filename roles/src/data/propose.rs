@@ -148,13 +148,16 @@ impl DataCore {
     ) -> Result<T, CallError> {
         let begun_ns = self.context.clock.monotonic_ns();
         loop {
-            let leader = self.replicas.leader(group);
+            let leader = self.likely_leader(group);
             let tried =
                 if leader == NodeId(0) { Err(ProposeError::NotLeader(leader).into()) } else { attempt(leader).await };
             let refused = match tried {
                 Err(CallError::Refused(error @ (ProposeError::NotLeader(_) | ProposeError::Overtaken))) => error,
                 decided => return decided,
             };
+            if let ProposeError::NotLeader(hint) = refused {
+                self.note_refusal(group, leader, hint);
+            }
             if self.context.clock.monotonic_ns() - begun_ns > LEADER_WAIT_NS_MAX || self.stopping.get() {
                 return Err(refused.into());
             }

@@ -3,7 +3,7 @@
 use crate::data::distinct::Distinct;
 use std::collections::{BTreeMap, BTreeSet};
 use tidemill_disk::Disk;
-use tidemill_influxql::TagKeyFilter;
+use tidemill_influxql::{Expr, TagKeyFilter};
 use tidemill_query::TagFilter;
 use tidemill_store::{Partition, PostingRef, SeriesId, SeriesIndex, TagPredicate};
 
@@ -19,8 +19,35 @@ pub struct Question {
 pub struct Wanted {
     /// `None`: all.
     pub measurements: Option<Vec<MeasurementTest>>,
-    /// The condition for a measurement, given its name.
-    pub filter: Box<dyn Fn(&str) -> TagFilter + Send + Sync>,
+    pub filter: Filter,
+}
+
+/// The condition on the tags of a measurement.
+pub enum Filter {
+    All,
+    /// Of series with any value of the tag, or those that pass the tests: the same for all measurements.
+    Same(TagFilter),
+    /// The WHERE of a SHOW statement.
+    Where {
+        condition: Expr,
+        /// Names in it that are fields of a measurement, and so no tags.
+        fields: BTreeMap<String, BTreeSet<String>>,
+    },
+}
+
+impl Filter {
+    /// For a measurement, by its name.
+    pub fn of(&self, measurement: &str) -> TagFilter {
+        match self {
+            Filter::All => TagFilter::All,
+            Filter::Same(filter) => filter.clone(),
+            Filter::Where { condition, fields } => {
+                let fields = fields.get(measurement);
+                let is_field = |name: &str| fields.is_some_and(|fields| fields.contains(name));
+                TagFilter::of_show(condition, measurement, &is_field)
+            }
+        }
+    }
 }
 
 /// A name or a pattern of one.
@@ -129,7 +156,7 @@ impl Wanted {
             let text = String::from_utf8_lossy(name);
             let tests = self.measurements.as_ref();
             if tests.is_none_or(|tests| tests.iter().any(|test| test.accepts(&text))) {
-                measurements.push((name.to_vec(), (self.filter)(&text)));
+                measurements.push((name.to_vec(), self.filter.of(&text)));
             }
         }
         measurements

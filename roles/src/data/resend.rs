@@ -23,6 +23,8 @@ use tidemill_raft::{GroupId, NodeId};
 pub(super) const WRITE_WAIT: Duration = Duration::from_secs(10);
 /// How often one who waits for a leader's answer looks whether another node leads now.
 const SUCCESSION_PAUSE: Duration = Duration::from_millis(50);
+/// A node of another data group that has not answered for so long may have lost the lead.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
 const FORGOTTEN: &str = "the partition remembers no sender that is so old; this one begins anew";
 
 impl DataCore {
@@ -101,7 +103,7 @@ impl DataCore {
         payload: &Payload,
         left: Duration,
     ) -> Result<Outcome, CallError> {
-        let leader = self.replicas.leader(group);
+        let leader = self.likely_leader(group);
         if leader == NodeId(0) {
             return Err(ProposeError::NotLeader(leader).into());
         }
@@ -115,17 +117,31 @@ impl DataCore {
         let succession = async {
             loop {
                 self.context.sleep(SUCCESSION_PAUSE).await;
-                let now = self.replicas.leader(group);
+                let now = self.likely_leader(group);
                 if now != leader && now != NodeId(0) {
                     return Err(CallError::Unknown(format!("node {leader} did not answer and does not lead any more")));
                 }
             }
         };
+        // Who leads elsewhere is not seen from here: another holder may know.
+        let silence = async {
+            if self.replicas.group(group).is_some() {
+                return future::pending().await;
+            }
+            self.context.sleep(SILENCE_MAX).await;
+            Err(CallError::Unknown(format!("node {leader} did not answer for {SILENCE_MAX:?}")))
+        };
         let late = async {
             self.context.sleep(left).await;
             Err(CallError::Unknown("no majority of the replicas had the write in time".to_owned()))
         };
-        future::or(asking, future::or(succession, late)).await
+        let tried = future::or(asking, future::or(succession, future::or(silence, late))).await;
+        match &tried {
+            Err(CallError::Refused(ProposeError::NotLeader(hint))) => self.note_refusal(group, leader, *hint),
+            Err(CallError::Unknown(_)) => self.note_refusal(group, leader, NodeId(0)),
+            _ => {}
+        }
+        tried
     }
 }
 

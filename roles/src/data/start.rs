@@ -8,6 +8,7 @@ use crate::{
     data::{
         budget::Budget,
         core::{DataCore, Held, META_CORE},
+        elsewhere::LeadersElsewhere,
         figures::WriteFigures,
         membership::Membership,
         memory_gauge::MemoryGauge,
@@ -39,6 +40,7 @@ use std::{
 };
 use tidemill_disk::{Disk, Notify};
 use tidemill_http::{Front, RequestIds, Server, metrics::HttpMetrics};
+use tidemill_line::PartitionMap;
 use tidemill_log::LogOptions;
 use tidemill_raft::GroupId;
 use tidemill_reactor::{CoreContext, Listeners, Pending, RingDisk};
@@ -49,8 +51,8 @@ use tidemill_store::{OpenError, Partition, ReadCache, Turn};
 pub struct Founding {
     pub options: Arc<Options>,
     pub door: Door,
-    /// Partitions of the server: fixed when its data folder was made.
-    pub partitions: u32,
+    /// How series are dealt to partitions: fixed when the data folder was made.
+    pub partitions: PartitionMap,
     /// None: a server without other nodes.
     pub membership: Option<Membership>,
     /// Draws the ids of new logs.
@@ -63,6 +65,15 @@ pub struct Founding {
     pub udp: Arc<[Arc<UdpListener>]>,
     /// Values that a tag may have; zero is any number.
     pub tag_values_max: u64,
+}
+
+impl Founding {
+    /// Partitions that this node holds.
+    fn held(&self) -> impl Iterator<Item = u32> + use<> {
+        let roster = self.membership.as_ref().map(Membership::roster);
+        let is_held = move |id: &u32| roster.as_ref().is_none_or(|roster| roster.holds(roster.node, GroupId(*id)));
+        (0..self.partitions.count()).filter(is_held)
+    }
 }
 
 /// What the cores do between start and stop.
@@ -144,7 +155,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     let ledger = Rc::new(SeriesLedger::new(founding.series_counts.clone()));
     let mut partitions = BTreeMap::new();
     let mut machines: BTreeMap<GroupId, Rc<dyn Machine>> = BTreeMap::new();
-    for id in (0..founding.partitions).filter(|id| *id as usize % context.cores == context.core.index()) {
+    for id in founding.held().filter(|id| *id as usize % context.cores == context.core.index()) {
         let partition = open_partition(&disk, id, &cache, &file_keys).await?;
         let mut machine = PartitionMachine::new(partition.clone());
         let (applied, held, counted) = (partition.clone(), held.clone(), ledger.clone());
@@ -173,7 +184,8 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     let replicas = Replicas::new(log.clone(), surroundings);
     let core = Rc::new(DataCore {
         budget,
-        partition_count: founding.partitions,
+        partition_map: founding.partitions,
+        leaders: LeadersElsewhere::default(),
         partitions,
         replicas,
         links,
@@ -184,7 +196,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         held,
         senders: Default::default(),
         ledger,
-        tags: Rc::new(TagLedger::new(founding.tag_values_max, founding.partitions)),
+        tags: Rc::new(TagLedger::new(founding.tag_values_max, founding.held().count().max(1) as u32)),
         counting: Turn::default(),
         gauge: founding.gauge.clone(),
         query_memory: founding.query_memory.clone(),
@@ -227,7 +239,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     meet(&core, meta_machine.as_deref()).await?;
     // From here on changes of the metadata may come from other nodes: every core has what was before them.
     if let Some(membership) = founding.membership.as_ref().filter(|_| core.met.get()) {
-        membership.join(&core, machines.keys().copied().collect())?;
+        membership.join(&core)?;
     }
     let mut retention = None;
     if core.met.get() {
@@ -521,7 +533,7 @@ async fn finish_log(
     let mut machines: BTreeMap<GroupId, Rc<dyn Machine>> = BTreeMap::new();
     let mut partitions = Vec::new();
     let file_keys: Rc<Cell<u64>> = Rc::default();
-    for id in (0..founding.partitions).filter(|id| *id as usize % epoch.cores == core) {
+    for id in founding.held().filter(|id| *id as usize % epoch.cores == core) {
         let partition = open_partition(&context.disk, id, cache, &file_keys).await?;
         machines.insert(GroupId(id), Rc::new(PartitionMachine::new(partition.clone())));
         partitions.push((GroupId(id), partition));

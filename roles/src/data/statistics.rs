@@ -8,7 +8,7 @@ use crate::{
         DataCore,
         figures::{CoreFigures, counted_figures},
         message::CallError,
-        question::{About, Finding, Question, Wanted},
+        question::{About, Filter, Finding, Question, Wanted},
     },
     query::RunningQueries,
     udp::UdpListener,
@@ -19,7 +19,6 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 use tidemill_http::metrics::{Endpoint, EndpointSnapshot};
-use tidemill_query::TagFilter;
 use tidemill_store::DatabaseId;
 
 /// One statistic: integers under a name and tags.
@@ -195,7 +194,7 @@ async fn of_databases(core: &Rc<DataCore>) -> Result<Vec<Statistic>, CallError> 
         core.meta().databases().iter().map(|one| (DatabaseId(one.id.0), one.name.clone())).collect();
     let mut all = Vec::new();
     for (database, name) in databases {
-        let wanted = Wanted { measurements: None, filter: Box::new(|_| TagFilter::All) };
+        let wanted = Wanted { measurements: None, filter: Filter::All };
         let question = Question { database, wanted, about: About::SeriesCount };
         let Finding::Counts(counts) = core.ask(question).await? else { unreachable!("series are counted") };
         let values = [("numMeasurements", counts.len() as u64), ("numSeries", counts.values().sum())];

@@ -201,7 +201,7 @@ impl DataCore {
             database: destination.database.0,
             retention_policy: destination.policy.0,
             shard_groups: &groups,
-            partition_count: self.partition_count,
+            partitions: self.partition_map,
             session: 0,
             sequence: 0,
         };

@@ -1,5 +1,6 @@
 //! What one node asks another to do.
 
+use super::read::ReadOutlet;
 use crate::{
     data::message::{CallError, MetaChangeError},
     replica::{LocalFuture, Payload, Pieces},
@@ -53,6 +54,9 @@ pub trait Answerer {
 
     /// Does what another node asks. The future is dropped when the other node no longer waits.
     fn answer(self: Rc<Self>, from: NodeId, group: GroupId, call: RemoteCall) -> LocalFuture<'static, RemoteReply>;
+
+    /// Reads what another node wants to know; the outlet takes the answer. The outlet tells when nobody waits any more.
+    fn read(self: Rc<Self>, group: GroupId, order: Bytes, outlet: ReadOutlet) -> LocalFuture<'static, ()>;
 
     /// The first `size` bytes of a file below the group's folder; [`super::read_file`] reads it. The name is plain.
     fn open_file(

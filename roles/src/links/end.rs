@@ -197,7 +197,7 @@ impl Links {
                 let why = "it does not understand what it was asked, or has other partitions or members";
                 Err(CallFailure::NotSent { to, why: why.into() })
             }
-            Ok(Answered::File(_)) => Err(unknown(&"it answered something else")),
+            Ok(Answered::File(_) | Answered::Read { .. }) => Err(unknown(&"it answered something else")),
             Err(why) => Err(unknown(&why)),
         }
     }
@@ -206,13 +206,17 @@ impl Links {
     pub(super) async fn answer(&self, request: &mut Request) -> Result<Answered, String> {
         let piece = request.next().await.map_err(|error| error.to_string())?;
         let piece: Bytes = piece.ok_or("an empty answer")?;
-        let answered = decode_answered(self.roster.shape, &piece).map_err(|error| {
-            count(&self.counts.undecodable);
-            error.to_string()
-        })?;
+        let answered = self.decoded(&piece)?;
         // The end is on its way with it. If it is lost, the answer was there all the same.
         let _ = request.next().await;
         Ok(answered)
+    }
+
+    pub(super) fn decoded(&self, piece: &Bytes) -> Result<Answered, String> {
+        decode_answered(self.roster.shape, piece).map_err(|error| {
+            count(&self.counts.undecodable);
+            error.to_string()
+        })
     }
 
     /// The way to the files of the other nodes.

@@ -21,6 +21,9 @@ pub struct LinkMetrics {
     pub calls_not_sent: u64,
     pub calls_unknown: u64,
     pub calls_answered: u64,
+    /// Questions whose answers come in pieces.
+    pub reads: u64,
+    pub reads_answered: u64,
     pub files_asked: u64,
     pub files_sent: u64,
     pub files_refused: u64,
@@ -56,6 +59,8 @@ counts!(
     calls_not_sent,
     calls_unknown,
     calls_answered,
+    reads,
+    reads_answered,
     files_asked,
     files_sent,
     files_refused,

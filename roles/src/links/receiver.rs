@@ -6,6 +6,7 @@ use super::{
     end::Links,
     files::{FileOrder, serve_file},
     metrics::{Counts, count},
+    read::ReadOutlet,
 };
 use bytes::Bytes;
 use futures_lite::future;
@@ -66,6 +67,11 @@ impl Receiver {
                             inquiry.finish_with(encode_answered(links.roster().shape, &Answered::Reply(reply))).await;
                     }
                 });
+            }
+            Asked::Read(order) => {
+                count(&links.counts.reads_answered);
+                let outlet = ReadOutlet::new(inquiry, links.roster().shape);
+                self.rt.spawn(self.answerer.clone().read(group, order, outlet));
             }
             Asked::File { name, size, number } => {
                 let order = FileOrder { to: inquiry.from, group, name, size, number };

@@ -1,10 +1,14 @@
-//! The nodes of a cluster, and which of their cores a group lives on.
+//! The nodes of a cluster, who of them holds a group, and on which core.
+//!
+//! A partition has a replica at every node of its data group. The metadata have one at every node: those of the meta
+//! nodes vote, or where there are none those of the first data group, and the others follow.
 
 use crate::data::metadata::META_GROUP;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
 };
+use tidemill_line::PartitionMap;
 use tidemill_peer::PeerId;
 use tidemill_raft::{GroupId, NodeId};
 
@@ -14,16 +18,27 @@ pub struct Roster {
     /// This node.
     pub node: NodeId,
     pub nodes: BTreeMap<NodeId, Member>,
+    pub partitions: PartitionMap,
     /// A digest of the partitions and the members: nodes that differ in them do not listen to each other.
     pub shape: u64,
 }
 
-/// Where a node listens.
+/// What a node is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// It holds a replica of the partitions of a data group, from 0.
+    Data { group: u32 },
+    /// It votes on the metadata and holds no rows.
+    Meta,
+}
+
+/// Where a node listens, and what for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Of its core 0; the others follow port by port.
     pub address: SocketAddr,
     pub cores: u16,
+    pub duty: Duty,
 }
 
 /// The core of a node that a group lives on.
@@ -42,9 +57,34 @@ impl Member {
 }
 
 impl Roster {
-    /// The core of another node that is asked for a group.
+    /// Whether a node has a replica of a group.
+    pub fn holds(&self, node: NodeId, group: GroupId) -> bool {
+        let is_meta = group == META_GROUP;
+        self.nodes.get(&node).is_some_and(|member| match member.duty {
+            _ if is_meta => true,
+            Duty::Data { group: own } => self.partitions.group_of(group.0) == own,
+            Duty::Meta => false,
+        })
+    }
+
+    /// Who has a replica of a group.
+    pub fn holders(&self, group: GroupId) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.keys().copied().filter(move |node| self.holds(*node, group))
+    }
+
+    /// Who decides what a group has committed, and who only follows.
+    pub fn voters(&self, group: GroupId) -> (Vec<NodeId>, Vec<NodeId>) {
+        let first = Duty::Data { group: 0 };
+        let has_meta_nodes = self.nodes.values().any(|member| member.duty == Duty::Meta);
+        let votes = |node: &NodeId| {
+            group != META_GROUP || self.nodes[node].duty == if has_meta_nodes { Duty::Meta } else { first }
+        };
+        self.holders(group).partition(votes)
+    }
+
+    /// The core of another node that is asked for a group which that node holds.
     pub fn peer(&self, node: NodeId, group: GroupId) -> Option<PeerId> {
-        let member = self.nodes.get(&node).filter(|_| node != self.node)?;
+        let member = self.nodes.get(&node).filter(|_| node != self.node && self.holds(node, group))?;
         Some(PeerId { node: tidemill_peer::NodeId(node.0), core: core_of(group, member.cores) })
     }
 
@@ -69,10 +109,39 @@ mod tests {
     use super::*;
 
     fn roster(cores: &[u16]) -> Roster {
-        let member =
-            |at: usize| Member { address: SocketAddr::from(([10, 0, 0, at as u8], 8088)), cores: cores[at - 1] };
-        let nodes = (1..=cores.len()).map(|at| (NodeId(at as u64), member(at))).collect();
-        Roster { node: NodeId(1), nodes, shape: 0 }
+        let data: Vec<_> = cores.iter().map(|cores| (*cores, Duty::Data { group: 0 })).collect();
+        roster_of(&data, PartitionMap::single(64))
+    }
+
+    fn roster_of(members: &[(u16, Duty)], partitions: PartitionMap) -> Roster {
+        let member = |at: usize| {
+            let (cores, duty) = members[at - 1];
+            Member { address: SocketAddr::from(([10, 0, 0, at as u8], 8088)), cores, duty }
+        };
+        let nodes = (1..=members.len()).map(|at| (NodeId(at as u64), member(at))).collect();
+        Roster { node: NodeId(1), nodes, partitions, shape: 0 }
+    }
+
+    #[test]
+    fn partitions_are_with_their_data_group_and_the_metadata_everywhere() {
+        let data = |group| (1, Duty::Data { group });
+        let ids = |nodes: Vec<NodeId>| nodes.into_iter().map(|node| node.0).collect::<Vec<_>>();
+        let members = [data(0), data(1), data(1), data(0), data(0), data(1)];
+        let roster = roster_of(&members, PartitionMap::new(2, 16).unwrap());
+        let voters = |group| {
+            let (voters, followers) = roster.voters(GroupId(group));
+            (ids(voters), ids(followers))
+        };
+        assert_eq!((voters(0), voters(15)), ((vec![1, 4, 5], vec![]), (vec![1, 4, 5], vec![])));
+        assert_eq!((voters(16), voters(31)), ((vec![2, 3, 6], vec![]), (vec![2, 3, 6], vec![])));
+        assert_eq!(voters(META_GROUP.0), (vec![1, 4, 5], vec![2, 3, 6]));
+        assert_eq!((roster.peer(NodeId(2), GroupId(0)), roster.peer(NodeId(2), GroupId(16))), (None, Some(peer(2, 0))));
+        let with_meta: Vec<_> =
+            members.into_iter().chain([(1, Duty::Meta), (1, Duty::Meta), (1, Duty::Meta)]).collect();
+        let roster = roster_of(&with_meta, PartitionMap::new(2, 16).unwrap());
+        let (voters, followers) = roster.voters(META_GROUP);
+        assert_eq!((ids(voters), ids(followers)), (vec![7, 8, 9], vec![1, 2, 3, 4, 5, 6]));
+        assert!(!roster.holds(NodeId(7), GroupId(0)) && roster.holds(NodeId(7), META_GROUP));
     }
 
     fn peer(node: u64, core: u16) -> PeerId {

@@ -3,7 +3,10 @@
 //! Invariant: every node of a cluster is given the same list of nodes, by which each finds the cores of the others.
 
 use super::bind_address_of;
-use crate::{data::NODE_MAX, links::Member};
+use crate::{
+    data::NODE_MAX,
+    links::{Duty, Member},
+};
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 use std::{
@@ -12,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use tidemill_peer::{ClusterId, MTU_DEFAULT, MTU_MIN};
-use tidemill_raft::NodeId;
+use tidemill_raft::{LEARNERS_MAX, NodeId};
 
 /// A node's place in its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +28,10 @@ pub struct ClusterOptions {
     pub bind_addr: SocketAddr,
     /// Bytes of UDP payload in a packet.
     pub mtu: u16,
-    /// All nodes, this one included. Each has a replica of all data and of the metadata.
+    /// All nodes, this one included.
     pub nodes: BTreeMap<NodeId, Member>,
+    /// How many data groups there are.
+    pub groups: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,27 +51,46 @@ struct MemberSection {
     node: u64,
     address: SocketAddr,
     cores: u16,
+    role: Option<RoleName>,
+    /// Of data nodes, from 1.
+    group: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RoleName {
+    Data,
+    Meta,
 }
 
 /// Voters of a group: design, section 1.
-const NODES_MAX: usize = 5;
+const VOTERS: [usize; 3] = [1, 3, 5];
 
 impl ClusterSection {
     /// The options that hold for a node with this number of cores, or which one is wrong.
     pub fn options(&self, cores: usize) -> anyhow::Result<ClusterOptions> {
         let mut nodes = BTreeMap::new();
-        for MemberSection { node, address, cores } in &self.nodes {
+        for MemberSection { node, address, cores, role, group } in &self.nodes {
             ensure!(*node > 0, "cluster.nodes: node 0 is nobody");
             ensure!(*node <= NODE_MAX, "cluster.nodes: node {node}: numbers go up to {NODE_MAX}");
             ensure!(*cores > 0, "cluster.nodes: node {node} has no cores");
-            let member = Member { address: *address, cores: *cores };
+            let duty = match role.unwrap_or(RoleName::Data) {
+                RoleName::Data => {
+                    ensure!(*group != Some(0), "cluster.nodes: node {node}: the first data group is group 1");
+                    Duty::Data { group: group.unwrap_or(1) - 1 }
+                }
+                RoleName::Meta => {
+                    ensure!(group.is_none(), "cluster.nodes: node {node}: a meta node belongs to no data group");
+                    Duty::Meta
+                }
+            };
+            let member = Member { address: *address, cores: *cores, duty };
             let has_ports = address.port() > 0 && member.address_of(cores - 1).is_some();
             ensure!(has_ports, "cluster.nodes: node {node} has no ports for its cores");
             let before = nodes.insert(NodeId(*node), member);
             ensure!(before.is_none(), "cluster.nodes: node {node} stands there twice");
         }
-        let count = nodes.len();
-        ensure!(count % 2 == 1 && count <= NODES_MAX, "cluster.nodes: a cluster has 1, 3 or 5 nodes, not {count}");
+        let groups = groups_of(&nodes)?;
         let node = NodeId(self.node);
         let Some(own) = nodes.get(&node) else { bail!("cluster.node {} is not among cluster.nodes", self.node) };
         ensure!(
@@ -89,11 +113,44 @@ impl ClusterSection {
             bind_addr,
             mtu,
             nodes,
+            groups,
         })
     }
 }
 
+/// The number of data groups, once it is clear that all groups have the nodes that they need.
+fn groups_of(nodes: &BTreeMap<NodeId, Member>) -> anyhow::Result<u32> {
+    let with = |duty: Duty| nodes.values().filter(|member| member.duty == duty).count();
+    let groups = nodes.values().filter_map(|member| match member.duty {
+        Duty::Data { group } => Some(group + 1),
+        Duty::Meta => None,
+    });
+    let Some(groups) = groups.max() else { bail!("cluster.nodes: no node has the role `data`") };
+    ensure!(groups as usize <= nodes.len(), "cluster.nodes: data groups are numbered from 1 on without a gap");
+    for group in 0..groups {
+        let count = with(Duty::Data { group });
+        let number = group + 1;
+        ensure!(VOTERS.contains(&count), "cluster.nodes: data group {number} has {count} nodes, not 1, 3 or 5");
+    }
+    let meta = with(Duty::Meta);
+    ensure!(meta == 0 || VOTERS.contains(&meta), "cluster.nodes: there may be 1, 3 or 5 meta nodes, not {meta}");
+    let followers = nodes.len() - if meta > 0 { meta } else { with(Duty::Data { group: 0 }) };
+    ensure!(
+        followers <= LEARNERS_MAX,
+        "cluster.nodes: {followers} nodes follow the metadata, more than {LEARNERS_MAX}"
+    );
+    Ok(groups)
+}
+
 impl ClusterOptions {
+    /// The name of this node's role.
+    pub fn role(&self) -> &'static str {
+        match self.nodes.get(&self.node).map(|member| member.duty) {
+            Some(Duty::Meta) => "meta",
+            _ => "data",
+        }
+    }
+
     /// Tells this node's data from that of any other node of any cluster, for [`crate::identity`].
     pub fn data_id(&self) -> u64 {
         let mut name = self.id.0.to_vec();
@@ -106,6 +163,10 @@ impl ClusterOptions {
         let mut text = format!("{partitions}");
         for (node, member) in &self.nodes {
             text.push_str(&format!(" {node}:{}", member.cores));
+            match member.duty {
+                Duty::Data { group } => text.push_str(&format!(":{group}")),
+                Duty::Meta => text.push_str(":meta"),
+            }
         }
         xxhash_rust::xxh3::xxh3_64(text.as_bytes())
     }
@@ -121,8 +182,12 @@ impl ClusterOptions {
             self.bind_addr,
             self.mtu
         );
-        for (node, Member { address, cores }) in &self.nodes {
+        for (node, Member { address, cores, duty }) in &self.nodes {
             out.push_str(&format!("\n[[cluster.nodes]]\nnode = {node}\naddress = \"{address}\"\ncores = {cores}\n"));
+            match duty {
+                Duty::Data { group } => out.push_str(&format!("role = \"data\"\ngroup = {}\n", group + 1)),
+                Duty::Meta => out.push_str("role = \"meta\"\n"),
+            }
         }
         out
     }
@@ -150,7 +215,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (head, nodes, named) in [
-            ("node = 1", &[(1, 8088, 2), (2, 8188, 2)][..], "1, 3 or 5 nodes, not 2"),
+            ("node = 1", &[(1, 8088, 2), (2, 8188, 2)][..], "data group 1 has 2 nodes, not 1, 3 or 5"),
             ("node = 1", &[(1, 8088, 2), (1, 8188, 2), (3, 1, 1)], "node 1 stands there twice"),
             ("node = 1", &[(1, 8088, 2), (0, 8188, 2), (3, 1, 1)], "node 0"),
             ("node = 1", &[(1, 8088, 3), (2, 8188, 2), (3, 1, 1)], "3 cores there and 2 here"),
@@ -171,10 +236,49 @@ mod tests {
     #[test]
     fn a_node_finds_the_others_and_the_text_says_the_same() {
         let options = section(&with_nodes("node = 1\nbind-address = \":9000\"", &THREE)).unwrap();
-        assert_eq!(options.nodes[&NodeId(2)], Member { address: "127.0.0.1:8188".parse().unwrap(), cores: 4 });
+        assert_eq!(
+            options.nodes[&NodeId(2)],
+            Member { address: "127.0.0.1:8188".parse().unwrap(), cores: 4, duty: Duty::Data { group: 0 } }
+        );
         assert_eq!((options.bind_addr.to_string().as_str(), options.mtu), ("0.0.0.0:9000", MTU_DEFAULT));
         let text = options.text().replace("[cluster]", "").replace("cluster.nodes", "nodes");
         assert_eq!(section(&text).unwrap(), options);
+    }
+
+    fn with_duties(duties: &[&str]) -> anyhow::Result<ClusterOptions> {
+        let nodes = (1..).zip(duties).map(|(node, duty): (u16, _)| {
+            format!("[[nodes]]\nnode = {node}\naddress = \"127.0.0.1:{}\"\ncores = 2\n{duty}\n", 9000 + node)
+        });
+        section(&format!("id = \"{ID}\"\ncertificates = \"/c\"\nnode = 1\n{}", nodes.collect::<String>()))
+    }
+
+    #[test]
+    fn groups_have_the_nodes_that_they_need() {
+        let (first, second, meta) = ("group = 1", "role = \"data\"\ngroup = 2", "role = \"meta\"");
+        let options = with_duties(&[first, first, second, "", second, second, meta, meta, meta]).unwrap();
+        assert_eq!((options.groups, options.nodes[&NodeId(4)].duty), (2, Duty::Data { group: 0 }));
+        assert_eq!(options.nodes[&NodeId(9)].duty, Duty::Meta);
+        let text = options.text().replace("[cluster]", "").replace("cluster.nodes", "nodes");
+        assert_eq!(section(&text).unwrap(), options);
+        for (duties, named) in [
+            (&[meta][..], "no node has the role `data`"),
+            (&[first, meta, meta], "1, 3 or 5 meta nodes, not 2"),
+            (&[first, second, second], "data group 2 has 2 nodes"),
+            (&[first, "group = 3", second], ""),
+            (&[first, "group = 3"], "without a gap"),
+            (&["group = 0"], "the first data group is group 1"),
+            (&["role = \"meta\"\ngroup = 1", first], "belongs to no data group"),
+            (&["role = \"proxy\""], "proxy"),
+        ] {
+            match with_duties(duties) {
+                Ok(_) => assert_eq!(named, "", "{duties:?}"),
+                Err(error) => {
+                    assert!(!named.is_empty() && format!("{error:#}").contains(named), "{duties:?}: {error:#}")
+                }
+            }
+        }
+        let many: Vec<&str> = std::iter::once(first).chain(std::iter::repeat_n(meta, 5)).collect();
+        assert!(with_duties(&many).is_ok());
     }
 
     #[test]

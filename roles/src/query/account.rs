@@ -94,6 +94,16 @@ impl RunningQuery {
         }
     }
 
+    /// What this node does of a query that runs at another one, under its number there.
+    pub(super) fn of_another_node(
+        id: u64,
+        now_ns: u64,
+        limits: &QueryLimits,
+        memory: &Arc<QueryMemory>,
+    ) -> RunningQuery {
+        RunningQuery::new(id, String::new(), String::new(), now_ns, limits, memory)
+    }
+
     /// Asks it to stop; false if that was asked before.
     pub(super) fn kill(&self) -> bool {
         !self.killed.swap(true, Ordering::Relaxed)
@@ -147,6 +157,11 @@ impl Account {
     pub(super) fn add_points(&self, points: u64) -> Result<(), QueryError> {
         let before = self.points.fetch_add(points, Ordering::Relaxed);
         self.limits.check_points(before + points)
+    }
+
+    /// The number of the query.
+    pub(super) fn query_id(&self) -> u64 {
+        self.query.id
     }
 
     /// Points and series that were counted so far.

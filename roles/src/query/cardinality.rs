@@ -4,7 +4,7 @@
 //! all series.
 
 use crate::{
-    data::question::{About, Finding},
+    data::question::{About, Filter, Finding},
     query::{
         StatementError,
         answer_table::number,
@@ -17,7 +17,7 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet};
 use tidemill_influxql::{Expr, ShowCardinality, ShowTagValuesCardinality, TagKeyFilter};
 use tidemill_line::series_key;
-use tidemill_query::{ResultSeries, RowLimit, TagFilter};
+use tidemill_query::{ResultSeries, RowLimit};
 
 /// Measurement ("" for all of them) and values of the tags that are grouped by, and the things that are counted there.
 type Groups = BTreeMap<(String, Vec<String>), BTreeSet<String>>;
@@ -107,7 +107,7 @@ async fn estimate(
     let name = session.database_name(show.database.as_deref())?;
     let database = session.core.meta().database(name).map(store_id);
     let counts = match database {
-        Some(database) => session.ask(database, None, |_| TagFilter::All, About::SeriesCount).await?,
+        Some(database) => session.ask(database, None, Filter::All, About::SeriesCount).await?,
         None => Finding::Counts(BTreeMap::new()),
     };
     let Finding::Counts(counts) = counts else { unreachable!("series are counted") };

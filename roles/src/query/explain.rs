@@ -151,6 +151,7 @@ async fn cost_of(session: &Session, prepared: &Prepared, account: &Arc<Account>)
                 database: target.database,
                 groups: target.groups.clone(),
                 account: account.clone(),
+                elsewhere: prepared.elsewhere(scan),
             };
             all.add(&session.core.cost_of(core, order).await?);
         }

@@ -5,7 +5,7 @@
 //! that has both.
 
 use crate::{
-    data::question::{About, Finding, MeasurementTest},
+    data::question::{About, Filter, Finding, MeasurementTest},
     query::{StatementError, sources::Session},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,7 +69,7 @@ impl MeasurementFilter {
         database: DatabaseId,
         tests: Option<Vec<MeasurementTest>>,
     ) -> Result<BTreeSet<String>, StatementError> {
-        let tag_keys = match session.ask(database, tests, |_| TagFilter::All, About::TagKeys).await? {
+        let tag_keys = match session.ask(database, tests, Filter::All, About::TagKeys).await? {
             Finding::Names(names) => names,
             _ => unreachable!("tag keys are found by name"),
         };
@@ -78,7 +78,7 @@ impl MeasurementFilter {
         self.push_leaves(&mut leaves);
         for filter in leaves {
             let filter = filter.clone();
-            match session.ask(database, None, move |_| filter.clone(), About::Measurements).await? {
+            match session.ask(database, None, Filter::Same(filter), About::Measurements).await? {
                 Finding::Names(names) => matches.push(names.into_keys().collect()),
                 _ => unreachable!("measurements are found by name"),
             }

@@ -12,6 +12,7 @@ mod cardinality;
 pub mod continuous;
 mod definitions;
 mod deletion;
+pub(crate) mod elsewhere;
 mod error;
 mod explain;
 mod into;

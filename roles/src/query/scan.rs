@@ -13,6 +13,7 @@ use crate::{
     },
     query::{
         account::{Account, Charge},
+        elsewhere::{self, Recipe},
         error::Stopped,
         series_cursors::{CursorStates, Next, SeriesCursors, Summaries},
     },
@@ -69,9 +70,21 @@ pub fn run_scan(core: Rc<DataCore>, order: ScanOrder) {
 /// # Errors
 /// A file cannot be read, or the query was stopped.
 pub async fn cost_of_scan(core: Rc<DataCore>, request: ScanRequest) -> Result<ScanCost, String> {
+    let held: Vec<u32> = core.partitions().keys().copied().collect();
+    let mut all = elsewhere::cost(&core, &request).await?;
+    all.add(&cost_of_partitions(core, request, &held).await?);
+    Ok(all)
+}
+
+/// As [`cost_of_scan`], of these partitions, which this core holds.
+pub(super) async fn cost_of_partitions(
+    core: Rc<DataCore>,
+    request: ScanRequest,
+    partitions: &[u32],
+) -> Result<ScanCost, String> {
     let mut all = ScanCost::default();
-    for partition in core.partitions().keys().copied().collect::<Vec<_>>() {
-        let part = Part { core: core.clone(), number: partition, request: request.clone() };
+    for partition in partitions {
+        let part = Part { core: core.clone(), number: *partition, request: request.clone() };
         all.add(&part.cost().await.map_err(|error| error.to_string())?);
     }
     Ok(all)
@@ -85,6 +98,8 @@ pub struct ScanRequest {
     /// In ascending time.
     pub(super) groups: Arc<[ShardGroupId]>,
     pub(super) account: Arc<Account>,
+    /// For partitions that other nodes hold: how they come to the scan, and its place among those of the plan.
+    pub(super) elsewhere: Option<(Arc<Recipe>, u32)>,
 }
 
 /// What a scan would read.
@@ -109,19 +124,22 @@ struct Part {
 
 /// Why a part does not come to its end.
 #[derive(Debug, thiserror::Error)]
-enum PartError {
+pub(super) enum PartError {
     #[error(transparent)]
     Stopped(#[from] Stopped),
     #[error(transparent)]
     Query(#[from] QueryError),
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// What another node said.
+    #[error("{0}")]
+    Said(String),
     #[error("partition {0} is not on the core that was asked to scan it")]
     Elsewhere(u32),
 }
 
 /// The way to the merge. It is only walked once there is something to send: until then both ends work.
-struct Outlet<'a> {
+pub(super) struct PartOutlet<'a> {
     core: &'a DataCore,
     account: &'a Account,
     end: Option<ChunkProducerEnd<PartChunk>>,
@@ -133,9 +151,9 @@ struct Outlet<'a> {
     charge: Charge,
 }
 
-impl<'a> Outlet<'a> {
-    fn new(core: &'a DataCore, account: &'a Account, end: ChunkProducerEnd<PartChunk>) -> Outlet<'a> {
-        Outlet {
+impl<'a> PartOutlet<'a> {
+    fn new(core: &'a DataCore, account: &'a Account, end: ChunkProducerEnd<PartChunk>) -> PartOutlet<'a> {
+        PartOutlet {
             core,
             account,
             end: Some(end),
@@ -179,7 +197,7 @@ impl<'a> Outlet<'a> {
         self.send(PartChunk::Outputs(outputs, charge)).await
     }
 
-    async fn send(&mut self, chunk: PartChunk) -> Result<(), Stopped> {
+    pub(super) async fn send(&mut self, chunk: PartChunk) -> Result<(), Stopped> {
         if let Some(end) = self.end.take() {
             self.producer = Some(end.arrive(&self.core.context().metrics).await);
         }
@@ -192,8 +210,13 @@ impl<'a> Outlet<'a> {
 
 impl Part {
     async fn run(self, chunks: ChunkProducerEnd<PartChunk>) {
-        let mut outlet = Outlet::new(&self.core, &self.request.account, chunks);
-        let result = match self.drive(&mut outlet).await {
+        let mut outlet = PartOutlet::new(&self.core, &self.request.account, chunks);
+        let driven = if self.core.partitions().contains_key(&self.number) {
+            self.drive(&mut outlet).await
+        } else {
+            elsewhere::scan(&self.core, &self.request, self.number, &mut outlet).await
+        };
+        let result = match driven {
             Ok(()) => outlet.flush().await.map_err(PartError::Stopped),
             failed => failed,
         };
@@ -206,7 +229,7 @@ impl Part {
         let _ = outlet.send(last).await;
     }
 
-    async fn drive(&self, outlet: &mut Outlet<'_>) -> Result<(), PartError> {
+    async fn drive(&self, outlet: &mut PartOutlet<'_>) -> Result<(), PartError> {
         let partition = self.core.partitions().get(&self.number).ok_or(PartError::Elsewhere(self.number))?.clone();
         let view = partition.view(&self.request.groups);
         let mut series_charge = self.request.account.charge();

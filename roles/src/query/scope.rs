@@ -1,7 +1,7 @@
 //! What an index statement is about: databases, measurements in them, and the condition on tags.
 
 use crate::{
-    data::question::{About, Finding, MeasurementTest},
+    data::question::{About, Filter, Finding, MeasurementTest},
     query::{
         StatementError,
         listing::{ListOrder, Listed, Run},
@@ -16,7 +16,6 @@ use std::{
 use tidemill_column::FieldType;
 use tidemill_influxql::{Expr, Source, TagKeyFilter, TimeRange};
 use tidemill_meta::DatabaseId as MetaDatabaseId;
-use tidemill_query::TagFilter;
 use tidemill_store::DatabaseId;
 
 /// The databases that are asked, with the measurements that are meant (`None`: all).
@@ -90,9 +89,7 @@ impl Scope {
             let name = session.core.meta().database_by_id(MetaDatabaseId(database.0)).map(|known| known.name.clone());
             let Some(name) = name else { continue };
             let tests = tests.as_ref().map(|tests| tests.iter().map(copy).collect());
-            let Finding::Names(measurements) =
-                session.ask(*database, tests, |_| TagFilter::All, About::TagKeys).await?
-            else {
+            let Finding::Names(measurements) = session.ask(*database, tests, Filter::All, About::TagKeys).await? else {
                 unreachable!("tag keys are found by measurement")
             };
             let database = (*database, name.as_str());

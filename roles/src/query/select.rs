@@ -6,10 +6,11 @@
 //! Knows nothing of how parts read.
 
 use crate::{
-    data::question::{About, Finding, MeasurementTest},
+    data::question::{About, Filter, Finding, MeasurementTest},
     query::{
         StatementError,
         account::{Account, Charge},
+        elsewhere::Recipe,
         scan::{PartChunk, ScanOrder, ScanRequest},
         sources::{Session, store_id},
     },
@@ -29,7 +30,7 @@ use tidemill_meta::Meta;
 use tidemill_query::{
     CompileOptions, Compiled, Join, JoinDemand, MeasurementSelector, Merge, MergeDemand, PartOutput, Plan,
     ResultSeries, ScanPlan, Sort, SortStep, SourceIndex, SourceRequest, SourceSchema, SubqueryPart, SubqueryRows,
-    SubqueryStep, TagFilter, TimeZone, compile, winner,
+    SubqueryStep, TimeZone, compile, winner,
 };
 use tidemill_reactor::{ChunkConsumer, ChunkConsumerEnd, CoreId, chunk_stream};
 use tidemill_store::{DatabaseId, ShardGroupId};
@@ -87,6 +88,14 @@ pub(super) struct Prepared {
     pub(super) targets: Vec<Target>,
     /// The statements in FROM.
     pub(super) inner: Vec<Rc<Inner>>,
+    /// Where other nodes hold partitions: how they come to the plan, and the places of its scans.
+    elsewhere: Option<(Arc<Recipe>, BTreeMap<*const ScanPlan, u32>)>,
+}
+
+/// What plans are made from again, but for the sources.
+struct Origin {
+    statement: String,
+    options: CompileOptions,
 }
 
 /// A statement in FROM. Its answer is held for all scans that read it.
@@ -97,6 +106,7 @@ pub(super) struct Inner {
 
 struct Scan {
     plan: Arc<ScanPlan>,
+    elsewhere: Option<(Arc<Recipe>, u32)>,
     source: ScanSource,
 }
 
@@ -171,7 +181,8 @@ pub(super) async fn plan(session: &Session, select: &SelectStatement) -> Result<
         limits: session.core.query_limits().select,
     };
     let compiled = compile(select, &options)?;
-    let prepared = prepare(session, &compiled).await?;
+    let origin = session.core.has_elsewhere().then(|| Origin { statement: select.to_string(), options });
+    let prepared = prepare(session, &compiled, origin.as_ref(), &[]).await?;
     Ok((compiled, prepared))
 }
 
@@ -403,7 +414,8 @@ impl Scan {
             parts.push(PartStream { end: Some(consumer), consumer: None, outputs, charge: None });
             let order = orders.entry(session.core.core_of(partition)).or_insert_with(|| {
                 let (scan, groups, account) = (self.plan.clone(), groups.clone(), account.clone());
-                let what = ScanRequest { scan, database: *database, groups, account };
+                let elsewhere = self.elsewhere.clone();
+                let what = ScanRequest { scan, database: *database, groups, account, elsewhere };
                 ScanOrder { what, parts: Vec::new() }
             });
             order.parts.push((partition, producer));
@@ -440,13 +452,23 @@ fn scan_of(scan: &Arc<ScanPlan>, prepared: &Prepared) -> Scan {
         }
         SourceIndex::Subquery(source) => ScanSource::Answer { inner: prepared.inner[source].clone(), part: None },
     };
-    Scan { plan: scan.clone(), source }
+    Scan { plan: scan.clone(), elsewhere: prepared.elsewhere(scan), source }
 }
 
-/// Plans a statement and those in its FROM, the innermost first.
+impl Prepared {
+    /// How other nodes come to a scan of the plan.
+    pub(super) fn elsewhere(&self, scan: &Arc<ScanPlan>) -> Option<(Arc<Recipe>, u32)> {
+        let (recipe, places) = self.elsewhere.as_ref()?;
+        Some((recipe.clone(), *places.get(&Arc::as_ptr(scan))?))
+    }
+}
+
+/// Plans a statement and those in its FROM, the innermost first. `path` leads to it from the whole one.
 fn prepare<'a>(
     session: &'a Session,
     compiled: &'a Compiled,
+    origin: Option<&'a Origin>,
+    path: &'a [u32],
 ) -> Pin<Box<dyn Future<Output = Result<Prepared, StatementError>> + 'a>> {
     Box::pin(async move {
         let targets = {
@@ -457,12 +479,26 @@ fn prepare<'a>(
         let mut schemas = schemas(session, compiled, &targets).await?;
         let mut inner = Vec::new();
         for (number, subquery) in compiled.subqueries().iter().enumerate() {
-            let prepared = prepare(session, subquery).await?;
+            let path = [path, &[number as u32]].concat();
+            let prepared = prepare(session, subquery, origin, &path).await?;
             schemas.extend(prepared.plan.schemas(number));
             inner.push(Rc::new(Inner { prepared, answer: RefCell::default() }));
         }
+        let known = origin.is_some().then(|| schemas.clone());
         let plan = Arc::new(compiled.plan(schemas)?);
-        Ok(Prepared { plan, targets, inner })
+        let elsewhere = origin.zip(known).map(|(Origin { statement, options }, schemas)| {
+            let recipe = Recipe {
+                statement: statement.clone(),
+                now_ns: options.now_ns,
+                default_database: options.default_database.clone(),
+                limits: options.limits,
+                path: path.to_vec(),
+                schemas,
+            };
+            let places = (0..).zip(plan.all_scans()).map(|(place, scan)| (Arc::as_ptr(scan), place));
+            (Arc::new(recipe), places.collect())
+        });
+        Ok(Prepared { plan, targets, inner, elsewhere })
     })
 }
 
@@ -505,7 +541,7 @@ async fn schemas(
             MeasurementSelector::Name(name) => MeasurementTest::Name(name.clone()),
             MeasurementSelector::Regex(regex) => MeasurementTest::Regex(regex.clone()),
         });
-        let found = session.ask(database, Some(tests.collect()), |_| TagFilter::All, About::TagKeys).await?;
+        let found = session.ask(database, Some(tests.collect()), Filter::All, About::TagKeys).await?;
         let Finding::Names(names) = found else { unreachable!("tag keys are found by name") };
         tag_keys.insert(database, names);
     }

@@ -6,7 +6,7 @@
 use crate::{
     data::{
         DataCore, question,
-        question::{About, Finding, MeasurementTest, Question, Wanted},
+        question::{About, Filter, Finding, MeasurementTest, Question, Wanted},
     },
     query::{StatementError, account::RunningQuery},
 };
@@ -19,7 +19,6 @@ use tidemill_column::FieldType;
 use tidemill_http::Caller;
 use tidemill_influxql::{Expr, Measurement, MeasurementName, Source, TimeContext, TimeRange, split_time};
 use tidemill_meta::{Database, Meta};
-use tidemill_query::TagFilter;
 use tidemill_store::DatabaseId;
 
 /// What a request gives to all of its statements.
@@ -99,15 +98,15 @@ impl Session {
         Ok(split_time(condition, &TimeContext::utc(self.now_ns))?)
     }
 
-    /// Asks all indexes of a database; `filter` gives the condition on the tags of a measurement.
+    /// Asks all indexes of a database.
     pub async fn ask(
         &self,
         database: DatabaseId,
         measurements: Option<Vec<MeasurementTest>>,
-        filter: impl Fn(&str) -> TagFilter + Send + Sync + 'static,
+        filter: Filter,
         about: About,
     ) -> Result<Finding, StatementError> {
-        let wanted = Wanted { measurements, filter: Box::new(filter) };
+        let wanted = Wanted { measurements, filter };
         Ok(self.core.ask(Question { database, wanted, about }).await?)
     }
 
@@ -119,15 +118,10 @@ impl Session {
         condition: Option<&Expr>,
     ) -> Result<Wanted, StatementError> {
         let Some(condition) = condition.cloned() else {
-            return Ok(Wanted { measurements, filter: Box::new(|_| TagFilter::All) });
+            return Ok(Wanted { measurements, filter: Filter::All });
         };
         let fields = self.fields_in_question(database, &measurements, &condition).await?;
-        let filter = move |measurement: &str| {
-            let fields = fields.get(measurement);
-            let is_field = |name: &str| fields.is_some_and(|fields| fields.contains(name));
-            TagFilter::of_show(&condition, measurement, &is_field)
-        };
-        Ok(Wanted { measurements, filter: Box::new(filter) })
+        Ok(Wanted { measurements, filter: Filter::Where { condition, fields } })
     }
 
     /// As [`Session::ask`], with the WHERE of a SHOW statement.
@@ -148,7 +142,7 @@ impl Session {
         database: DatabaseId,
         tests: Option<Vec<MeasurementTest>>,
     ) -> Result<Vec<String>, StatementError> {
-        match self.ask(database, tests, |_| TagFilter::All, About::Measurements).await? {
+        match self.ask(database, tests, Filter::All, About::Measurements).await? {
             Finding::Names(names) => Ok(names.into_keys().collect()),
             _ => unreachable!("measurements are found by name"),
         }

@@ -8,6 +8,7 @@ use tidemill::{
     links::{CallFailure, Links, RemoteCall, RemoteReply, Roster},
     replica::ProposeError,
 };
+use tidemill_line::PartitionMap;
 use tidemill_meta::{Applied, MetaError, ShardGroupId};
 use tidemill_raft::{GroupId, LogIndex, NodeId};
 
@@ -82,7 +83,12 @@ fn a_node_of_another_shape_is_not_asked() {
     run(|| async {
         let trust = Trust::new(&[1, 1]);
         let two = Core::start(&trust, 2, 0, &[GROUP]);
-        let roster = Roster { node: NodeId(1), nodes: trust.nodes.clone(), shape: SHAPE + 1 };
+        let roster = Roster {
+            node: NodeId(1),
+            nodes: trust.nodes.clone(),
+            partitions: PartitionMap::single(64),
+            shape: SHAPE + 1,
+        };
         let one = Core { links: Links::new(roster, 0), seen: two.seen.clone() };
         one.begin(&trust, 1, 0, &[GROUP]);
         one.connected(2, GROUP).await;

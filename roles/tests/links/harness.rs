@@ -9,10 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 use tidemill::{
-    links::{Answerer, Links, Member, RemoteCall, RemoteReply, Roster, Start, core_of, peer_options, read_file},
+    links::{
+        Answerer, Duty, Links, Member, ReadOutlet, RemoteCall, RemoteReply, Roster, Start, core_of, peer_options,
+        read_file,
+    },
     replica::{LocalFuture, Payload, Pieces},
 };
 use tidemill_disk::{Notify, sim::SimDisk};
+use tidemill_line::PartitionMap;
 use tidemill_peer::{ClusterId, Credentials, GlommioRt, MTU_DEFAULT, Options, authority::Authority};
 use tidemill_raft::{GroupId, Message, NodeId};
 
@@ -34,7 +38,7 @@ impl Trust {
     /// Nodes 1, 2 and so on, with so many cores.
     pub fn new(cores: &[u16]) -> Trust {
         let (authority, issued) = Authority::make(CLUSTER, DAY).unwrap();
-        let member = |cores: u16| Member { address: free_ports(cores), cores };
+        let member = |cores: u16| Member { address: free_ports(cores), cores, duty: Duty::Data { group: 0 } };
         let nodes = cores.iter().enumerate().map(|(at, cores)| (NodeId(at as u64 + 1), member(*cores))).collect();
         Trust { authority, root_pem: issued.certificate_pem, nodes }
     }
@@ -127,6 +131,24 @@ impl Answerer for Seen {
         })
     }
 
+    /// The order says how long the pieces are, four bytes each; behind them nothing comes while answers are held back.
+    fn read(self: Rc<Self>, _: GroupId, order: Bytes, outlet: ReadOutlet) -> LocalFuture<'static, ()> {
+        Box::pin(async move {
+            let mut dropped = Dropped(self.clone(), true);
+            for (number, length) in order.as_chunks::<4>().0.iter().enumerate() {
+                let piece = pattern(number as u64, u32::from_le_bytes(*length) as usize);
+                if outlet.send(piece).await.is_err() {
+                    return;
+                }
+            }
+            if self.holds.get() {
+                return outlet.given_up().await;
+            }
+            dropped.1 = false;
+            outlet.end().await;
+        })
+    }
+
     fn open_file(
         self: Rc<Self>,
         _: GroupId,
@@ -158,7 +180,12 @@ pub fn options() -> Options {
 impl Core {
     /// Not started.
     pub fn new(trust: &Trust, node: u64, core: u16) -> Core {
-        let roster = Roster { node: NodeId(node), nodes: trust.nodes.clone(), shape: SHAPE };
+        let roster = Roster {
+            node: NodeId(node),
+            nodes: trust.nodes.clone(),
+            partitions: PartitionMap::single(64),
+            shape: SHAPE,
+        };
         Core { links: Links::new(roster, core), seen: Rc::new(Seen::new(node)) }
     }
 

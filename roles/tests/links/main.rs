@@ -5,3 +5,4 @@ mod files;
 mod harness;
 mod messages;
 mod raft;
+mod reads;

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
 use tidemill_line::{
-    Batch, ParseOptions, Parsed, PartitionBatch, Precision, ShardGroupRange, SplitPlan, Splitter, ValueRef,
+    Batch, ParseOptions, Parsed, PartitionBatch, PartitionMap, Precision, ShardGroupRange, SplitPlan, Splitter, ValueRef,
 };
 
 const NOW: i64 = 1_700_000_000_123_456_789;
@@ -71,7 +71,7 @@ fn check_split(parsed: &Parsed<'_>) {
         database: 1,
         retention_policy: 1,
         shard_groups: &shard_groups,
-        partition_count: 2,
+        partitions: PartitionMap::single(2),
         session: 1,
         sequence: 1,
     };

@@ -6,7 +6,7 @@
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use tidemill_line::{Batch, ParseOptions, PartitionBatch, Precision, ShardGroupRange, SplitPlan, Splitter};
+use tidemill_line::{Batch, ParseOptions, PartitionBatch, PartitionMap, Precision, ShardGroupRange, SplitPlan, Splitter};
 
 const BODY: &[u8] = b"m,a=b f=1,i=2i,s=\"x\",t=t 1\nm,a=c f=1,i=2i,s=\"yy\",t=f 1\nm,a=b f=2 2\ncpu g=3i 3\ncpu g=4i 4";
 
@@ -50,7 +50,7 @@ fn image() -> Vec<u8> {
         database: 1,
         retention_policy: 1,
         shard_groups: &shard_groups,
-        partition_count: 1,
+        partitions: PartitionMap::single(1),
         session: 1,
         sequence: 1,
     };

@@ -11,7 +11,7 @@ use crate::{
 use std::rc::Rc;
 use tidemill_column::Value;
 use tidemill_disk::sim::Prng;
-use tidemill_line::{Batch, ParseOptions, Precision, SplitPlan, Splitter};
+use tidemill_line::{Batch, ParseOptions, PartitionMap, Precision, SplitPlan, Splitter};
 use tidemill_store::{Command, CopyOrder, Floats, GroupFiles, Measurements, TagCondition};
 
 /// Requests that share the newest time.
@@ -111,7 +111,7 @@ fn split(lines: &str, cells: &[Cell], (database, layout): (u32, &Layout), (sessi
             database,
             retention_policy: POLICY,
             shard_groups: &shard_groups,
-            partition_count: PARTITIONS,
+            partitions: PartitionMap::single(PARTITIONS),
             session,
             sequence,
         };

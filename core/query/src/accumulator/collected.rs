@@ -6,20 +6,21 @@
 
 use super::{Carried, CarriedColumn, OrderedValue, PickKind};
 use crate::rows;
+use rkyv::{Archive, Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 use tidemill_column::{Column, FieldType, Values};
 
 /// Which values stay.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub(crate) enum Keep {
     All,
     Best(Better),
 }
 
 /// The `count` best values; of each combination of the first `per` carried columns only the best one.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub(crate) struct Better {
     pub by: Rank,
     pub count: usize,
@@ -27,7 +28,7 @@ pub(crate) struct Better {
 }
 
 /// What makes one row better than another.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub(crate) enum Rank {
     Value(PickKind),
     /// A number drawn for the row's series and time, so that parts draw alike whatever order their rows come in.
@@ -46,7 +47,7 @@ impl Rank {
 const PRUNE_SLACK_ROWS: usize = 64;
 
 /// The values of one slot.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Archive, Serialize, Deserialize)]
 pub(crate) struct Collected {
     pub times: Vec<i64>,
     pub values: Values,
@@ -59,7 +60,7 @@ pub(crate) struct Collected {
     threshold: Option<OrderedValue>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Archive, Serialize, Deserialize)]
 pub(crate) struct CollectedSlots {
     keep: Keep,
     field_type: FieldType,
@@ -266,6 +267,23 @@ fn candidates(better: &Better, threshold: Option<&OrderedValue>, values: &Values
 impl CollectedSlots {
     pub(crate) fn new(keep: Keep, field_type: FieldType, carried: Vec<FieldType>) -> CollectedSlots {
         CollectedSlots { keep, field_type, carried, slots: Vec::new(), bytes: 0 }
+    }
+
+    pub(crate) fn is_of(&self, keep: &Keep, field_type: FieldType, carried: &[FieldType], slots: usize) -> bool {
+        let fits = |slot: &Collected| {
+            let rows = slot.times.len();
+            let keys = if carried.is_empty() { 0 } else { rows };
+            let mut columns = slot.carried.iter().zip(carried);
+            slot.values.is_sound(field_type, rows)
+                && slot.series.len() == keys
+                && slot.carried.len() == carried.len()
+                && columns.all(|(column, of)| column.is_sound(*of, rows))
+        };
+        self.keep == *keep
+            && self.field_type == field_type
+            && self.carried == carried
+            && self.slots.len() == slots
+            && self.slots.iter().all(fits)
     }
 
     pub(crate) fn add_slot(&mut self) {

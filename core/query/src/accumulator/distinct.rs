@@ -1,11 +1,13 @@
 //! Each value once, with the earliest time that it was seen.
 
+use rkyv::{Archive, Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tidemill_column::{FieldType, Value, Values};
 
 /// A value of a known type whose order is the order of values of that type.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
+#[rkyv(derive(PartialEq, Eq, PartialOrd, Ord))]
 pub(crate) enum OrderedValue {
     Bits(u64),
     Bytes(Box<[u8]>),
@@ -42,7 +44,7 @@ impl OrderedValue {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Archive, Serialize, Deserialize)]
 pub(crate) struct DistinctSlots {
     field_type: FieldType,
     slots: Vec<BTreeMap<OrderedValue, i64>>,
@@ -55,6 +57,13 @@ const ENTRY_BYTES: usize = 40;
 impl DistinctSlots {
     pub(crate) fn new(field_type: FieldType) -> DistinctSlots {
         DistinctSlots { field_type, slots: Vec::new(), bytes: 0 }
+    }
+
+    pub(crate) fn is_of(&self, field_type: FieldType, slots: usize) -> bool {
+        let is_text = field_type == FieldType::String;
+        let fits = |value: &OrderedValue| matches!(value, OrderedValue::Bytes(_)) == is_text;
+        let values = self.slots.iter().flat_map(BTreeMap::keys);
+        self.field_type == field_type && self.slots.len() == slots && values.into_iter().all(fits)
     }
 
     pub(crate) fn add_slot(&mut self) {

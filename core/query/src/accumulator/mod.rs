@@ -12,6 +12,7 @@ mod pick;
 mod sum;
 
 use crate::plan::ReadColumn;
+use rkyv::{Archive, Deserialize, Serialize};
 use tidemill_column::{Column, FieldType, Value, Values};
 
 pub(crate) use collected::{Better, Collected, Keep, Rank};
@@ -117,7 +118,7 @@ impl Segment {
 }
 
 /// Partial aggregates of one column, slot by slot.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Archive, Serialize, Deserialize)]
 pub(crate) enum Accumulator {
     Count(Vec<u64>),
     Sum(SumSlots),
@@ -138,6 +139,20 @@ impl Accumulator {
                 Accumulator::Collect(CollectedSlots::new(keep.clone(), spec.field_type, carried))
             }
             AccumulatorKind::Distinct => Accumulator::Distinct(DistinctSlots::new(spec.field_type)),
+        }
+    }
+
+    /// Whether it is one of this plan entry with so many slots; one that came from elsewhere may not be.
+    pub(crate) fn is_of(&self, spec: &AccumulatorSpec, carried: &[FieldType], slots: usize) -> bool {
+        match (self, &spec.kind) {
+            (Accumulator::Count(counts), AccumulatorKind::Count) => counts.len() == slots,
+            (Accumulator::Sum(sums), AccumulatorKind::Sum) => sums.is_of(spec.field_type, slots),
+            (Accumulator::Pick(picks), AccumulatorKind::Pick(kind)) => picks.is_of(*kind, spec.field_type, slots),
+            (Accumulator::Collect(collected), AccumulatorKind::Collect { keep, carried: with }) => {
+                collected.is_of(keep, spec.field_type, if *with { carried } else { &[] }, slots)
+            }
+            (Accumulator::Distinct(distinct), AccumulatorKind::Distinct) => distinct.is_of(spec.field_type, slots),
+            _ => false,
         }
     }
 

@@ -1,10 +1,11 @@
 //! The one value that is first, last, smallest or largest.
 
 use super::BlockSummary;
+use rkyv::{Archive, Deserialize, Serialize};
 use std::ops::Range;
 use tidemill_column::{FieldType, Value, Values};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub(crate) enum PickKind {
     First,
     Last,
@@ -12,7 +13,7 @@ pub(crate) enum PickKind {
     Max,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Archive, Serialize, Deserialize)]
 pub(crate) struct PickSlots {
     kind: PickKind,
     times: Vec<i64>,
@@ -20,7 +21,7 @@ pub(crate) struct PickSlots {
     values: Picked,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Archive, Serialize, Deserialize)]
 enum Picked {
     Float(Vec<f64>),
     Integer(Vec<i64>),
@@ -141,6 +142,17 @@ impl PickSlots {
             FieldType::String => panic!("strings are collected, not picked"),
         };
         PickSlots { kind, times: Vec::new(), present: Vec::new(), values }
+    }
+
+    pub(crate) fn is_of(&self, kind: PickKind, field_type: FieldType, slots: usize) -> bool {
+        let (of, values) = match &self.values {
+            Picked::Float(values) => (FieldType::Float, values.len()),
+            Picked::Integer(values) => (FieldType::Integer, values.len()),
+            Picked::Unsigned(values) => (FieldType::Unsigned, values.len()),
+            Picked::Boolean(values) => (FieldType::Boolean, values.len()),
+        };
+        let lengths = [values, self.times.len(), self.present.len()];
+        self.kind == kind && of == field_type && lengths.iter().all(|length| *length == slots)
     }
 
     pub(crate) fn add_slot(&mut self) {

@@ -4,18 +4,19 @@
 //! into batches, but on nothing else: not on the number of cores and not on the moment.
 
 use super::{BlockSummary, Segment};
+use rkyv::{Archive, Deserialize, Serialize};
 use tidemill_column::{FieldType, Value, Values};
 
 /// Below this many rows the lanes cost more than they save (measured with `scan_speed`: they cross at about 20 rows).
 const LANES_ROWS_MIN: usize = 32;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Archive, Serialize, Deserialize)]
 pub(crate) struct SumSlots {
     counts: Vec<u64>,
     sums: Sums,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Archive, Serialize, Deserialize)]
 enum Sums {
     Float(Vec<f64>),
     Integer(Vec<i64>),
@@ -48,6 +49,15 @@ impl SumSlots {
             FieldType::Boolean | FieldType::String => panic!("a sum of {field_type} values"),
         };
         SumSlots { counts: Vec::new(), sums }
+    }
+
+    pub(crate) fn is_of(&self, field_type: FieldType, slots: usize) -> bool {
+        let (of, sums) = match &self.sums {
+            Sums::Float(sums) => (FieldType::Float, sums.len()),
+            Sums::Integer(sums) => (FieldType::Integer, sums.len()),
+            Sums::Unsigned(sums) => (FieldType::Unsigned, sums.len()),
+        };
+        of == field_type && sums == slots && self.counts.len() == slots
     }
 
     pub(crate) fn add_slot(&mut self) {

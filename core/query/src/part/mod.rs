@@ -10,6 +10,7 @@
 
 mod aggregate;
 pub(crate) mod batch;
+mod image;
 pub(crate) mod output;
 mod raw;
 pub(crate) mod window_table;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemill_column::Points;
 
+pub use image::{PartDecoder, PartEncoder, PartImageError};
 pub use output::{PART_OUTPUT_BYTES_MAX, PART_OUTPUT_ROWS_MAX, PART_OUTPUT_WINDOWS_MAX, PartOutput};
 
 use aggregate::AggregatePart;

@@ -1,6 +1,7 @@
 //! What a part sends to the merge: bounded pieces of rows or of partial aggregates.
 
 use crate::accumulator::Accumulator;
+use rkyv::{Archive, Deserialize, Serialize};
 use std::sync::Arc;
 use tidemill_column::Column;
 
@@ -28,7 +29,7 @@ pub(crate) enum PartBody {
 }
 
 /// The series of a group: what decides between rows of equal time, and the tags that rows show.
-#[derive(Debug)]
+#[derive(Debug, Archive, Serialize, Deserialize)]
 pub(crate) struct SeriesTable {
     pub keys: Vec<Arc<[u8]>>,
     /// For each series the values of the leaves that are tags, in the order of the leaves.
@@ -47,7 +48,7 @@ pub(crate) struct RowPiece {
 }
 
 /// Partial aggregates of windows, in the order of the answer.
-#[derive(Debug)]
+#[derive(Debug, Archive, Serialize, Deserialize)]
 pub(crate) struct WindowPiece {
     pub starts: Vec<i64>,
     /// Slot `i` belongs to `starts[i]`.

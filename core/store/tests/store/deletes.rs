@@ -6,6 +6,7 @@ use crate::{
 };
 use tidemill_column::Value;
 use tidemill_disk::sim::{Crash, Executor, Fault, Prng, SimDisk, block_on};
+use tidemill_line::PartitionMap;
 use tidemill_store::{Command, CopyOrder, DatabaseId, Floats, Measurements, SeriesTimes, TagCondition};
 
 const DATABASE: u32 = 7;
@@ -288,19 +289,20 @@ fn a_partition_is_told_of_its_own_points_alone() {
         min_time: 1,
         max_time: 2,
     };
-    for count in [1, 2, 16, 256] {
+    for (groups, per_group) in [(1, 1), (1, 2), (1, 16), (3, 16), (1, 256)] {
+        let map = PartitionMap::new(groups, per_group).unwrap();
         let mut all: Vec<SeriesTimes> = Vec::new();
-        for partition in 0..count {
-            let Some(part) = command(&series).of_partition(partition, count).map(|part| part.into_owned()) else {
+        for partition in 0..map.count() {
+            let Some(part) = command(&series).of_partition(partition, &map).map(|part| part.into_owned()) else {
                 continue;
             };
             let Command::Delete { measurements: Measurements::Points { series, .. }, .. } = part else { panic!() };
             all.extend(series);
         }
         all.sort_by(|a, b| a.key.cmp(&b.key));
-        assert_eq!(all, series, "{count} partitions");
+        assert_eq!(all, series, "{map:?}");
     }
-    assert!(Command::PLAIN_FLUSH.of_partition(3, 16).is_some());
+    assert!(Command::PLAIN_FLUSH.of_partition(3, &PartitionMap::single(16)).is_some());
 }
 
 #[test]

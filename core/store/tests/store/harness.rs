@@ -8,7 +8,7 @@ use std::{
 };
 use tidemill_column::{FieldType, Points, Value};
 use tidemill_disk::sim::{Crash, Prng, SimDisk};
-use tidemill_line::{Batch, ParseOptions, Precision, ShardGroupRange, SplitPlan, Splitter};
+use tidemill_line::{Batch, ParseOptions, PartitionMap, Precision, ShardGroupRange, SplitPlan, Splitter};
 use tidemill_raft::{LogIndex, Term};
 use tidemill_store::{
     Applied, Batch as CursorBatch, Command, DatabaseId, Entry, Manifest, Partition, ReadCache, ReadError, ScanField,
@@ -39,8 +39,14 @@ pub fn images(database: u32, points: &[Point], session: u64, sequence: u64) -> V
         ShardGroupRange { id: group_id(database, *id), start, end: start + GROUP_WIDTH }
     };
     let ranges: Vec<ShardGroupRange> = groups.iter().map(range).collect();
-    let plan =
-        SplitPlan { database, retention_policy: 1, shard_groups: &ranges, partition_count: 1, session, sequence };
+    let plan = SplitPlan {
+        database,
+        retention_policy: 1,
+        shard_groups: &ranges,
+        partitions: PartitionMap::single(1),
+        session,
+        sequence,
+    };
     let images = Splitter::new().split(&parsed, &plan, |_, _| true).unwrap();
     let entry = |mut bytes: Vec<u8>| {
         // The image's definition of the field: type, length of the name, name.

@@ -18,6 +18,8 @@ use tidemill_raft::{LogIndex, NodeId};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
     Call(RemoteCall),
+    /// Read something; what, is for whoever answers.
+    Read(Bytes),
     /// The first `size` bytes of a file of the group, under this number.
     File {
         name: String,
@@ -30,6 +32,12 @@ pub enum Asked {
 #[derive(Clone, Debug)]
 pub enum Answered {
     Reply(RemoteReply),
+    /// A fragment of a piece of what was read.
+    Read {
+        bytes: Bytes,
+        /// Of its piece.
+        is_last: bool,
+    },
     /// The file has gone out, or why not.
     File(Result<(), String>),
     /// Nothing was done.
@@ -46,11 +54,13 @@ enum AskedImage {
     OutwaitWrites,
     Describe,
     AwaitAll,
+    Read,
     File { name: String, size: u64, number: u64 },
 }
 
 #[derive(Archive, Serialize, Deserialize)]
 enum AnsweredImage {
+    Read { is_last: bool },
     Done(Option<CallErrorImage>),
     MetaChanged { index: u64, applied: Applied },
     MetaRefused(MetaError),
@@ -81,6 +91,7 @@ pub fn encode_asked(shape: u64, asked: &Asked) -> Bytes {
         Asked::Call(RemoteCall::OutwaitWrites) => (AskedImage::OutwaitWrites, &[]),
         Asked::Call(RemoteCall::Describe) => (AskedImage::Describe, &[]),
         Asked::Call(RemoteCall::AwaitAll) => (AskedImage::AwaitAll, &[]),
+        Asked::Read(order) => (AskedImage::Read, order),
         Asked::File { name, size, number } => {
             (AskedImage::File { name: name.clone(), size: *size, number: *number }, &[])
         }
@@ -95,6 +106,7 @@ pub fn decode_asked(shape: u64, bytes: &Bytes) -> Result<Asked, DecodeError> {
         ArchivedAskedImage::Propose => return Ok(Asked::Call(RemoteCall::Propose(parts.rest()))),
         ArchivedAskedImage::Command => return Ok(Asked::Call(RemoteCall::Command(parts.rest()))),
         ArchivedAskedImage::ChangeMeta => return Ok(Asked::Call(RemoteCall::ChangeMeta(parts.rest()))),
+        ArchivedAskedImage::Read => return Ok(Asked::Read(parts.rest())),
         ArchivedAskedImage::OutwaitWrites => Asked::Call(RemoteCall::OutwaitWrites),
         ArchivedAskedImage::Describe => Asked::Call(RemoteCall::Describe),
         ArchivedAskedImage::AwaitAll => Asked::Call(RemoteCall::AwaitAll),
@@ -123,6 +135,10 @@ pub fn encode_answered(shape: u64, answered: &Answered) -> Bytes {
             payload = description;
             AnsweredImage::Description
         }
+        Answered::Read { bytes, is_last } => {
+            payload = bytes;
+            AnsweredImage::Read { is_last: *is_last }
+        }
         Answered::File(result) => AnsweredImage::File(result.as_ref().err().cloned()),
         Answered::NotUnderstood => AnsweredImage::NotUnderstood,
     };
@@ -133,10 +149,11 @@ pub fn decode_answered(shape: u64, bytes: &Bytes) -> Result<Answered, DecodeErro
     let (image, payload) = unseal::<AnsweredImage>(shape, bytes)?;
     let parts = Parts::new(payload, bytes);
     let image: AnsweredImage = rkyv::deserialize::<_, Error>(image).map_err(|_| DecodeError::Archive)?;
-    if let AnsweredImage::Description = image {
-        return Ok(Answered::Reply(RemoteReply::Description(parts.rest())));
+    match image {
+        AnsweredImage::Description => return Ok(Answered::Reply(RemoteReply::Description(parts.rest()))),
+        AnsweredImage::Read { is_last } => return Ok(Answered::Read { bytes: parts.rest(), is_last }),
+        _ => parts.end()?,
     }
-    parts.end()?;
     let changed = |result| Answered::Reply(RemoteReply::MetaChanged(result));
     Ok(match image {
         AnsweredImage::Done(None) => Answered::Reply(RemoteReply::Done(Ok(()))),
@@ -145,6 +162,7 @@ pub fn decode_answered(shape: u64, bytes: &Bytes) -> Result<Answered, DecodeErro
         AnsweredImage::MetaRefused(error) => changed(Err(error.into())),
         AnsweredImage::MetaFailed(error) => changed(Err(CallError::from(error).into())),
         AnsweredImage::Description => Answered::Reply(RemoteReply::Description(Bytes::new())),
+        AnsweredImage::Read { is_last } => Answered::Read { bytes: Bytes::new(), is_last },
         AnsweredImage::File(None) => Answered::File(Ok(())),
         AnsweredImage::File(Some(why)) => Answered::File(Err(why)),
         AnsweredImage::NotUnderstood => Answered::NotUnderstood,
@@ -205,6 +223,7 @@ mod tests {
             Just(Asked::Call(RemoteCall::OutwaitWrites)),
             Just(Asked::Call(RemoteCall::Describe)),
             Just(Asked::Call(RemoteCall::AwaitAll)),
+            data().prop_map(Asked::Read),
             (".{0,40}", any::<u64>(), any::<u64>()).prop_map(|(name, size, number)| Asked::File { name, size, number }),
         ]
     }
@@ -247,6 +266,7 @@ mod tests {
         prop_oneof![
             6 => reply().prop_map(Answered::Reply),
             1 => prop_oneof![Just(Ok(())), ".{0,20}".prop_map(Err)].prop_map(Answered::File),
+            1 => (data(), any::<bool>()).prop_map(|(bytes, is_last)| Answered::Read { bytes, is_last }),
             1 => Just(Answered::NotUnderstood),
         ]
     }

@@ -6,6 +6,7 @@ use crate::{
         question::{lossy, predicate},
     },
     query::{
+        StatementError, elsewhere,
         error::Stopped,
         listing::{List, ListOrder, Listed, PageOrder, Run, Source},
     },
@@ -19,13 +20,28 @@ use tidemill_store::{SeriesId, SeriesIndex};
 /// Ids of a run: what is sorted in one go, about half a millisecond.
 const RUN_LEN: usize = 8192;
 
-/// The rows that this core's partitions have.
+/// The rows that the partitions have whose requests come to this core.
+///
+/// # Errors
+/// The query is to stop, or holds more than it may; partitions that other nodes hold can be read nowhere.
+pub(crate) async fn gather(core: Rc<DataCore>, order: Arc<ListOrder>) -> Result<Vec<Run>, StatementError> {
+    let held = core.partitions().keys().copied().collect();
+    let mut runs = elsewhere::list(&core, &order).await?;
+    runs.extend(gather_of(core, order, held).await?);
+    Ok(runs)
+}
+
+/// The rows that these partitions of this core have.
 ///
 /// # Errors
 /// The query is to stop, or holds more than it may.
-pub(crate) async fn gather(core: Rc<DataCore>, order: Arc<ListOrder>) -> Result<Vec<Run>, Stopped> {
+pub(crate) async fn gather_of(
+    core: Rc<DataCore>,
+    order: Arc<ListOrder>,
+    partitions: Vec<u32>,
+) -> Result<Vec<Run>, Stopped> {
     let mut runs = Vec::new();
-    for partition in core.partitions().keys().copied().collect::<Vec<_>>() {
+    for partition in partitions {
         let source = Source { database: order.database, partition, born: 0, tag: None };
         let measurements = {
             let Some(index) = core.index(partition, order.database) else { continue };

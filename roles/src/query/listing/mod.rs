@@ -13,6 +13,6 @@ mod merge;
 mod order;
 
 pub(super) use answer::{SeriesKeys, TagValueTables};
-pub(crate) use gather::{gather, texts};
+pub(crate) use gather::{gather, gather_of, texts};
 use merge::Merge;
 pub(crate) use order::{List, ListOrder, Listed, PageOrder, Run, Source};
