@@ -24,9 +24,10 @@ use std::{
 };
 use tidemill::{
     data::message::CallError,
-    links::{Answerer, Links, Member, RemoteCall, RemoteReply, Roster, Start, peer_options},
+    links::{Answerer, Duty, Links, Member, ReadOutlet, RemoteCall, RemoteReply, Roster, Start, peer_options},
     replica::{LocalFuture, Machine, Payload, Pieces, Placement, ProposeError, Replicas, Surroundings, recover},
 };
+use tidemill_line::PartitionMap;
 use tidemill_log::{Durability, LogOptions};
 use tidemill_peer::{ClusterId, Credentials, GlommioRt};
 use tidemill_raft::{GroupId, Membership, Message, Moment, NodeId, Options as RaftOptions};
@@ -158,6 +159,12 @@ impl Answerer for Node {
         Box::pin(async { RemoteReply::Done(Err(CallError::Unknown("nothing is answered here".into()))) })
     }
 
+    fn read(self: Rc<Self>, _: GroupId, _: Bytes, outlet: ReadOutlet) -> LocalFuture<'static, ()> {
+        // Dropped before its end: there is no answer.
+        drop(outlet);
+        Box::pin(async {})
+    }
+
     fn open_file(
         self: Rc<Self>,
         _: GroupId,
@@ -171,8 +178,10 @@ impl Answerer for Node {
 async fn live(context: CoreContext<()>, plan: Plan, desk: Desk) -> Result<()> {
     let groups: Vec<GroupId> = (0..plan.groups).map(GroupId).collect();
     let address = |node: u64| SocketAddr::from(([127, 0, 0, 1], plan.first_port + node as u16 - 1));
-    let nodes = (1..=NODES).map(|node| (NodeId(node), Member { address: address(node), cores: 1 })).collect();
-    let links = Links::new(Roster { node: NodeId(plan.node), nodes, shape: SHAPE }, 0);
+    let member = |node: u64| Member { address: address(node), cores: 1, duty: Duty::Data { group: 0 } };
+    let nodes = (1..=NODES).map(|node| (NodeId(node), member(node))).collect();
+    let partitions = PartitionMap::single(plan.groups.next_power_of_two());
+    let links = Links::new(Roster { node: NodeId(plan.node), nodes, partitions, shape: SHAPE }, 0);
     let counters: BTreeMap<GroupId, Rc<Counter>> = groups.iter().map(|group| (*group, Rc::default())).collect();
     let machines: BTreeMap<GroupId, Rc<dyn Machine>> =
         counters.iter().map(|(group, counter)| (*group, counter.clone() as Rc<dyn Machine>)).collect();
