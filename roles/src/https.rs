@@ -3,7 +3,7 @@
 //! Owns: the certificate that new connections get, and the thread that looks after its files.
 //! Invariant: a changed file that cannot be used changes nothing; the server goes on with what it has and says so.
 
-use crate::side_thread;
+use crate::{file_stamp::FileStamp, side_thread};
 use anyhow::{Context, bail};
 use rustls::{
     ServerConfig, SupportedProtocolVersion,
@@ -14,8 +14,6 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use std::{
-    fs::Metadata,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, RwLock, Weak},
     time::Duration,
@@ -121,17 +119,15 @@ fn load(options: &HttpsOptions, provider: &CryptoProvider) -> anyhow::Result<Cer
     CertifiedKey::from_der(chain, key, provider).with_context(told)
 }
 
-/// What tells one version of the files from another.
-fn stamps(options: &HttpsOptions) -> [Option<(u64, i64, i64, u64)>; 2] {
-    let stamp = |found: Metadata| (found.ino(), found.mtime(), found.mtime_nsec(), found.size());
-    [&options.certificate, options.key_path()].map(|path| std::fs::metadata(path).ok().map(stamp))
+fn stamps(options: &HttpsOptions) -> [Option<FileStamp>; 2] {
+    [&options.certificate, options.key_path()].map(FileStamp::of)
 }
 
 fn follow(
     options: &HttpsOptions,
     provider: &CryptoProvider,
     watched: &Weak<Current>,
-    mut seen: [Option<(u64, i64, i64, u64)>; 2],
+    mut seen: [Option<FileStamp>; 2],
 ) {
     loop {
         std::thread::sleep(LOOK_INTERVAL);

@@ -22,6 +22,7 @@ pub mod ctl;
 pub mod data;
 pub mod data_lock;
 pub mod demo;
+pub mod file_stamp;
 pub mod http_agent;
 pub mod https;
 pub mod identity;

@@ -11,6 +11,7 @@ use crate::{
     data_lock::DataLock,
     https,
     identity::{Identity, Owner},
+    links::Rotation,
     options::{ClusterOptions, Options},
     query::QueryMemory,
     side_thread,
@@ -22,7 +23,6 @@ use std::sync::Arc;
 use tidemill_http::{AccessLog, Front};
 use tidemill_line::PartitionMap;
 use tidemill_log::Durability;
-use tidemill_peer::Credentials;
 use tidemill_reactor::{CoreContext, CoreError, Listeners, ReactorOptions, Seed};
 
 /// Whoever reaches the server may read and drop everything.
@@ -74,12 +74,12 @@ pub fn run_work(options: Options, work: Work) -> anyhow::Result<()> {
 /// What a node of a cluster is to the others.
 fn membership(cluster: &ClusterOptions, identity: Identity, incarnation: u64) -> anyhow::Result<Membership> {
     let node = tidemill_peer::NodeId(cluster.node.0);
-    let credentials = Credentials::read(cluster.id, node, &cluster.certificates);
-    let credentials =
-        credentials.with_context(|| format!("cluster.certificates {}", cluster.certificates.display()))?;
+    let certificates = Rotation::follow(cluster.id, node, &cluster.certificates);
+    let certificates =
+        certificates.with_context(|| format!("cluster.certificates {}", cluster.certificates.display()))?;
     let shape = cluster.shape(identity.partitions);
     let partitions = PartitionMap::new(cluster.groups, identity.partitions)?;
-    Ok(Membership { options: Arc::new(cluster.clone()), credentials, partitions, shape, incarnation })
+    Ok(Membership { options: Arc::new(cluster.clone()), certificates, partitions, shape, incarnation })
 }
 
 fn start(options: Options, identity: Identity, door: Door, incarnation: u64) -> anyhow::Result<()> {

@@ -5,13 +5,13 @@
 
 use crate::{
     data::{budget::Budget, core::DataCore, message::Message},
-    links::{Links, Roster, Start, peer_options},
+    links::{Links, Roster, Rotation, Start, peer_options},
     options::ClusterOptions,
     replica::{Placement, Surroundings},
 };
 use std::{collections::BTreeMap, io, rc::Rc, sync::Arc, time::Duration};
 use tidemill_line::PartitionMap;
-use tidemill_peer::{Credentials, GlommioRt};
+use tidemill_peer::GlommioRt;
 use tidemill_raft::{GroupId, Membership as Members, Moment, NodeId, Options as RaftOptions};
 use tidemill_reactor::CoreContext;
 
@@ -27,7 +27,7 @@ const HAND_OVER_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Clone)]
 pub struct Membership {
     pub options: Arc<ClusterOptions>,
-    pub credentials: Credentials,
+    pub certificates: Arc<Rotation>,
     pub partitions: PartitionMap,
     /// What nodes must agree on to understand each other.
     pub shape: u64,
@@ -89,12 +89,13 @@ impl Membership {
             rt: GlommioRt::new(Some(context.queues.latency)),
             background: GlommioRt::new(Some(context.queues.background)),
             bind,
-            credentials: self.credentials.clone(),
+            credentials: self.certificates.current(),
             options: peer_options(self.options.mtu, context.seed.random_u64()),
             incarnation: self.incarnation,
             groups: core.linked_groups(),
             answerer: core.clone(),
         })?;
+        links.follow(&self.certificates);
         let chores = core.clone();
         let run_chores = async move { chores.replicas.run_chores().await };
         context.spawn(context.queues.latency, "replication", run_chores).detach();

@@ -7,6 +7,7 @@ use super::{
     metrics::{Counts, LinkMetrics, count},
     receiver::Receiver,
     roster::Roster,
+    rotation::{LOOK_INTERVAL, Rotation},
 };
 use crate::replica::{Payload, Sources};
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use std::{
     io,
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 use tidemill_peer::{Credentials, GlommioRt, Options, PeerId, Peers, Request, Rt, SendError, bind};
@@ -35,6 +37,7 @@ pub struct Links {
     roster: Roster,
     core: u16,
     peers: RefCell<Option<Peers>>,
+    background: RefCell<Option<GlommioRt>>,
     pub(super) counts: Counts,
     pub(super) arrivals: Arrivals,
 }
@@ -79,6 +82,7 @@ impl Links {
             roster,
             core,
             peers: RefCell::default(),
+            background: RefCell::default(),
             counts: Counts::default(),
             arrivals: Arrivals::default(),
         })
@@ -89,6 +93,7 @@ impl Links {
         let Start { rt, background, bind: address, credentials, options, incarnation, groups, answerer } = start;
         let socket = bind(address, options.socket_buffer_bytes)?;
         let me = PeerId { node: tidemill_peer::NodeId(self.roster.node.0), core: self.core };
+        *self.background.borrow_mut() = Some(background.clone());
         let handler = Rc::new(Receiver::new(self, answerer, rt.clone(), background));
         let peers = Peers::start(&rt, me, incarnation, socket, credentials, options, handler)?;
         for peer in self.roster.peers(&groups) {
@@ -224,11 +229,23 @@ impl Links {
         Box::new(RemoteFiles::new(self))
     }
 
-    /// New connections are made with these; those that exist go on.
-    pub fn set_credentials(&self, credentials: Credentials) {
-        if let Some(peers) = &*self.peers.borrow() {
-            peers.set_credentials(credentials);
-        }
+    /// New connections are made with what the certificates' files say by then; those that exist go on. To be called once,
+    /// behind [`Links::start`].
+    pub fn follow(self: &Rc<Self>, rotation: &Arc<Rotation>) {
+        let (links, rotation) = (Rc::downgrade(self), rotation.clone());
+        let mut version = 0;
+        let Some(rt) = self.background.borrow().clone() else { return };
+        rt.spawn(async move {
+            loop {
+                GlommioRt::sleep(LOOK_INTERVAL).await;
+                let Some(peers) = links.upgrade().and_then(|links| links.peers()) else { return };
+                let newest = rotation.version();
+                if newest != version {
+                    version = newest;
+                    peers.set_credentials(rotation.current());
+                }
+            }
+        });
     }
 
     pub fn metrics(&self) -> LinkMetrics {

@@ -23,6 +23,7 @@ mod metrics;
 mod read;
 mod receiver;
 mod roster;
+mod rotation;
 
 pub use call::{Answerer, CallFailure, RemoteCall, RemoteReply};
 pub use end::{Links, Start, peer_options};
@@ -30,3 +31,4 @@ pub use files::{is_plain, read_file};
 pub use metrics::LinkMetrics;
 pub use read::{ReadOutlet, RemoteRead, Unwanted};
 pub use roster::{Duty, Member, Roster, core_of};
+pub use rotation::{Rotation, RotationError};

@@ -23,14 +23,14 @@ use tidemill_raft::{GroupId, Message, NodeId};
 pub const CLUSTER: ClusterId = ClusterId([9; 16]);
 /// Nothing of this takes so long unless it never comes; it bounds the test, it is not what is tested.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-const DAY: Duration = Duration::from_secs(86_400);
+pub const DAY: Duration = Duration::from_secs(86_400);
 pub const SHAPE: u64 = 77;
 pub const FOLDER: &str = "partition";
 
 /// The certificates and the addresses of a cluster.
 pub struct Trust {
-    authority: Authority,
-    root_pem: String,
+    pub authority: Authority,
+    pub root_pem: String,
     pub nodes: BTreeMap<NodeId, Member>,
 }
 
@@ -190,13 +190,17 @@ impl Core {
     }
 
     pub fn begin(&self, trust: &Trust, node: u64, core: u16, groups: &[GroupId]) {
+        self.begin_with(trust, node, core, groups, trust.credentials(node));
+    }
+
+    pub fn begin_with(&self, trust: &Trust, node: u64, core: u16, groups: &[GroupId], credentials: Credentials) {
         thread_local!(static INCARNATION: Cell<u64> = const { Cell::new(1) });
         let member = trust.nodes[&NodeId(node)];
         let start = Start {
             rt: GlommioRt::new(None),
             background: GlommioRt::new(None),
             bind: member.address_of(core).unwrap(),
-            credentials: trust.credentials(node),
+            credentials,
             options: options(),
             incarnation: INCARNATION.replace(INCARNATION.get() + 1),
             groups: groups.iter().copied().filter(|group| core_of(*group, member.cores) == core).collect(),

@@ -6,3 +6,4 @@ mod harness;
 mod messages;
 mod raft;
 mod reads;
+mod rotation;
