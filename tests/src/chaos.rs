@@ -1,4 +1,5 @@
-//! Nodes of a cluster are killed, frozen and stopped while clients write and read at all of them.
+//! Nodes of a cluster are killed, frozen and stopped, and the lines between them cut and disturbed, while clients write and
+//! read at all of them.
 //!
 //! Each writer numbers its rows; a row's number is its time and its value. Held to: a row that was acknowledged is there
 //! once, with its value, at every node, also after all of them were killed; no row is there that was not sent; a read
@@ -8,6 +9,7 @@
 use crate::{
     cluster::{Cluster, NODES},
     subject,
+    wires::{Faults, Wires},
 };
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -35,6 +37,8 @@ const OFFERS_MAX: u64 = 6;
 pub struct Chaos {
     pub seed: u64,
     pub time: Duration,
+    /// The lines between the nodes suffer, too.
+    pub has_wires: bool,
 }
 
 /// What happened in it.
@@ -48,6 +52,13 @@ pub struct Report {
     pub kills: u64,
     pub freezes: u64,
     pub stops: u64,
+    pub cuts: u64,
+    pub one_way_cuts: u64,
+    pub isolations: u64,
+    /// Lines that lose, delay, double, damage, and change the order.
+    pub bad_lines: u64,
+    pub datagrams_disturbed: u64,
+    pub datagrams_passed: u64,
 }
 
 /// What all threads see.
@@ -68,12 +79,14 @@ impl Chaos {
     /// # Errors
     /// What was broken, with the seed.
     pub fn run(&self) -> Result<Report> {
-        let mut cluster = Cluster::start();
+        let prepared = Cluster::prepare("");
+        let wires = self.has_wires.then(|| Wires::lay(&prepared, self.seed));
+        let mut cluster = prepared.started();
         subject::query(&mut cluster.client(1), "CREATE DATABASE d", "")?;
-        self.run_on(&mut cluster).with_context(|| format!("chaos of seed {}", self.seed))
+        self.run_on(&mut cluster, wires.as_ref()).with_context(|| format!("chaos of seed {}", self.seed))
     }
 
-    fn run_on(&self, cluster: &mut Cluster) -> Result<Report> {
+    fn run_on(&self, cluster: &mut Cluster, wires: Option<&Wires>) -> Result<Report> {
         let shared = Shared {
             addresses: Mutex::new(NODES.map(|node| Some(cluster.node(node).address()))),
             is_over: AtomicBool::new(false),
@@ -95,7 +108,10 @@ impl Chaos {
             let begun = Instant::now();
             let mut random = sequence(200);
             while begun.elapsed() < self.time && !shared.is_over.load(Ordering::Relaxed) {
-                strike(cluster, shared, &mut random, &mut report);
+                match wires {
+                    Some(wires) if random.below(3) > 0 => disturb(wires, &mut random, &mut report),
+                    _ => strike(cluster, shared, &mut random, &mut report),
+                }
             }
             drop(end);
             for reader in readers {
@@ -108,6 +124,9 @@ impl Chaos {
         for (first, last, is_acknowledged) in written.iter().flatten() {
             let rows = if *is_acknowledged { &mut report.rows_acknowledged } else { &mut report.rows_unknown };
             *rows += last - first + 1;
+        }
+        if let Some(wires) = wires {
+            (report.datagrams_disturbed, report.datagrams_passed) = wires.counts();
         }
         cluster.wait_for_leaders();
         check_all(cluster, &written)?;
@@ -162,6 +181,50 @@ fn strike(cluster: &mut Cluster, shared: &Shared, random: &mut Sequence, report:
             is_told(node, Some(cluster.node(node).address()));
         }
     }
+}
+
+/// Something happens to the lines between the nodes, and they are good again.
+fn disturb(wires: &Wires, random: &mut Sequence, report: &mut Report) {
+    pause_ms(random, 1500);
+    let node = NODES[random.below(3) as usize];
+    let other = NODES[(node + random.below(2) as usize) % 3];
+    match random.below(5) {
+        0 => {
+            wires.cut(node, other);
+            report.cuts += 1;
+        }
+        1 => {
+            wires.cut_one_way(node, other);
+            report.one_way_cuts += 1;
+        }
+        2 => {
+            wires.isolate(node);
+            report.isolations += 1;
+        }
+        _ => {
+            let faults = bad_line(random);
+            wires.disturb(node, other, &faults);
+            // Now and then all of them.
+            if random.below(3) == 0 {
+                let third = 6 - node - other;
+                wires.disturb(node, third, &faults);
+                wires.disturb(other, third, &faults);
+            }
+            report.bad_lines += 1;
+        }
+    }
+    pause_ms(random, 5000);
+    wires.heal();
+}
+
+/// Some of what lines do to datagrams.
+fn bad_line(random: &mut Sequence) -> Faults {
+    let mut part = |most: u64| random.below(most) as f64 / 100.0;
+    let (drop, duplicate, corrupt, reorder, replay) = (0.2 + part(31), part(20), part(10), part(40), part(5));
+    let (drop, corrupt) = if part(2) > 0.0 { (drop, 0.0) } else { (part(5), corrupt) };
+    let delay = Duration::from_millis(1 + random.below(10) * random.below(50));
+    let jitter = Duration::from_millis(random.below(200));
+    Faults { drop, duplicate, corrupt, reorder, replay, delay, jitter, ..Faults::default() }
 }
 
 /// A node that stands still and then goes on as if nothing had been.

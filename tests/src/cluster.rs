@@ -37,7 +37,8 @@ impl Cluster {
         Cluster::prepare_of(duties, "").started()
     }
 
-    fn started(mut self) -> Cluster {
+    /// Starts the nodes of a prepared cluster.
+    pub fn started(mut self) -> Cluster {
         (1..=self.setups.len()).for_each(|node| self.start_node(node));
         self.wait_for_leaders();
         self

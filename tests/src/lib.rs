@@ -19,3 +19,5 @@ pub mod play;
 pub mod random_statements;
 pub mod small_disk;
 pub mod subject;
+pub mod wires;
+pub mod write_gap;

@@ -1,5 +1,6 @@
-//! `chaos [--first SEED] [--seeds N] [--seconds N] [--ledger]`: nodes of clusters die, freeze and stop while clients
-//! write and read.
+//! `chaos [--first SEED] [--seeds N] [--seconds N] [--wires] [--ledger]`: nodes of clusters die, freeze and stop while
+//! clients write and read; with `--wires` the lines between them are cut, lose, delay, double and damage as well.
+//! `chaos --gaps N`: how long nobody can write when a node that leads is killed, N times.
 //!
 //! Prints a line for each seed and stops at the first that breaks a rule. `--ledger` adds a row to `tests/ledger.csv`;
 //! its work is rows that were acknowledged. `TIDEMILL_BIN` names the server's binary.
@@ -7,16 +8,27 @@
 use anyhow::{Result, bail};
 use std::time::Duration;
 use tidemill_campaign::{Row, has, number};
-use tidemill_tests::chaos::Chaos;
+use tidemill_tests::{chaos::Chaos, write_gap};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (first, seeds) = (number(&arguments, "--first", 1)?, number(&arguments, "--seeds", 10)?);
     let time = Duration::from_secs(number(&arguments, "--seconds", 60)?);
+    let kills = number(&arguments, "--gaps", 0)?;
+    if kills > 0 {
+        let gaps = write_gap::measure(kills as usize, first)?;
+        let ms = |part: f64| gaps[((gaps.len() - 1) as f64 * part).round() as usize].as_millis();
+        let (p50, p99, most) = (ms(0.5), ms(0.99), ms(1.0));
+        println!(
+            "{kills} kills of a node that leads: nothing written for p50 {p50} ms, p99 {p99} ms, at most {most} ms"
+        );
+        return Ok(());
+    }
+    let has_wires = has(&arguments, "--wires");
     let mut work = 0;
     let mut broken = None;
     for seed in first..first + seeds {
-        match (Chaos { seed, time }).run() {
+        match (Chaos { seed, time, has_wires }).run() {
             Ok(report) => {
                 work += report.rows_acknowledged;
                 println!("seed {seed}: {report:?}");
@@ -29,7 +41,8 @@ fn main() -> Result<()> {
     }
     if has(&arguments, "--ledger") {
         let violations = usize::from(broken.is_some());
-        Row { mode: "cluster: chaos of processes", first_seed: first, seeds, work, violations }.append()?;
+        let mode = if has_wires { "cluster: chaos of processes and lines" } else { "cluster: chaos of processes" };
+        Row { mode, first_seed: first, seeds, work, violations }.append()?;
     }
     match broken {
         Some(error) => bail!("{error:#}"),

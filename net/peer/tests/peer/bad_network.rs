@@ -60,7 +60,7 @@ async fn all_kinds_pass(through: &Through) {
             assert_eq!(message.payload, pattern(number, 700));
         }
     }
-    let mut inquiry = two.inquiry().await;
+    let inquiry = two.inquiry().await;
     assert_eq!(inquiry.payload, pattern(1, 5000));
     for number in 0..10 {
         inquiry.reply(pattern(number, 20_000)).await.unwrap();

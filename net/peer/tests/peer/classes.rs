@@ -93,7 +93,7 @@ fn requests_are_answered_in_pieces() {
     run(|| async {
         let (one, two) = pair(options()).await;
         let mut request = one.peers.request(two.id, 3, Bytes::from_static(b"how many?")).await.unwrap();
-        let mut inquiry = two.inquiry().await;
+        let inquiry = two.inquiry().await;
         assert_eq!((inquiry.from, inquiry.group, &inquiry.payload[..]), (one.id, 3, &b"how many?"[..]));
         glommio::spawn_local(async move {
             for number in 0..40 {
@@ -146,7 +146,7 @@ fn either_side_may_give_up_a_request() {
         let (one, two) = pair(options()).await;
         // The asking side: the answering one learns of it, while it waits and when it replies.
         let request = one.peers.request(two.id, 0, Bytes::new()).await.unwrap();
-        let mut inquiry = two.inquiry().await;
+        let inquiry = two.inquiry().await;
         drop(request);
         inquiry.given_up().await;
         assert_eq!(inquiry.reply(Bytes::from_static(b"late")).await, Err(StreamError::GivenUp));
@@ -154,7 +154,7 @@ fn either_side_may_give_up_a_request() {
         // The answering side, at once and in the midst of its answer.
         for pieces in [0u64, 2] {
             let mut request = one.peers.request(two.id, 0, Bytes::new()).await.unwrap();
-            let mut inquiry = two.inquiry().await;
+            let inquiry = two.inquiry().await;
             for number in 0..pieces {
                 inquiry.reply(pattern(number, 100)).await.unwrap();
                 assert_eq!(request.next().await, Ok(Some(pattern(number, 100))));
@@ -164,7 +164,7 @@ fn either_side_may_give_up_a_request() {
         }
         // A connection that goes away is an error, never the end of an answer.
         let mut request = one.peers.request(two.id, 0, Bytes::new()).await.unwrap();
-        let mut inquiry = two.inquiry().await;
+        let inquiry = two.inquiry().await;
         inquiry.reply(Bytes::from_static(b"half")).await.unwrap();
         assert_eq!(request.next().await, Ok(Some(Bytes::from_static(b"half"))));
         two.peers.close().await;

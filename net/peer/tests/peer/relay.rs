@@ -62,7 +62,12 @@ pub struct Relay {
 
 impl Relay {
     pub fn start(target: SocketAddr, faults: Faults, seed: u64) -> Relay {
-        let front = UdpSocket::bind("127.0.0.1:0").unwrap();
+        Relay::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), target, faults, seed)
+    }
+
+    /// As [`Relay::start`], with an address that its callers know already.
+    pub fn start_at(front: SocketAddr, target: SocketAddr, faults: Faults, seed: u64) -> Relay {
+        let front = UdpSocket::bind(front).unwrap();
         front.set_nonblocking(true).unwrap();
         let address = front.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -153,10 +158,14 @@ struct Worker {
 }
 
 const OLD_MAX: usize = 256;
+const IDLE_SHORT: Duration = Duration::from_micros(100);
+const IDLE_LONG: Duration = Duration::from_millis(1);
+const IDLE_ROUNDS_SHORT: u32 = 10;
 
 impl Worker {
     fn run(mut self) {
         let mut buffer = vec![0; 1 << 16];
+        let mut idle_rounds = 0u32;
         while !self.shared.is_stopping.load(Ordering::Relaxed) {
             let mut is_busy = false;
             if self.shared.is_rebinding.swap(false, Ordering::Relaxed) {
@@ -183,8 +192,10 @@ impl Worker {
                 let Some(Waiting { caller, is_forward, bytes, .. }) = self.waiting.pop() else { break };
                 self.pass(caller, is_forward, &bytes);
             }
+            // Short while there is something to relay, long when nobody speaks: there may be many relays.
+            idle_rounds = if is_busy { 0 } else { idle_rounds + 1 };
             if !is_busy {
-                std::thread::sleep(Duration::from_micros(100));
+                std::thread::sleep(if idle_rounds < IDLE_ROUNDS_SHORT { IDLE_SHORT } else { IDLE_LONG });
             }
         }
     }
