@@ -11,6 +11,7 @@
 //!                                       ├── access    who calls, and what they may do
 //!                                       ├── query     statements, scans
 //!                                       ├── subscriber  copies of writes for other servers
+//!                                       ├── handoff   writes that wait for their partitions
 //!                                       ├── udp       line protocol in datagrams
 //!                                       ├── replica   raft, log and state machines
 //!                                       └── links     what the nodes of a cluster say to each other
@@ -23,6 +24,7 @@ pub mod data;
 pub mod data_lock;
 pub mod demo;
 pub mod file_stamp;
+pub mod handoff;
 pub mod http_agent;
 pub mod https;
 pub mod identity;

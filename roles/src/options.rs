@@ -6,6 +6,7 @@ mod cluster;
 mod effective;
 mod environment;
 mod go_duration;
+mod handoff;
 mod services;
 mod upstream;
 
@@ -15,6 +16,7 @@ pub use effective::Section;
 use crate::{
     access::AccessOptions,
     data::{Budget, ScrubOptions, self_monitor::MonitorOptions},
+    handoff::HandoffOptions,
     https::{HttpsOptions, TlsVersion},
     query::{QueryLimits, continuous::ContinuousOptions},
     subscriber::SubscriberOptions,
@@ -69,6 +71,7 @@ pub struct Options {
     pub monitor: MonitorOptions,
     /// Those that are on.
     pub udp: Vec<UdpOptions>,
+    pub handoff: HandoffOptions,
     /// What is logged unless `TIDEMILL_LOG` says it.
     pub log_level: String,
 }
@@ -105,6 +108,7 @@ struct File {
     subscriber: services::SubscriberSection,
     monitor: services::MonitorSection,
     udp: Vec<services::UdpSection>,
+    hinted_handoff: handoff::HandoffSection,
     logging: LoggingSection,
     tls: TlsSection,
 }
@@ -298,8 +302,10 @@ impl Options {
             (None, Some(text)) => bind_address(text)?,
             (None, None) => bind_address(HTTP_ADDR_DEFAULT)?,
         };
+        let data_dir = line.data_dir.clone().or(file.data.dir.clone()).unwrap_or_else(|| DATA_DIR_DEFAULT.into());
         Ok(Options {
-            data_dir: line.data_dir.clone().or(file.data.dir.clone()).unwrap_or_else(|| DATA_DIR_DEFAULT.into()),
+            handoff: file.hinted_handoff.options(&data_dir)?,
+            data_dir,
             http_addr,
             cores,
             cluster: file.cluster.as_ref().map(|section| section.options(cores)).transpose()?,

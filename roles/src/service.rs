@@ -87,7 +87,10 @@ impl Service for DataService {
         }
         let authorized = authorize_query(&self.core.meta(), &request.caller, &request.query, &request.database);
         authorized.map_err(|text| Refusal::new(403, text))?;
-        QueryPieces::start(self.core.clone(), request).map_err(|text| Refusal::new(503, text))
+        let pieces = QueryPieces::start(self.core.clone(), request);
+        let mut pieces = pieces.map_err(|text| Refusal::new(503, text))?;
+        pieces.join_session().await.map_err(|(status, text)| Refusal::new(status, text))?;
+        Ok(pieces)
     }
 
     async fn snapshot(&self, request: SnapshotRequest) -> Result<SnapshotOutcome, Refusal> {

@@ -2,6 +2,7 @@
 //! reads that may be old; queries of all nodes.
 
 use std::{
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -101,5 +102,185 @@ fn all_means_every_replica() {
     write(&mut client, "db=d&consistency=all", &round(1, 4)).unwrap();
     assert_eq!(shown(&mut cluster.client(3), 1), (4, 16));
     assert_eq!(count(&mut cluster.client(2), "m"), 48);
+    cluster.stop_all();
+}
+
+/// What `tidemill ctl handoff show` tells of a node.
+fn handoff(cluster: &Cluster, node: usize) -> serde_json::Value {
+    let shown = Command::new(cluster.setup(node).binary)
+        .args(["ctl", "handoff", "show", "--json", "--host", &format!("http://{}", cluster.node(node).address())])
+        .output()
+        .unwrap();
+    assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+    let queues: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let own = queues.as_array().unwrap().iter().find(|queue| queue["node"] == node);
+    own.cloned().unwrap_or_else(|| panic!("no node {node} in {queues}"))
+}
+
+fn waiting(queue: &serde_json::Value) -> u64 {
+    queue["waiting"].as_array().unwrap().iter().map(|group| group["batches"].as_u64().unwrap()).sum()
+}
+
+/// Asks again until it holds.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..300 {
+        if holds() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    panic!("never: {what}");
+}
+
+#[test]
+fn a_lone_node_keeps_writes_that_ask_for_any_and_delivers_them_in_order() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let mut cluster =
+        Cluster::start_with("[hinted-handoff]\nretry-interval = \"200ms\"\nretry-max-interval = \"1s\"\n");
+    query(&mut cluster.client(1), "CREATE DATABASE d", "").unwrap();
+    write(&mut cluster.client(1), "db=d&consistency=all", &round(0, 1)).unwrap();
+    cluster.kill(2);
+    cluster.kill(3);
+    let mut alone = cluster.client(1).with_timeout(PATIENCE);
+    for value in 2..30 {
+        write(&mut alone, "db=d&consistency=any", &round(0, value)).unwrap();
+    }
+    let queue = handoff(&cluster, 1);
+    let kept = waiting(&queue);
+    assert!(kept > 28 && kept <= 28 * 4, "a batch a partition and write: {queue}");
+    // What must not overtake it is refused while it waits.
+    let answer = alone.write("db=d", round(0, 1000).as_bytes()).unwrap();
+    assert!(matches!(answer.status, 500 | 503), "{} {}", answer.status, answer.text());
+    cluster.kill(1);
+    cluster.start_node(1);
+    assert_eq!(waiting(&handoff(&cluster, 1)), kept, "after SIGKILL");
+    cluster.start_node(2);
+    let mut client = cluster.client(1).with_timeout(PATIENCE);
+    write(&mut client, "db=d", &round(7, 1)).unwrap();
+    for node in [1, 2] {
+        assert_eq!(shown(&mut cluster.client(node), 0), (29, 16), "at node {node}");
+    }
+    eventually("the queue is empty", || waiting(&handoff(&cluster, 1)) == 0);
+    let queue = handoff(&cluster, 1);
+    assert_eq!(
+        (&queue["delivered"], &queue["dropped"], &queue["purged"]),
+        (&kept.into(), &0.into(), &0.into()),
+        "{queue}"
+    );
+    let metrics = client.get("/metrics").unwrap().text();
+    assert!(metrics.contains("tidemill_handoff_delivered_total"), "{metrics}");
+    let statistics = query(&mut client, "SHOW STATS", "").unwrap();
+    assert!(statistics.contains("handoff_delivered_total"), "{statistics}");
+    // Nothing of it comes again after another start.
+    write(&mut client, "db=d", &round(0, 50)).unwrap();
+    cluster.kill(1);
+    cluster.start_node(1);
+    cluster.start_node(3);
+    cluster.wait_for_leaders();
+    write(&mut cluster.client(1), "db=d&consistency=all", &round(7, 2)).unwrap();
+    for node in NODES {
+        assert_eq!(shown(&mut cluster.client(node), 0), (50, 16), "at node {node}");
+    }
+    cluster.stop_all();
+}
+
+#[test]
+fn the_queue_of_a_lone_node_has_an_end_in_size_and_age() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let mut cluster = Cluster::start_with(
+        "[hinted-handoff]\nmax-size = \"16k\"\nmax-age = \"8s\"\npurge-interval = \"500ms\"\ndir = \"hh\"\n",
+    );
+    query(&mut cluster.client(1), "CREATE DATABASE d", "").unwrap();
+    write(&mut cluster.client(1), "db=d&consistency=all", &round(0, 1)).unwrap();
+    cluster.kill(2);
+    cluster.kill(3);
+    let mut alone = cluster.client(1).with_timeout(PATIENCE);
+    let refused = (2..100).find_map(|value| {
+        let answer = alone.write("db=d&consistency=any", round(0, value).as_bytes()).unwrap();
+        (answer.status != 204).then_some(answer)
+    });
+    let refused = refused.expect("the queue is full at some time");
+    assert!(matches!(refused.status, 500 | 503), "{} {}", refused.status, refused.text());
+    assert!(refused.text().contains("hinted-handoff"), "{}", refused.text());
+    assert!(cluster.folder("data-1").join("hh").is_dir());
+    eventually("all that waits becomes too old", || {
+        let queue = handoff(&cluster, 1);
+        waiting(&queue) == 0 && queue["purged"].as_u64() > Some(0)
+    });
+    write(&mut alone, "db=d&consistency=any", &round(0, 100)).unwrap();
+    let log = std::fs::read_to_string(cluster.setup(1).log).unwrap();
+    assert!(log.contains("hinted-handoff.max-age"), "what is lost is told");
+    cluster.start_node(2);
+    cluster.start_node(3);
+    eventually("the rest is delivered", || waiting(&handoff(&cluster, 1)) == 0);
+    assert_eq!(shown(&mut cluster.client(2), 0), (100, 16));
+    cluster.stop_all();
+}
+
+/// The token that an answer carries.
+fn token(answer: &tidemill_perf::http::Response) -> String {
+    answer.header("x-tidemill-session").unwrap_or_else(|| panic!("no token: {}", answer.text())).to_owned()
+}
+
+/// A query in a session.
+fn in_session(client: &mut Client, token: &str) -> tidemill_perf::http::Response {
+    let target = "/query?db=d&read=session&q=SELECT+count(v)+FROM+m";
+    client.request("GET", target, &[("X-Tidemill-Session", token)], &[]).unwrap()
+}
+
+#[test]
+fn a_node_that_is_alone_answers_what_may_be_old_and_nothing_else() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    query(&mut cluster.client(1), "CREATE DATABASE d", "").unwrap();
+    write(&mut cluster.client(1), "db=d&consistency=all", &round(0, 1)).unwrap();
+    let statement = "SELECT count(v) FROM m";
+    let counted = "[\"1970-01-01T00:00:00Z\",16]";
+    for level in ["linearizable", "bounded", "session", "eventual", "EVENTUAL"] {
+        for node in NODES {
+            let answer = query(&mut cluster.client(node), statement, &format!("db=d&read={level}")).unwrap();
+            assert!(answer.contains(counted) || level.eq_ignore_ascii_case("eventual"), "{level} at {node}: {answer}");
+        }
+    }
+    let refused = cluster.client(1).query(statement, "db=d&read=dirty").unwrap();
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("invalid read level"), "{}", refused.text());
+    let refused = cluster.client(1).query(statement, "db=d&read=bounded&max_staleness=x").unwrap();
+    assert_eq!((refused.status, refused.text().contains("max_staleness")), (400, true));
+    // What a session has written at one node it sees at every other one.
+    let mut seen = token(&in_session(&mut cluster.client(2), ""));
+    for (value, node) in (2..8).zip(NODES.into_iter().cycle()) {
+        let lines = format!("m,h=s{value} v=1i 1\n");
+        let head = [("X-Tidemill-Session", seen.as_str())];
+        let written = cluster.client(node).request("POST", "/write?db=d", &head, lines.as_bytes()).unwrap();
+        assert_eq!(written.status, 204, "{}", written.text());
+        seen = token(&written);
+        let answer = in_session(&mut cluster.client(node % 3 + 1), &seen);
+        assert!(answer.text().contains(&format!(",{}]", 14 + value + 1)), "{}", answer.text());
+    }
+    let nonsense = in_session(&mut cluster.client(1), "nonsense");
+    assert_eq!(nonsense.status, 400, "{}", nonsense.text());
+    cluster.kill(2);
+    cluster.kill(3);
+    let mut alone = cluster.client(1).with_timeout(PATIENCE);
+    assert!(query(&mut alone, statement, "db=d&read=eventual").unwrap().contains(",22]"));
+    assert!(query(&mut alone, "SHOW MEASUREMENTS", "db=d&read=eventual").unwrap().contains("\"m\""));
+    assert!(query(&mut alone, statement, "db=d&read=bounded&max_staleness=1h").unwrap().contains(",22]"));
+    assert!(in_session(&mut alone, &seen).text().contains(",22]"));
+    for level in ["linearizable", "bounded&max_staleness=1ms"] {
+        let answer = alone.query(statement, &format!("db=d&read={level}")).unwrap();
+        assert!(answer.text().contains("no leader can be reached"), "{level}: {}", answer.text());
+    }
+    // What changes something is not decided by what may be old.
+    let answer = alone.query("CREATE DATABASE e", "read=eventual").unwrap();
+    assert!(answer.text().contains("error"), "{}", answer.text());
+    cluster.start_node(2);
+    cluster.wait_for_leaders();
     cluster.stop_all();
 }

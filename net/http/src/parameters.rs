@@ -6,11 +6,12 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
-use crate::service::{Consistency, Credentials};
+use crate::service::{Consistency, Credentials, ReadLevel};
 use base64::{Engine, prelude::BASE64_STANDARD as STANDARD};
 use hyper::HeaderMap;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use memchr::memmem;
+use std::time::Duration;
 
 /// Names and values, in the order in which they count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -120,6 +121,40 @@ pub(crate) fn consistency(word: &str) -> Option<Consistency> {
     })
 }
 
+/// A client's session: what it has seen, in requests and answers.
+pub(crate) const X_TIDEMILL_SESSION: HeaderName = HeaderName::from_static("x-tidemill-session");
+/// How old an answer may be without `max_staleness`.
+const STALENESS_DEFAULT: Duration = Duration::from_secs(10);
+
+/// The session that a request belongs to.
+pub(crate) fn session(headers: &HeaderMap) -> Option<String> {
+    Some(headers.get(X_TIDEMILL_SESSION)?.to_str().unwrap_or("?").to_owned())
+}
+
+/// How new the answer to a query must be.
+///
+/// # Errors
+/// What is not understood of `read` or `max_staleness`, with its name.
+pub(crate) fn read_level(parameters: &Parameters, headers: &HeaderMap) -> Result<ReadLevel, String> {
+    let bound = match parameters.value("max_staleness") {
+        "" => STALENESS_DEFAULT,
+        text => {
+            let ns = tidemill_influxql::parse_duration(text).ok().and_then(|ns| u64::try_from(ns).ok());
+            Duration::from_nanos(ns.ok_or_else(|| format!("invalid max_staleness {text:?}: a duration such as 5s"))?)
+        }
+    };
+    match parameters.value("read").to_ascii_lowercase().as_str() {
+        "" | "linearizable" => Ok(ReadLevel::Linearizable),
+        "bounded" => Ok(ReadLevel::Bounded(bound)),
+        "session" => Ok(ReadLevel::Session(session(headers).unwrap_or_default())),
+        "eventual" => Ok(ReadLevel::Eventual),
+        _ => Err(format!(
+            "invalid read level {:?} (use linearizable, bounded, session or eventual)",
+            parameters.value("read")
+        )),
+    }
+}
+
 /// What the request proves itself with: `u` and `p` of the URL, else the header.
 pub(crate) fn credentials(url: &Parameters, headers: &HeaderMap) -> Option<Credentials> {
     if let (Some(user), Some(password)) = (url.text("u"), url.text("p")) {
@@ -174,6 +209,23 @@ mod tests {
         let form = Parameters::from_form(&headers, body).unwrap();
         assert_eq!((form.value("db"), form.value("q")), ("d", "SELECT\r\n1"));
         assert_eq!(Parameters::from_form(&with_header(CONTENT_TYPE, "application/vnd.influxql"), body), None);
+    }
+
+    #[test]
+    fn read_levels_are_known_by_name() {
+        let headers = with_header(X_TIDEMILL_SESSION, "1-0.5");
+        let level = |text: &str| read_level(&Parameters::from_urlencoded(text.as_bytes()), &headers);
+        assert_eq!(level(""), Ok(ReadLevel::Linearizable));
+        assert_eq!(level("read=Eventual"), Ok(ReadLevel::Eventual));
+        assert_eq!(level("read=bounded"), Ok(ReadLevel::Bounded(STALENESS_DEFAULT)));
+        assert_eq!(level("read=bounded&max_staleness=3s"), Ok(ReadLevel::Bounded(Duration::from_secs(3))));
+        assert_eq!(level("read=session"), Ok(ReadLevel::Session("1-0.5".into())));
+        assert!(level("read=dirty").unwrap_err().contains("invalid read level \"dirty\""));
+        assert!(level("read=bounded&max_staleness=soon").unwrap_err().contains("max_staleness"));
+        assert_eq!(
+            read_level(&Parameters::from_urlencoded(b"read=session"), &HeaderMap::new()),
+            Ok(ReadLevel::Session(String::new()))
+        );
     }
 
     #[test]

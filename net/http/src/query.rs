@@ -7,8 +7,8 @@ use crate::encode::{Format, TimeFormat};
 use crate::indent::Indent;
 use crate::metrics::HttpMetrics;
 use crate::options::Options;
-use crate::parameters::Parameters;
-use crate::reply::{Reply, Spelling};
+use crate::parameters::{Parameters, X_TIDEMILL_SESSION, read_level};
+use crate::reply::{Reply, Spelling, header_text};
 use crate::service::{Caller, Pieces, QueryRequest, Service};
 use crate::write::body_error;
 use bytes::Bytes;
@@ -62,6 +62,10 @@ pub(crate) async fn query<S: Service>(
         Ok(query) => query,
         Err((status, text)) => return Reply::error(spelling, status, &text),
     };
+    let read = match read_level(&parameters, &head.headers) {
+        Ok(read) => read,
+        Err(text) => return Reply::error(spelling, StatusCode::BAD_REQUEST, &text),
+    };
     let is_read_only = head.method == Method::GET;
     let text = |statement: &Statement| call.service.statement_text(statement, parameters.value("db"));
     let shape = shape(&parameters, &query, is_read_only, call.options, &text);
@@ -72,6 +76,7 @@ pub(crate) async fn query<S: Service>(
         chunked: shape.chunked,
         chunk_size: shape.chunk_size,
         read_only: is_read_only,
+        read,
         caller: call.caller,
     };
     let pieces = match call.service.query(request).await {
@@ -85,6 +90,9 @@ pub(crate) async fn query<S: Service>(
     let time_format = TimeFormat::from_parameter(parameters.value("epoch"));
     let filter = Filter::new(spelling, call.takes_gzip);
     let mut reply = Reply::empty(StatusCode::OK);
+    if let Some(token) = pieces.session() {
+        reply.headers.push((X_TIDEMILL_SESSION, header_text(token.as_bytes())));
+    }
     if filter.gzip.is_some() {
         reply.headers.push((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
     }

@@ -2,6 +2,7 @@
 
 use crate::body::Payload;
 use crate::encode::Format;
+use crate::parameters::X_TIDEMILL_SESSION;
 use crate::service::{Refusal, WriteOutcome};
 use hyper::StatusCode;
 use hyper::header::{CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -82,6 +83,11 @@ impl Reply {
     pub(crate) fn write_outcome(spelling: Spelling<'_>, outcome: &WriteOutcome) -> Reply {
         match outcome {
             WriteOutcome::Written => Reply::empty(StatusCode::NO_CONTENT),
+            WriteOutcome::WrittenInSession(token) => {
+                let mut reply = Reply::empty(StatusCode::NO_CONTENT);
+                reply.headers.push((X_TIDEMILL_SESSION, header_text(token.as_bytes())));
+                reply
+            }
             WriteOutcome::PartialWrite(text) => Reply::error(spelling, StatusCode::BAD_REQUEST, text),
             WriteOutcome::Rejected(refusal) => Reply::refusal(spelling, refusal),
             WriteOutcome::DatabaseNotFound(name) => {

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tidemill_influxql::{Query, Statement};
 use tidemill_line::Precision;
 use tidemill_query::{ResultSeries, TimeZone};
@@ -124,6 +125,11 @@ pub trait Pieces: 'static {
     /// The next piece, or `None` behind the last one. Cancel-safe: the future may be dropped together with the
     /// stream, never alone.
     fn next(&mut self) -> impl Future<Output = Option<Piece>>;
+
+    /// What the client's session has seen with this answer, if it asked for that.
+    fn session(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Where a write goes and who sends it.
@@ -136,6 +142,8 @@ pub struct WriteTarget {
     /// Whether `7u` is an unsigned integer. Upstream's default build refuses it, and so does a write that does not ask.
     pub unsigned: bool,
     pub consistency: Consistency,
+    /// What the client's session has seen; it wants to hear what it has seen behind this write.
+    pub session: Option<String>,
     pub caller: Caller,
 }
 
@@ -155,6 +163,20 @@ pub enum Consistency {
     One,
     Quorum,
     All,
+}
+
+/// How new what a query shows must be. A server without others ignores it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ReadLevel {
+    /// All that was acknowledged before the query.
+    #[default]
+    Linearizable,
+    /// All that was acknowledged so long before it.
+    Bounded(Duration),
+    /// All that a token stands for; empty: as [`ReadLevel::Linearizable`], and a token comes back.
+    Session(String),
+    /// Whatever the node has.
+    Eventual,
 }
 
 /// Who sends a request.
@@ -197,6 +219,8 @@ impl std::fmt::Debug for Credentials {
 pub enum WriteOutcome {
     /// All points are durable: 204.
     Written,
+    /// The same, with what the client's session has seen now.
+    WrittenInSession(String),
     /// Some points are durable, the text says which are not and why: 400.
     PartialWrite(String),
     /// Nothing was stored, and sending it again is of no use: the status of the refusal.
@@ -217,7 +241,7 @@ impl WriteOutcome {
     /// For writes of the server itself: whether all is stored, and else why not.
     pub fn into_result(self) -> Result<(), String> {
         match self {
-            WriteOutcome::Written => Ok(()),
+            WriteOutcome::Written | WriteOutcome::WrittenInSession(_) => Ok(()),
             WriteOutcome::PartialWrite(text) | WriteOutcome::NotEverywhere(text) | WriteOutcome::Unknown(text) => {
                 Err(text)
             }
@@ -258,6 +282,7 @@ pub struct QueryRequest {
     pub chunk_size: usize,
     /// A GET: the answer warns of statements that change something. They are executed all the same.
     pub read_only: bool,
+    pub read: ReadLevel,
     pub caller: Caller,
 }
 

@@ -7,7 +7,7 @@
 use crate::body::{BodyError, read_body};
 use crate::metrics::HttpMetrics;
 use crate::options::Options;
-use crate::parameters::{Parameters, consistency};
+use crate::parameters::{Parameters, consistency, session};
 use crate::reply::{Reply, Spelling};
 use crate::service::{Caller, Consistency, Refusal, Service, WriteOutcome, WriteRequest, WriteTarget};
 use hyper::StatusCode;
@@ -89,6 +89,7 @@ pub(crate) async fn write<S: Service>(
         Some(consistency) => target.consistency = consistency,
         None => return Reply::error(spelling, StatusCode::BAD_REQUEST, "invalid consistency level"),
     }
+    target.session = session(&head.headers);
     let (body, _charge) = body.into_parts();
     let outcome = call.service.write(WriteRequest { target, body }).await;
     Reply::write_outcome(spelling, &outcome)
@@ -105,6 +106,7 @@ pub(crate) fn target_v1(url: &Parameters, caller: Caller) -> Result<WriteTarget,
         precision,
         unsigned: url.value("unsigned") == "true",
         consistency: Consistency::default(),
+        session: None,
         caller,
     })
 }
@@ -129,6 +131,7 @@ fn target_v2(url: &Parameters, caller: Caller) -> Result<WriteTarget, Refusal> {
         precision,
         unsigned: url.value("unsigned") == "true",
         consistency: Consistency::default(),
+        session: None,
         caller,
     })
 }

@@ -5,6 +5,7 @@
 mod ask;
 pub(crate) mod certificate;
 mod digest;
+mod handoff;
 mod show;
 
 use clap::Subcommand;
@@ -19,6 +20,9 @@ pub enum Ctl {
     Show(show::Show),
     /// Compares the files of all replicas
     Digest(digest::Digest),
+    /// Writes that wait for partitions without a majority
+    #[command(subcommand)]
+    Handoff(handoff::Handoff),
 }
 
 impl Ctl {
@@ -27,6 +31,7 @@ impl Ctl {
             Ctl::Cert(command) => command.run(),
             Ctl::Show(command) => command.run(),
             Ctl::Digest(command) => command.run(),
+            Ctl::Handoff(command) => command.run(),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,

@@ -60,6 +60,7 @@ impl DataCore {
                     Err(CallError::Refused(ProposeError::NotLeader(hint))) => self.note_refusal(group, leader, hint),
                     Err(_) => {}
                 }
+                self.note_refusal(group, leader, NodeId(0));
                 // Asking is of no consequence: whoever leads next is asked.
                 self.context.sleep(LEADER_PAUSE).await;
             }

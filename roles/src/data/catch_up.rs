@@ -87,12 +87,14 @@ impl DataCore {
     pub(super) async fn read_group(&self, group: GroupId) -> Result<(), CallError> {
         let begun_ns = self.context.clock.monotonic_ns();
         loop {
+            let asked_ns = self.context.clock.monotonic_ns();
             let read = async { self.replicas.read(group).await.is_ok() };
             let limit = async {
                 self.context.sleep(ANSWER_WAIT).await;
                 false
             };
             if future::or(read, limit).await {
+                self.confirmed.borrow_mut().insert(group, asked_ns);
                 return Ok(());
             }
             if self.context.clock.monotonic_ns() - begun_ns > LEADER_WAIT_NS_MAX || self.stopping.get() {

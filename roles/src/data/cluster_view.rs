@@ -26,6 +26,7 @@ impl DataCore {
     pub async fn describe_cluster(self: &Rc<Self>) -> Option<Result<Value, CallError>> {
         let cluster = self.options.cluster.as_ref()?;
         let mut replicas: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
+        let mut handoffs: BTreeMap<(u64, u64), Value> = BTreeMap::new();
         let calls: Vec<_> = self.cores().map(|core| self.call(core, Call::Describe)).collect();
         for call in calls {
             let cores = match call.await {
@@ -35,6 +36,8 @@ impl DataCore {
             };
             for core in cores {
                 let node = core["node"].as_u64().unwrap_or_default();
+                let number = core["core"].as_u64().unwrap_or_default();
+                handoffs.insert((node, number), core["handoff"].clone());
                 replicas.entry(node).or_default().extend(core["groups"].as_array().into_iter().flatten().cloned());
             }
         }
@@ -58,6 +61,7 @@ impl DataCore {
                     "cores": member.cores,
                     "reachable": !groups.is_empty(),
                     "groups": groups,
+                    "handoff": handoffs.range((node.0, 0)..=(node.0, u64::MAX)).map(|(_, queue)| queue).collect::<Vec<_>>(),
                 })
             })
             .collect();
@@ -116,7 +120,12 @@ impl DataCore {
             }
             groups.push(told);
         }
-        json!({ "node": self.replicas.placement().node.0, "core": self.context.core.index(), "groups": groups })
+        json!({
+            "node": self.replicas.placement().node.0,
+            "core": self.context.core.index(),
+            "groups": groups,
+            "handoff": self.describe_handoff(),
+        })
     }
 }
 

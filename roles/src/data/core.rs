@@ -18,6 +18,7 @@ use crate::{
         tag_values::TagLedger,
         typed_writes::TypedWrites,
     },
+    handoff::Handoff,
     links::{Links, RemoteCall, RemoteReply},
     options::Options,
     query::{
@@ -71,7 +72,10 @@ pub struct DataCore {
     pub(crate) replies: Pending<Reply>,
     pub(crate) cache: Rc<ReadCache>,
     pub(crate) held: Rc<Held>,
+    /// When a group's leader was asked, of which the answer was waited for last; monotonic ns.
+    pub(crate) confirmed: RefCell<BTreeMap<GroupId, u64>>,
     pub(crate) senders: Senders,
+    pub(crate) handoff: Handoff<RingDisk>,
     pub(crate) ledger: Rc<SeriesLedger>,
     pub(crate) tags: Rc<TagLedger>,
     /// Of those who count the values of tags.
@@ -471,11 +475,14 @@ impl DataCore {
 
     async fn answer(self: &Rc<Self>, call: Call) -> Reply {
         match call {
-            Call::Propose { group, payload } => Reply::Proposed(self.propose_led(group, payload).await.map(drop)),
+            Call::Propose { group, payload, may_queue } => {
+                Reply::Proposed(self.propose_queued(group, payload, may_queue).await.map(drop))
+            }
             Call::ChangeMeta(command) => Reply::MetaChanged(self.change_meta_from_here(command).await),
             Call::FollowMeta(change) => self.follow_meta(&change),
             Call::ChangeStore(command) => Reply::Done(self.change_store_here(command).await),
             Call::CatchUp => Reply::Done(self.catch_up_here().await),
+            Call::CatchUpTo(bound) => Reply::CaughtUp(self.catch_up_to_here(bound).await),
             Call::CatchUpMeta => Reply::Done(self.catch_up_meta_here().await),
             Call::OutwaitWrites => {
                 self.typed_writes.outwait().await;

@@ -6,6 +6,7 @@ use crate::{
         core::DataCore,
         scrub::ScrubFigures,
     },
+    handoff::HandoffFigures,
     query::continuous::ContinuousFigures,
 };
 use hdrhistogram::Histogram;
@@ -70,6 +71,7 @@ pub struct WriteFigures {
 pub struct CoreFigures {
     pub write: WriteFigures,
     pub scrub: ScrubFigures,
+    pub handoff: HandoffFigures,
     pub continuous: ContinuousFigures,
     pub http: HttpSnapshot,
     pub log: LogMetrics,
@@ -113,6 +115,7 @@ impl CoreFigures {
         CoreFigures {
             write: core.figures.clone(),
             scrub: core.scrub_figures.clone(),
+            handoff: core.handoff.figures.clone(),
             continuous: core.continuous_figures.clone(),
             http: core.http_metrics.snapshot(),
             log: core.replicas.log().metrics(),
@@ -298,6 +301,18 @@ fn counters() -> Vec<Figure> {
         ("tidemill_scrub_bytes_total", "Bytes read again by the scrub.", |c| c.scrub.bytes.get()),
         ("tidemill_scrub_files_total", "Files read again to their end.", |c| c.scrub.files.get()),
         ("tidemill_scrub_passes_total", "Passes of the scrub over all files.", |c| c.scrub.passes.get()),
+        ("tidemill_handoff_queued_total", "Batches kept for partitions without a majority.", |c| {
+            c.handoff.queued.get()
+        }),
+        ("tidemill_handoff_queued_bytes_total", "Bytes of these.", |c| c.handoff.queued_bytes.get()),
+        ("tidemill_handoff_delivered_total", "Kept batches that their partitions took.", |c| c.handoff.delivered.get()),
+        ("tidemill_handoff_delivered_bytes_total", "Bytes of these.", |c| c.handoff.delivered_bytes.get()),
+        ("tidemill_handoff_retries_total", "Tries to deliver that came to nothing.", |c| c.handoff.retries.get()),
+        ("tidemill_handoff_refused_total", "Batches that the queue did not take.", |c| c.handoff.refused.get()),
+        ("tidemill_handoff_purged_total", "Kept batches lost by their age.", |c| c.handoff.purged.get()),
+        ("tidemill_handoff_purged_bytes_total", "Bytes of these.", |c| c.handoff.purged_bytes.get()),
+        ("tidemill_handoff_dropped_total", "Kept batches that their partitions refused.", |c| c.handoff.dropped.get()),
+        ("tidemill_handoff_dropped_bytes_total", "Bytes of these.", |c| c.handoff.dropped_bytes.get()),
         ("tidemill_scrub_findings_total", "Damage found by the scrub.", |c| c.scrub.findings.get()),
     ]
 }
@@ -310,6 +325,8 @@ fn gauges() -> Vec<Figure> {
         ("tidemill_scrub_rate_bytes", "The most that the scrub reads in a second.", |c| c.scrub.rate_bytes.get()),
         ("tidemill_scrub_pass_bytes", "Files of the scrub's present or last pass.", |c| c.scrub.pass_bytes.get()),
         ("tidemill_scrub_left_bytes", "Left of the scrub's present pass.", |c| c.scrub.left_bytes.get()),
+        ("tidemill_handoff_batches", "Batches that wait for their partitions.", |c| c.handoff.waiting.get()),
+        ("tidemill_handoff_bytes", "Bytes of these.", |c| c.handoff.waiting_bytes.get()),
         ("tidemill_memtable_active_bytes", "Rows that take more rows.", |c| c.store.active_bytes as u64),
         ("tidemill_memtable_frozen_bytes", "Rows on their way to files.", |c| c.store.frozen_bytes as u64),
         ("tidemill_index_bytes", "Series index, and values of tags that are counted.", |c| c.store.index_bytes as u64),

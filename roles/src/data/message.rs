@@ -6,9 +6,12 @@ use crate::{
         figures::CoreFigures,
         metadata::Change,
         question::{Finding, Question},
+        read_level::ReadBound,
         series_admission::SeriesRefusal,
+        session_token::SessionToken,
         tag_values::{CollectedValues, TagName, ValueQuestion, ValueVerdict},
     },
+    handoff::PushError,
     query::{
         StatementError,
         listing::{ListOrder, PageOrder, Run},
@@ -46,8 +49,8 @@ pub enum Message {
 
 /// What a core can be asked to do.
 pub enum Call {
-    /// Take a batch into the log of a partition that lives there.
-    Propose { group: GroupId, payload: Payload },
+    /// Take a batch into the log of a partition that lives there, or, if it may be, into its hinted-handoff queue.
+    Propose { group: GroupId, payload: Payload, may_queue: bool },
     /// Change the metadata; only the core of the metadata's group is asked.
     ChangeMeta(MetaCommand),
     /// Apply a committed change to the core's own copy of the metadata.
@@ -56,6 +59,8 @@ pub enum Call {
     ChangeStore(StoreCommand),
     /// Wait until the core's replicas show all that was acknowledged before, by whatever node.
     CatchUp,
+    /// As that, up to what a query asks for.
+    CatchUpTo(ReadBound),
     /// As that, of the metadata; only the core of the metadata's group is asked.
     CatchUpMeta,
     /// Wait until every replica of a group of the core has on the disk what its leader has.
@@ -99,6 +104,8 @@ pub enum Reply {
     Found(Result<Finding, CallError>),
     Listed(Result<Vec<Run>, StatementError>),
     Texts(Result<Strings, CallError>),
+    /// Up to where the core's groups are.
+    CaughtUp(Result<SessionToken, CallError>),
     Cost(Result<ScanCost, String>),
     LargeTags(Vec<TagName>),
     TagValuesCounted(Result<ValueVerdict, CallError>),
@@ -125,6 +132,18 @@ pub enum CallError {
     /// Nobody knows.
     #[error("{0}")]
     Unknown(String),
+}
+
+impl From<PushError> for CallError {
+    fn from(error: PushError) -> CallError {
+        CallError::Refused(match error {
+            PushError::Full { .. } => ProposeError::Busy("the hinted-handoff queue is full (hinted-handoff.max-size)"),
+            PushError::Busy => ProposeError::Busy("the hinted-handoff queue is busy"),
+            PushError::DiskFull => ProposeError::DiskFull,
+            // It may be in the queue all the same.
+            PushError::Failed(why) => return CallError::Unknown(why),
+        })
+    }
 }
 
 impl From<Lost> for CallError {

@@ -9,7 +9,6 @@ use crate::{
         budget::Admission,
         core::DataCore,
         message::{Call, CallError, Reply},
-        resend::WRITE_WAIT,
         series_ledger::{Denial, Place},
         tag_values::Granted,
     },
@@ -90,15 +89,16 @@ pub(super) fn other_answer(node: NodeId) -> CallError {
 
 impl DataCore {
     /// Sends a batch to the log of its partition, wherever that lives, at once; the future waits until it is applied.
-    /// The batch stays proposed if the future is dropped, but for one that waits for room in the log.
-    pub fn propose(self: &Rc<Self>, partition: u32, batch: Vec<u8>) -> Proposal {
+    /// The batch stays proposed if the future is dropped, but for one that waits for room in the log. `may_queue`: if the
+    /// partition has no majority, it is enough that this node keeps the batch.
+    pub fn propose(self: &Rc<Self>, partition: u32, batch: Vec<u8>, may_queue: bool) -> Proposal {
         let (group, payload) = (GroupId(partition), Payload::Batch(batch.into()));
         let owner = self.core_of(partition);
         if owner == self.context.core {
-            let outcome = self.propose_led(group, payload);
+            let outcome = self.propose_queued(group, payload, may_queue);
             return Box::pin(async move { outcome.await.map(drop) });
         }
-        let call = self.call(owner, Call::Propose { group, payload });
+        let call = self.call(owner, Call::Propose { group, payload, may_queue });
         Box::pin(async move {
             match call.await? {
                 Reply::Proposed(result) => result,
@@ -109,10 +109,15 @@ impl DataCore {
 
     /// Takes an entry into the log of a group of this core, or of the same group at the node that leads it, at once.
     pub(super) fn propose_led(self: &Rc<Self>, group: GroupId, payload: Payload) -> Entering {
+        self.propose_queued(group, payload, false)
+    }
+
+    /// As [`DataCore::propose_led`]; a batch may come into the hinted-handoff queue instead.
+    pub(super) fn propose_queued(self: &Rc<Self>, group: GroupId, payload: Payload, may_queue: bool) -> Entering {
         match &self.links {
             None => self.propose_here(group, payload),
             Some(links) => {
-                let propose = self.clone().propose_wherever(links.clone(), group, payload);
+                let propose = self.clone().propose_wherever(links.clone(), group, payload, may_queue);
                 Box::pin(self.context.spawn(self.context.queues.latency, "propose", propose))
             }
         }
@@ -123,9 +128,10 @@ impl DataCore {
         links: Rc<Links>,
         group: GroupId,
         payload: Payload,
+        may_queue: bool,
     ) -> Result<Outcome, CallError> {
         let payload = match payload {
-            Payload::Batch(image) => return self.send_until_known(&links, group, image, WRITE_WAIT).await,
+            Payload::Batch(image) => return self.send_until_known(&links, group, image, may_queue).await,
             command => command,
         };
         let own = self.replicas.placement().node;

@@ -2,6 +2,7 @@
 //!
 //! A leader may be lost between its commit and its answer. The batch is then sent to its successor with the identity that
 //! it had, and the partition stores it or says that it is there (I6).
+//! With `consistency=any` a batch that finds no majority is kept by this node (see [`crate::handoff`]).
 //! Invariants: what was sent once is refused to the client only if it certainly is not stored, and never will be; success
 //! is said after a leader has said it.
 
@@ -18,9 +19,12 @@ use crate::{
 use futures_lite::future;
 use std::{rc::Rc, time::Duration};
 use tidemill_raft::{GroupId, NodeId};
+use tidemill_store::Applied;
 
 /// How long a write is tried before it is answered that nobody knows what became of it: a few elections.
 pub(super) const WRITE_WAIT: Duration = Duration::from_secs(10);
+/// How long a write that may be queued waits for a majority.
+const ANY_WAIT: Duration = Duration::from_secs(2);
 /// How often one who waits for a leader's answer looks whether another node leads now.
 const SUCCESSION_PAUSE: Duration = Duration::from_millis(50);
 /// A node of another data group that has not answered for so long may have lost the lead.
@@ -38,24 +42,45 @@ impl DataCore {
         (Payload::Batch(image.freeze()), outstanding)
     }
 
-    /// Sends a batch until a leader has said what became of it, for so long.
+    /// Sends a batch until a leader has said what became of it. What waits here for its partition goes first. `may_queue`:
+    /// while the partition has no majority, it is kept here.
     pub(super) async fn send_until_known(
         self: &Rc<Self>,
         links: &Rc<Links>,
         group: GroupId,
         image: bytes::Bytes,
-        limit: Duration,
+        may_queue: bool,
     ) -> Result<Outcome, CallError> {
+        let may_queue = may_queue && self.options.handoff.is_enabled;
+        if !may_queue && self.handoff.is_waiting(group) && !self.outwait_handoff(group).await {
+            return Err(ProposeError::Busy("earlier writes of this node wait in its hinted-handoff queue").into());
+        }
+        // At once behind that look: what is queued later has a later identity.
         let (payload, outstanding) = self.identified(group, image);
-        self.resend(links, group, &payload, limit).await.inspect_err(|error| {
-            if let CallError::Forgotten { through } = error {
-                self.senders.renew(outstanding.partition(), *through);
+        let sent = if self.handoff.is_waiting(group) {
+            Err(ProposeError::NotLeader(NodeId(0)).into())
+        } else {
+            let limit = if may_queue { ANY_WAIT } else { WRITE_WAIT };
+            self.resend(links, group, &payload, limit).await
+        };
+        match (sent, payload) {
+            (Err(CallError::Forgotten { through }), _) => {
+                self.senders.renew(outstanding.partition(), through);
+                Err(CallError::Forgotten { through })
             }
-        })
+            (Err(error), Payload::Batch(image)) if may_queue && (is_leaderless(&error) || is_unknown(&error)) => {
+                match self.hand_off(group, &image).await {
+                    Ok(()) => Ok(Outcome::Store(Applied::Nothing)),
+                    Err(refused) if is_unknown(&error) => Err(CallError::Unknown(format!("{error}; {refused}"))),
+                    Err(refused) => Err(refused.into()),
+                }
+            }
+            (sent, _) => sent,
+        }
     }
 
     /// As [`DataCore::send_until_known`], of a batch that has its identity.
-    pub(super) async fn resend(
+    pub(crate) async fn resend(
         self: &Rc<Self>,
         links: &Rc<Links>,
         group: GroupId,
@@ -68,7 +93,13 @@ impl DataCore {
         loop {
             let spent = Duration::from_nanos(self.context.clock.monotonic_ns() - begun_ns);
             let left = limit.saturating_sub(spent);
-            let tried = self.try_once(links, group, payload, left).await;
+            let leader = self.likely_leader(group);
+            let tried = self.try_once(links, group, payload, leader, left).await;
+            match &tried {
+                Err(CallError::Refused(ProposeError::NotLeader(hint))) => self.note_refusal(group, leader, *hint),
+                Err(CallError::Unknown(_)) => self.note_refusal(group, leader, NodeId(0)),
+                _ => {}
+            }
             let refused = match (tried, &doubt) {
                 (Ok(outcome), _) => return Ok(outcome),
                 (Err(CallError::Unknown(why)), _) => {
@@ -95,15 +126,15 @@ impl DataCore {
         }
     }
 
-    /// Asks the leader as it is known now.
+    /// Asks a node that is said to lead.
     async fn try_once(
         self: &Rc<Self>,
         links: &Rc<Links>,
         group: GroupId,
         payload: &Payload,
+        leader: NodeId,
         left: Duration,
     ) -> Result<Outcome, CallError> {
-        let leader = self.likely_leader(group);
         if leader == NodeId(0) {
             return Err(ProposeError::NotLeader(leader).into());
         }
@@ -143,6 +174,10 @@ impl DataCore {
         }
         tried
     }
+}
+
+fn is_unknown(error: &CallError) -> bool {
+    matches!(error, CallError::Unknown(_))
 }
 
 fn is_leaderless(error: &CallError) -> bool {

@@ -61,6 +61,7 @@ async fn store(core: &Rc<DataCore>, database: &str, time_ns: i64) -> Result<(), 
         retention_policy: Some(POLICY.to_owned()),
         precision: Precision::Nanosecond,
         unsigned: false,
+        session: None,
         consistency: Consistency::default(),
         caller: Caller::Anyone,
     };

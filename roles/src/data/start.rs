@@ -99,6 +99,8 @@ pub enum StartFailure {
     Metadata(#[from] SnapshotError),
     #[error(transparent)]
     Propose(#[from] ProposeError),
+    #[error(transparent)]
+    Handoff(#[from] crate::handoff::PushError),
     #[error("the log of {0} cores cannot be brought to its end: {1}")]
     Migrate(usize, String),
     #[error(
@@ -194,7 +196,9 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         replies: Pending::new(),
         cache,
         held,
+        confirmed: RefCell::default(),
         senders: Default::default(),
+        handoff: Default::default(),
         ledger,
         tags: Rc::new(TagLedger::new(founding.tag_values_max, founding.held().count().max(1) as u32)),
         counting: Turn::default(),
@@ -224,6 +228,8 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     for (id, machine) in &machines {
         core.replicas.open_group(*id, found.remove(id).unwrap_or_default(), machine.clone()).await?;
     }
+    // Before any write of this run: none overtakes what waits there.
+    core.reopen_handoff().await?;
     let commits = core.clone();
     let run_commits = context.spawn(latency, "commits", async move { commits.replicas.run_commits().await });
     context.spawn(latency, "mail", core.clone().read_mail()).detach();
@@ -240,6 +246,9 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     // From here on changes of the metadata may come from other nodes: every core has what was before them.
     if let Some(membership) = founding.membership.as_ref().filter(|_| core.met.get()) {
         membership.join(&core)?;
+    }
+    if core.met.get() {
+        context.spawn(latency, "hinted handoff", core.clone().run_handoff()).detach();
     }
     let mut retention = None;
     if core.met.get() {
@@ -274,6 +283,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         core.hand_groups_over().await;
     }
     core.stopping.set(true);
+    core.handoff.close();
     core.halt_copies();
     core.held.changed.notify();
     copying.await;

@@ -219,7 +219,8 @@ impl DataCore {
             }
             self.figures.split.record(self.context.clock.monotonic_ns() - started);
             touched.extend(images.iter().map(|image| image.partition));
-            let Proposed { refused, failure } = self.propose_all(images).await;
+            let Proposed { refused, failure } =
+                self.propose_all(images, request.target.consistency == Consistency::Any).await;
             if let Some(error) = failure {
                 return self.failed(error);
             }
@@ -230,7 +231,11 @@ impl DataCore {
                 {
                     return WriteOutcome::NotEverywhere(format!("partial write: stored by a majority, but {error}"));
                 }
-                return rejections.outcome(&parsed);
+                let outcome = rejections.outcome(&parsed);
+                return match (&request.target.session, outcome) {
+                    (Some(session), WriteOutcome::Written) => self.written_in_session(session, &touched).await,
+                    (_, outcome) => outcome,
+                };
             }
             left = Some(refused.iter().map(|(place, _)| *place).collect());
             for (_, SeriesRefusal { why, series }) in refused {
@@ -255,13 +260,13 @@ impl DataCore {
     }
 
     /// Proposes images; returns once the fate of each is known.
-    async fn propose_all(self: &Rc<Self>, images: Vec<PartitionImage>) -> Proposed {
+    async fn propose_all(self: &Rc<Self>, images: Vec<PartitionImage>, may_queue: bool) -> Proposed {
         let started = self.context.clock.monotonic_ns();
         let proposals: Vec<_> = images
             .into_iter()
             .map(|image| {
                 let place = (image.shard_group, image.partition);
-                (place, image.row_count, self.propose(image.partition, image.bytes))
+                (place, image.row_count, self.propose(image.partition, image.bytes, may_queue))
             })
             .collect();
         let mut proposed = Proposed { refused: Vec::new(), failure: None };

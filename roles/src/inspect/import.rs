@@ -294,12 +294,13 @@ impl Sink for Writer<'_> {
             retention_policy: Some(self.shard.policy.clone()),
             precision: Precision::Nanosecond,
             unsigned: true,
+            session: None,
             consistency: Consistency::default(),
             caller: tidemill_http::Caller::default(),
         };
         for _ in 0..TRIES_MAX {
             match self.core.write(WriteRequest { target: target.clone(), body: lines.clone() }).await {
-                WriteOutcome::Written => return Ok(()),
+                WriteOutcome::Written | WriteOutcome::WrittenInSession(_) => return Ok(()),
                 // Files are written meanwhile, which makes room.
                 WriteOutcome::Overloaded { .. } => self.core.context().sleep(Duration::from_secs(1)).await,
                 WriteOutcome::PartialWrite(why) => {

@@ -4,7 +4,7 @@
 //! can set, and the one of SHOW DIAGNOSTICS. Secrets are not shown.
 
 use crate::{
-    options::{ClusterOptions, Options, SECRET_SHOWN},
+    options::{ClusterOptions, Options, SECRET_SHOWN, handoff},
     udp::UdpOptions,
 };
 use std::time::Duration;
@@ -57,6 +57,7 @@ impl Options {
                 ],
             ),
             ("subscriber", self.subscriber_keys()),
+            ("hinted-handoff", handoff::keys(&self.handoff)),
             (
                 "monitor",
                 vec![
@@ -225,7 +226,7 @@ fn count(number: usize) -> Value {
     integer(number as u64)
 }
 
-fn duration(duration: Duration) -> Value {
+pub(super) fn duration(duration: Duration) -> Value {
     let ns = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
     Value::String(GoDurationText(ns).to_string())
 }

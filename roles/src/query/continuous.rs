@@ -303,6 +303,7 @@ async fn execute(
         chunked: false,
         chunk_size: CHUNK_ROWS,
         read_only: false,
+        read: tidemill_http::ReadLevel::default(),
         caller: Caller::Anyone,
     };
     let mut pieces = QueryPieces::start(core.clone(), request)?;

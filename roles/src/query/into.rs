@@ -165,6 +165,7 @@ impl Into {
             retention_policy: self.retention_policy.clone(),
             precision: Precision::Nanosecond,
             unsigned: true,
+            session: None,
             consistency: Consistency::default(),
             caller: self.session.caller.clone(),
         };
@@ -172,7 +173,7 @@ impl Into {
         for _ in 0..TRIES {
             let request = WriteRequest { target: target.clone(), body: body.clone() };
             match self.session.core.write(request).await {
-                WriteOutcome::Written => {
+                WriteOutcome::Written | WriteOutcome::WrittenInSession(_) => {
                     self.written += std::mem::take(&mut self.batch_points);
                     return Ok(());
                 }

@@ -6,7 +6,7 @@
 //! Knows nothing of encodings.
 
 use crate::{
-    data::DataCore,
+    data::{DataCore, session_token::SessionToken},
     query::{
         StatementError,
         account::Charge,
@@ -24,12 +24,17 @@ use crate::{
     },
 };
 use std::{collections::VecDeque, rc::Rc};
-use tidemill_http::{Piece, Pieces, QueryRequest, Zone};
+use tidemill_http::{Piece, Pieces, QueryRequest, ReadLevel, Zone};
 use tidemill_influxql::Statement;
 use tidemill_query::ResultSeries;
 
 /// The pieces of one request.
-pub struct QueryPieces(Progress);
+pub struct QueryPieces {
+    progress: Progress,
+    read: ReadLevel,
+    /// What the client's session has seen with the answer.
+    shown: Option<String>,
+}
 
 enum Progress {
     Running(Request),
@@ -43,6 +48,7 @@ struct Request {
     /// With their numbers.
     statements: VecDeque<(u32, Statement)>,
     current: Option<(u32, Answer)>,
+    read: ReadLevel,
     _running: RunningGuard,
 }
 
@@ -101,7 +107,10 @@ impl QueryPieces {
         );
         let running = match running {
             Ok(running) => running,
-            Err(error) => return Ok(QueryPieces(Progress::Refused(Some(error.to_string())))),
+            Err(error) => {
+                let progress = Progress::Refused(Some(error.to_string()));
+                return Ok(QueryPieces { progress, read: ReadLevel::Eventual, shown: None });
+            }
         };
         let session = Session {
             now_ns: clock.now_ns(),
@@ -113,17 +122,42 @@ impl QueryPieces {
             core,
         };
         let statements = (0..).zip(request.query.statements).collect();
-        let request = Request { session: Rc::new(session), statements, current: None, _running: running };
-        Ok(QueryPieces(Progress::Running(request)))
+        let read = request.read;
+        let request =
+            Request { session: Rc::new(session), statements, current: None, read: read.clone(), _running: running };
+        Ok(QueryPieces { progress: Progress::Running(request), read, shown: None })
+    }
+
+    /// Waits until this node shows what the client's session has seen, if it said so.
+    ///
+    /// # Errors
+    /// The status and text of the answer to the whole request.
+    pub async fn join_session(&mut self) -> Result<(), (u16, String)> {
+        let (ReadLevel::Session(text), Progress::Running(request)) = (&self.read, &self.progress) else {
+            return Ok(());
+        };
+        let token = match text.as_str() {
+            "" => SessionToken::default(),
+            text => text.parse::<SessionToken>().map_err(|error| (400, error.to_string()))?,
+        };
+        let shown = request.session.core.catch_up_session(token.clone()).await;
+        let mut shown = shown.map_err(|error| (503, error.to_string()))?;
+        shown.join(token);
+        self.shown = Some(shown.to_string());
+        Ok(())
     }
 }
 
 impl Pieces for QueryPieces {
     async fn next(&mut self) -> Option<Piece> {
-        match &mut self.0 {
+        match &mut self.progress {
             Progress::Running(request) => request.next().await,
             Progress::Refused(text) => text.take().map(|text| Piece::Error { statement: 0, text }),
         }
+    }
+
+    fn session(&self) -> Option<String> {
+        self.shown.clone()
     }
 }
 
@@ -163,10 +197,36 @@ impl Request {
 
     async fn begin(&self, statement: Statement) -> Result<Answer, StatementError> {
         self.session.query.check(self.session.core.context().clock.monotonic_ns())?;
-        if !is_of_process(&statement) {
-            self.session.core.catch_up().await?;
+        let core = &self.session.core;
+        match &self.read {
+            _ if is_of_process(&statement) => {}
+            ReadLevel::Eventual | ReadLevel::Session(_) if only_reads(&statement) => {}
+            ReadLevel::Bounded(staleness) if only_reads(&statement) => core.catch_up_bounded(*staleness).await?,
+            _ => core.catch_up().await?,
         }
         execute(&self.session, statement).await
+    }
+}
+
+/// Whether a statement changes nothing: what is changed is decided by what is there.
+fn only_reads(statement: &Statement) -> bool {
+    match statement {
+        Statement::Select(select) => select.target.is_none(),
+        Statement::ShowDatabases
+        | Statement::ShowRetentionPolicies { .. }
+        | Statement::ShowMeasurements(_)
+        | Statement::ShowSeries(_)
+        | Statement::ShowTagKeys(_)
+        | Statement::ShowTagValues(_)
+        | Statement::ShowFieldKeys(_)
+        | Statement::ShowSeriesCardinality(_)
+        | Statement::ShowMeasurementCardinality(_)
+        | Statement::ShowTagKeyCardinality(_)
+        | Statement::ShowFieldKeyCardinality(_)
+        | Statement::ShowTagValuesCardinality(_)
+        | Statement::ShowShards
+        | Statement::ShowShardGroups => true,
+        _ => false,
     }
 }
 

@@ -283,7 +283,7 @@ impl Group {
     }
 
     /// Returns once everything up to `index` is applied here.
-    pub(super) async fn applied_up_to(&self, index: LogIndex) {
+    pub async fn applied_up_to(&self, index: LogIndex) {
         loop {
             let more = self.applied.notified();
             if self.machine.applied() >= index {

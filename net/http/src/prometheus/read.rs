@@ -46,6 +46,7 @@ pub(crate) async fn read<S: Service>(call: WriteCall<'_, S>, url: &Parameters, i
         chunked: false,
         chunk_size: CHUNK_ROWS,
         read_only: true,
+        read: crate::service::ReadLevel::default(),
         caller: call.caller,
     };
     let mut pieces = match call.service.query(request).await {
