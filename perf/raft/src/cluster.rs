@@ -64,14 +64,18 @@ impl Cluster {
     /// Returns once every group has its leader.
     pub fn start(shape: Shape, plans: Vec<Plan>) -> Result<Cluster> {
         let seats = plans.into_iter().map(|plan| Seat::start(shape, plan)).collect::<Result<_>>()?;
-        let cluster = Cluster { seats, shape };
-        for seat in &cluster.seats {
-            match seat.report()? {
-                Report::Ready => {}
-                other => bail!("a node began with {other:?}"),
-            }
-        }
+        let mut cluster = Cluster { seats, shape };
+        cluster.settle()?;
         Ok(cluster)
+    }
+
+    /// Returns once every group is led by whom it is to be led: on a busy machine leaders change by themselves.
+    fn settle(&mut self) -> Result<()> {
+        self.seats.iter_mut().try_for_each(|seat| seat.order(Order::Settle))?;
+        self.seats.iter().try_for_each(|seat| match seat.report()? {
+            Report::Ready => Ok(()),
+            other => bail!("a node is not ready but says {other:?}"),
+        })
     }
 
     fn cpu_seconds(&self) -> Result<f64> {
@@ -85,6 +89,7 @@ impl Cluster {
     }
 
     pub fn run(&mut self, cell: Cell) -> Result<Figures> {
+        self.settle()?;
         for seat in &mut self.seats {
             seat.order(Order::Run(cell))?;
         }
@@ -260,6 +265,7 @@ fn order_line(order: Order) -> String {
         Order::Run(Cell { window, payload_bytes, warm_up, length }) => {
             format!("run {window} {payload_bytes} {} {}", warm_up.as_micros(), length.as_micros())
         }
+        Order::Settle => "settle".into(),
         Order::Count => "count".into(),
         Order::Stop => "stop".into(),
     }
@@ -274,6 +280,7 @@ fn read_order(line: &str) -> Result<Order> {
             warm_up: Duration::from_micros(warm_up.parse()?),
             length: Duration::from_micros(length.parse()?),
         }),
+        ["settle"] => Order::Settle,
         ["count"] => Order::Count,
         ["stop"] => Order::Stop,
         _ => bail!("{line:?} is no order"),

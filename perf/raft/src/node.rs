@@ -63,6 +63,8 @@ pub struct Plan {
 /// What a node is told.
 #[derive(Clone, Copy, Debug)]
 pub enum Order {
+    /// See to it that every group is led by whom it is to be led.
+    Settle,
     Run(Cell),
     /// Tell what was applied.
     Count,
@@ -90,6 +92,7 @@ pub struct Ran {
     /// Commits of the log, of which each is one write and one fdatasync, and their bytes, while it was measured.
     pub log_commits: u64,
     pub log_bytes: u64,
+    /// Proposals that were made again, because the log had no room or the leader had changed.
     pub refused: u64,
 }
 
@@ -221,10 +224,12 @@ async fn live(context: CoreContext<()>, plan: Plan, desk: Desk) -> Result<()> {
     context.spawn(queue, "elections", node.clone().tick()).detach();
     context.spawn(context.queues.background, "releases", node.clone().release()).detach();
 
-    node.settle().await?;
-    desk.tell(Report::Ready);
     while !context.shutdown.is_requested() {
         match desk.next() {
+            Some(Order::Settle) => {
+                node.settle().await?;
+                desk.tell(Report::Ready);
+            }
             Some(Order::Run(cell)) => desk.tell(Report::Ran(node.clone().drive(cell).await?)),
             Some(Order::Count) => desk.tell(Report::Counted { digest: node.digest() }),
             Some(Order::Stop) => break,
@@ -349,18 +354,25 @@ impl Node {
             let ticket = loop {
                 match self.replicas.propose(lane.next_group(), Payload::Batch(lane.payload.clone())) {
                     Ok(ticket) => break ticket,
-                    Err(ProposeError::Busy(_)) => {
+                    Err(ProposeError::Busy(_) | ProposeError::NotLeader(_)) => {
                         lane.refused.set(lane.refused.get() + 1);
                         self.context.sleep(Duration::from_micros(200)).await;
                     }
                     Err(error) => return Err(error).context("a proposal"),
+                }
+                if Instant::now() >= lane.until {
+                    return Ok(());
                 }
             };
             let outcome = future::or(async { Some(ticket.outcome().await) }, async {
                 self.context.shutdown.requested().await;
                 None
             });
-            outcome.await.context("the node was stopped")?.context("the outcome of a proposal")?;
+            if let Err(lost) = outcome.await.context("the node was stopped")? {
+                anyhow::ensure!(!self.replicas.is_stopped(), "a proposal: {lost}");
+                lane.refused.set(lane.refused.get() + 1);
+                continue;
+            }
             let ended = Instant::now();
             if ended >= lane.from && ended < lane.until {
                 lane.commits.set(lane.commits.get() + 1);
