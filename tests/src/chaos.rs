@@ -1,5 +1,5 @@
-//! Nodes of a cluster are killed, frozen and stopped, and the lines between them cut and disturbed, while clients write and
-//! read at all of them.
+//! Nodes of a cluster are killed, frozen and stopped, the lines between them cut and disturbed, and the disk of one filled
+//! up, while clients write and read at all of them.
 //!
 //! Each writer numbers its rows; a row's number is its time and its value. Held to: a row that was acknowledged is there
 //! once, with its value, at every node, also after all of them were killed; no row is there that was not sent; a read
@@ -8,6 +8,7 @@
 
 use crate::{
     cluster::{Cluster, NODES},
+    small_disk::SmallDisk,
     subject,
     wires::{Faults, Wires},
 };
@@ -39,7 +40,13 @@ pub struct Chaos {
     pub time: Duration,
     /// The lines between the nodes suffer, too.
     pub has_wires: bool,
+    /// The third node has a disk of its own, which is full now and then.
+    pub has_small_disk: bool,
 }
+
+/// A disk with room for some minutes of the load.
+const SMALL_DISK_MEBIBYTES: u64 = 640;
+const OF_SMALL_DISK: usize = 3;
 
 /// What happened in it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,6 +66,7 @@ pub struct Report {
     pub bad_lines: u64,
     pub datagrams_disturbed: u64,
     pub datagrams_passed: u64,
+    pub full_disks: u64,
 }
 
 /// What all threads see.
@@ -79,14 +87,21 @@ impl Chaos {
     /// # Errors
     /// What was broken, with the seed.
     pub fn run(&self) -> Result<Report> {
-        let prepared = Cluster::prepare("");
+        let mut prepared = Cluster::prepare("");
         let wires = self.has_wires.then(|| Wires::lay(&prepared, self.seed));
+        let disk = self.has_small_disk.then(|| SmallDisk::mount(SMALL_DISK_MEBIBYTES)).transpose();
+        let disk = disk.map_err(|why| anyhow::anyhow!("no small file system can be mounted: {why}"))?;
+        if let Some(disk) = &disk {
+            prepared.put_data(OF_SMALL_DISK, disk.path().join("data"));
+        }
         let mut cluster = prepared.started();
         subject::query(&mut cluster.client(1), "CREATE DATABASE d", "")?;
-        self.run_on(&mut cluster, wires.as_ref()).with_context(|| format!("chaos of seed {}", self.seed))
+        let surroundings = Surroundings { wires: wires.as_ref(), disk: disk.as_ref() };
+        self.run_on(&mut cluster, surroundings).with_context(|| format!("chaos of seed {}", self.seed))
     }
 
-    fn run_on(&self, cluster: &mut Cluster, wires: Option<&Wires>) -> Result<Report> {
+    fn run_on(&self, cluster: &mut Cluster, surroundings: Surroundings<'_>) -> Result<Report> {
+        let Surroundings { wires, disk } = surroundings;
         let shared = Shared {
             addresses: Mutex::new(NODES.map(|node| Some(cluster.node(node).address()))),
             is_over: AtomicBool::new(false),
@@ -108,8 +123,9 @@ impl Chaos {
             let begun = Instant::now();
             let mut random = sequence(200);
             while begun.elapsed() < self.time && !shared.is_over.load(Ordering::Relaxed) {
-                match wires {
-                    Some(wires) if random.below(3) > 0 => disturb(wires, &mut random, &mut report),
+                match (wires, disk) {
+                    (Some(wires), _) if random.below(3) > 0 => disturb(wires, &mut random, &mut report),
+                    (_, Some(disk)) if random.below(3) == 0 => fill(disk, &mut random, &mut report)?,
                     _ => strike(cluster, shared, &mut random, &mut report),
                 }
             }
@@ -136,6 +152,13 @@ impl Chaos {
         check_all(cluster, &written).context("after all nodes were killed")?;
         Ok(report)
     }
+}
+
+/// What suffers beside the processes.
+#[derive(Clone, Copy)]
+struct Surroundings<'a> {
+    wires: Option<&'a Wires>,
+    disk: Option<&'a SmallDisk>,
 }
 
 /// Tells the threads that it is over, also if what it stands in panics.
@@ -181,6 +204,15 @@ fn strike(cluster: &mut Cluster, shared: &Shared, random: &mut Sequence, report:
             is_told(node, Some(cluster.node(node).address()));
         }
     }
+}
+
+/// A node has no space on its disk for a while.
+fn fill(disk: &SmallDisk, random: &mut Sequence, report: &mut Report) -> Result<()> {
+    pause_ms(random, 1500);
+    disk.fill().context("filling the small disk")?;
+    report.full_disks += 1;
+    pause_ms(random, 5000);
+    disk.free().context("freeing the small disk")
 }
 
 /// Something happens to the lines between the nodes, and they are good again.
@@ -263,7 +295,7 @@ fn write(shared: &Shared, writer: usize, mut random: Sequence) -> Result<Vec<Bat
                     is_acknowledged = true;
                     break;
                 }
-                Ok(answer) if matches!(answer.status, 500 | 503) => pause_ms(&mut random, 100),
+                Ok(answer) if matches!(answer.status, 500 | 503 | 507) => pause_ms(&mut random, 100),
                 Ok(answer) => bail!("rows {first} to {last}: {} {}", answer.status, answer.text()),
                 Err(_) => pause_ms(&mut random, 100),
             }

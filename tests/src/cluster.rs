@@ -79,6 +79,11 @@ impl Cluster {
         self.setups[node - 1].clone()
     }
 
+    /// A node that does not run yet keeps its data there.
+    pub fn put_data(&mut self, node: usize, folder: PathBuf) {
+        self.setups[node - 1].data = folder;
+    }
+
     /// Starts a node that does not run.
     pub fn start_node(&mut self, node: usize) {
         self.nodes[node - 1] = Some(subject::start(self.setup(node)));

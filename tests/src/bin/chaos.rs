@@ -1,5 +1,6 @@
-//! `chaos [--first SEED] [--seeds N] [--seconds N] [--wires] [--ledger]`: nodes of clusters die, freeze and stop while
-//! clients write and read; with `--wires` the lines between them are cut, lose, delay, double and damage as well.
+//! `chaos [--first SEED] [--seeds N] [--seconds N] [--wires] [--small-disk] [--ledger]`: nodes of clusters die, freeze
+//! and stop while clients write and read; with `--wires` the lines between them are cut, lose, delay, double and damage as
+//! well, with `--small-disk` (which mounts an image) the disk of one is full now and then.
 //! `chaos --gaps N`: how long nobody can write when a node that leads is killed, N times.
 //!
 //! Prints a line for each seed and stops at the first that breaks a rule. `--ledger` adds a row to `tests/ledger.csv`;
@@ -24,11 +25,11 @@ fn main() -> Result<()> {
         );
         return Ok(());
     }
-    let has_wires = has(&arguments, "--wires");
+    let (has_wires, has_small_disk) = (has(&arguments, "--wires"), has(&arguments, "--small-disk"));
     let mut work = 0;
     let mut broken = None;
     for seed in first..first + seeds {
-        match (Chaos { seed, time, has_wires }).run() {
+        match (Chaos { seed, time, has_wires, has_small_disk }).run() {
             Ok(report) => {
                 work += report.rows_acknowledged;
                 println!("seed {seed}: {report:?}");
@@ -41,7 +42,12 @@ fn main() -> Result<()> {
     }
     if has(&arguments, "--ledger") {
         let violations = usize::from(broken.is_some());
-        let mode = if has_wires { "cluster: chaos of processes and lines" } else { "cluster: chaos of processes" };
+        let mode = match (has_wires, has_small_disk) {
+            (false, false) => "cluster: chaos of processes",
+            (true, false) => "cluster: chaos of processes and lines",
+            (false, true) => "cluster: chaos of processes and a full disk",
+            (true, true) => "cluster: chaos of processes and lines and a full disk",
+        };
         Row { mode, first_seed: first, seeds, work, violations }.append()?;
     }
     match broken {
