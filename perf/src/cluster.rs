@@ -50,24 +50,40 @@ impl ClusterPlan {
     }
 
     fn prepare_node(&self, node: usize, authority: &Path, ports: &[u16]) -> Result<Setup> {
+        let nodes = (1..).zip(self.duties.iter().zip(ports));
+        let nodes: Vec<String> = nodes.map(|(other, (duty, port))| self.named(other, *duty, *port)).collect();
+        self.prepare_named(node, authority, &nodes.concat())
+    }
+
+    /// A section of a node.
+    fn named(&self, node: usize, duty: Duty, port: u16) -> String {
+        let duty = match duty {
+            Duty::Data(group) => format!("group = {group}"),
+            Duty::Meta => "role = \"meta\"".to_owned(),
+        };
+        let cores = self.cores;
+        format!("[[cluster.nodes]]\nnode = {node}\naddress = \"127.0.0.1:{port}\"\ncores = {cores}\n{duty}\n")
+    }
+
+    /// As [`ClusterPlan::prepare`], of a node that comes to the cluster later; also where it listens for others.
+    pub fn prepare_joining(&self, node: usize, duty: Duty) -> Result<(Setup, String)> {
+        let first = std::fs::read_to_string(self.configuration_of(NODES[0]))?;
+        let (_, founders) = first.split_once("[[cluster.nodes]]").context("a configuration without nodes")?;
+        let port = free_udp_ports(self.cores)?;
+        let nodes = format!("[[cluster.nodes]]{founders}{}joins = true\n", self.named(node, duty, port));
+        let setup = self.prepare_named(node, &self.folder.join("authority"), &nodes)?;
+        Ok((setup, format!("127.0.0.1:{port}")))
+    }
+
+    fn prepare_named(&self, node: usize, authority: &Path, nodes: &str) -> Result<Setup> {
         let certificates = self.folder.join(format!("certificates-{node}"));
         let authority = authority.to_string_lossy();
         self.certify(&["node", "--node", &node.to_string(), "--authority", &authority], &certificates)?;
-        let mut text = format!(
+        let text = format!(
             "{}[data]\npartitions = {}\nmax-series-per-database = 0\nmax-values-per-tag = 0\n[http]\nlog-enabled = false\n\
-             [cluster]\nid = \"{ID}\"\nnode = {node}\ncertificates = {certificates:?}\n",
+             [cluster]\nid = \"{ID}\"\nnode = {node}\ncertificates = {certificates:?}\n{nodes}",
             self.configuration, self.partitions
         );
-        for (other, (duty, port)) in (1..).zip(self.duties.iter().zip(ports)) {
-            text.push_str(&format!(
-                "[[cluster.nodes]]\nnode = {other}\naddress = \"127.0.0.1:{port}\"\ncores = {}\n",
-                self.cores
-            ));
-            match duty {
-                Duty::Data(group) => text.push_str(&format!("group = {group}\n")),
-                Duty::Meta => text.push_str("role = \"meta\"\n"),
-            }
-        }
         let configuration = self.configuration_of(node);
         std::fs::write(&configuration, text).with_context(|| format!("write {}", configuration.display()))?;
         let mut setup = Setup::new(Kind::Tidemill, &self.binary, &self.folder);

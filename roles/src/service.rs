@@ -8,8 +8,8 @@ use crate::{
 };
 use std::{net::IpAddr, rc::Rc};
 use tidemill_http::{
-    Caller, Callers, Credentials, QueryRequest, Refusal, Service, SnapshotOutcome, SnapshotRequest, WriteOutcome,
-    WriteRequest, WriteTarget,
+    Caller, Callers, ClusterOrder, Credentials, QueryRequest, Refusal, Service, SnapshotOutcome, SnapshotRequest,
+    WriteOutcome, WriteRequest, WriteTarget,
 };
 use tidemill_influxql::{Statement, TimestampText};
 
@@ -102,6 +102,10 @@ impl Service for DataService {
             return Err(Refusal::new(404, "this server is not a node of a cluster"));
         };
         described.map(|value| value.to_string()).map_err(|error| Refusal::new(503, error.to_string()))
+    }
+
+    async fn change_cluster(&self, order: ClusterOrder) -> Result<String, Refusal> {
+        self.core.change_cluster(order).await
     }
 
     async fn metrics_text(&self) -> String {

@@ -1,7 +1,7 @@
 //! A cluster on one machine.
 
 use crate::subject::{self, Home};
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
 use tidemill_perf::{
     cluster::{self, ClusterPlan},
     http::Client,
@@ -13,12 +13,12 @@ pub use tidemill_perf::cluster::{Duty, NODES, ONE_GROUP};
 /// Longest wait for every group to have a leader.
 const ELECTION_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Some nodes; those that run end when this is dropped.
+/// Some nodes, and those that join; those that run end when this is dropped.
 pub struct Cluster {
     home: Home,
     plan: ClusterPlan,
-    setups: Vec<Setup>,
-    nodes: Vec<Option<Server>>,
+    setups: BTreeMap<usize, Setup>,
+    nodes: BTreeMap<usize, Server>,
 }
 
 impl Cluster {
@@ -62,7 +62,8 @@ impl Cluster {
             duties: duties.to_vec(),
         };
         let setups = plan.prepare().unwrap_or_else(|error| panic!("{error:#}"));
-        Cluster { home, plan, setups, nodes: duties.iter().map(|_| None).collect() }
+        let setups = (1..).zip(setups).collect();
+        Cluster { home, plan, setups, nodes: BTreeMap::new() }
     }
 
     pub fn folder(&self, name: &str) -> PathBuf {
@@ -76,7 +77,7 @@ impl Cluster {
 
     /// How a node is started.
     pub fn setup(&self, node: usize) -> Setup {
-        self.setups[node - 1].clone()
+        self.setups[&node].clone()
     }
 
     /// A node that does not run yet keeps its data there.
@@ -86,11 +87,11 @@ impl Cluster {
 
     /// Starts a node that does not run.
     pub fn start_node(&mut self, node: usize) {
-        self.nodes[node - 1] = Some(subject::start(self.setup(node)));
+        self.nodes.insert(node, subject::start(self.setup(node)));
     }
 
     pub fn node(&self, node: usize) -> &Server {
-        self.nodes[node - 1].as_ref().expect("the node runs")
+        self.nodes.get(&node).expect("the node runs")
     }
 
     pub fn client(&self, node: usize) -> Client {
@@ -99,12 +100,38 @@ impl Cluster {
 
     /// SIGKILL.
     pub fn kill(&mut self, node: usize) {
-        self.nodes[node - 1].take().expect("the node runs").kill().unwrap();
+        self.nodes.remove(&node).expect("the node runs").kill().unwrap();
     }
 
     /// SIGTERM, and status 0 is what must come of it.
     pub fn stop(&mut self, node: usize) {
-        subject::stop(self.nodes[node - 1].take().expect("the node runs"));
+        subject::stop(self.nodes.remove(&node).expect("the node runs"));
+    }
+
+    /// Tells the cluster, through a node of it, of a node that comes, and starts that node.
+    pub fn add_node(&mut self, through: usize, node: usize) {
+        let (setup, address) =
+            self.plan.prepare_joining(node, Duty::Data(1)).unwrap_or_else(|error| panic!("{error:#}"));
+        let cores = self.plan.cores.to_string();
+        self.ctl(through, &["add-data", &node.to_string(), &address, &cores]).unwrap();
+        self.setups.insert(node, setup);
+        self.start_node(node);
+    }
+
+    /// Runs `tidemill ctl` against a node; what it prints.
+    ///
+    /// # Errors
+    /// What it prints, where it does not end well.
+    pub fn ctl(&self, node: usize, arguments: &[&str]) -> Result<String, String> {
+        let host = format!("http://{}", self.node(node).address());
+        let output = Command::new(&self.setup(node).binary).arg("ctl").args(arguments).args(["--host", &host]).output();
+        let output = output.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(text(&output.stderr) + &text(&output.stdout))
+        }
     }
 
     /// What a node says of the cluster.
@@ -114,17 +141,15 @@ impl Cluster {
 
     /// Waits until every group has a leader.
     pub fn wait_for_leaders(&self) {
-        for running in self.nodes.iter().flatten() {
+        for running in self.nodes.values() {
             cluster::wait_for_leaders(running, ELECTION_PATIENCE).unwrap_or_else(|error| panic!("{error:#}"));
         }
     }
 
     /// SIGTERM for all nodes, one after the other.
     pub fn stop_all(mut self) {
-        for node in 1..=self.nodes.len() {
-            if self.nodes[node - 1].is_some() {
-                self.stop(node);
-            }
+        for node in self.nodes.keys().copied().collect::<Vec<_>>() {
+            self.stop(node);
         }
     }
 }

@@ -160,11 +160,13 @@ enum Deed {
     Open(&'static str, u16),
     /// How the nodes of a cluster stand; this server has none.
     Cluster,
+    /// Something is to be done with them.
+    ChangeCluster,
 }
 
 /// Every statement with everything that changes what it wants. Where it could change what others want, it fails behind
 /// the check: the users and shards that it names do not exist.
-const DEEDS: [Deed; 75] = [
+const DEEDS: [Deed; 76] = [
     Deed::Query("SHOW DATABASES", NOTHING),
     Deed::Query("SELECT v FROM m", READ),
     Deed::Query("SELECT v FROM d..m", READ),
@@ -240,6 +242,7 @@ const DEEDS: [Deed; 75] = [
     Deed::PrometheusWrite,
     Deed::PrometheusRead,
     Deed::Cluster,
+    Deed::ChangeCluster,
     Deed::Open("/ping", 204),
     Deed::Open("/status", 204),
     Deed::Open("/health", 200),
@@ -332,7 +335,8 @@ impl Deed {
             // Its 1.6.7 has no DROP FIELD, no v2 paths and no health.
             Deed::Query(text, _) => !text.contains("DROP FIELD"),
             Deed::Write(_) => true,
-            Deed::WriteV2(_) | Deed::PrometheusWrite | Deed::PrometheusRead | Deed::Open(..) | Deed::Cluster => false,
+            Deed::WriteV2(_) | Deed::PrometheusWrite | Deed::PrometheusRead | Deed::Open(..) => false,
+            Deed::Cluster | Deed::ChangeCluster => false,
         }
     }
 
@@ -358,6 +362,7 @@ impl Deed {
             }
             Deed::Open(path, _) => client.request("GET", &format!("{path}?{url}"), &headers, b""),
             Deed::Cluster => client.request("GET", &format!("{CLUSTER}?{url}"), &headers, b""),
+            Deed::ChangeCluster => client.request("POST", &format!("{CLUSTER}?do=drain&node=1{url}"), &headers, b""),
         };
         let answer = answer.unwrap();
         (answer.status, answer.text())
@@ -396,8 +401,10 @@ impl Deed {
             Deed::Write(database) | Deed::WriteV2(database) => {
                 (403, format!("\"{user}\" user is not authorized to write to database \"{database}\""))
             }
-            Deed::Cluster if user == "root" => (404, "this server is not a node of a cluster".to_owned()),
-            Deed::Cluster => (403, "error authorizing admin access".to_owned()),
+            Deed::Cluster | Deed::ChangeCluster if user == "root" => {
+                (404, "this server is not a node of a cluster".to_owned())
+            }
+            Deed::Cluster | Deed::ChangeCluster => (403, "error authorizing admin access".to_owned()),
             Deed::Open(..) => unreachable!("answered above"),
         }
     }

@@ -18,6 +18,7 @@ mod layout;
 mod levels;
 mod limits;
 mod lists;
+mod members;
 mod memory;
 mod monitor;
 mod prometheus;

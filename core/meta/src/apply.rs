@@ -40,6 +40,9 @@ pub enum MetaError {
     SubscriptionExists,
     #[error("subscription not found")]
     SubscriptionNotFound,
+    /// Of the cluster's nodes.
+    #[error("{0}")]
+    Node(String),
 }
 
 impl Meta {
@@ -91,6 +94,13 @@ impl Meta {
                 self.create_subscription(database, policy, subscription)
             }
             Command::DropSubscription { database, policy, name } => self.drop_subscription(database, policy, &name),
+            Command::FoundCluster { nodes, holders } => Ok(self.found_cluster(nodes, holders)),
+            Command::AddNode(node) => self.add_node(node),
+            Command::ReplaceNode { old, new } => self.replace_node(old, new),
+            Command::DrainNode { node } => self.drain_node(node),
+            Command::RemoveNode { node } => self.remove_node(node),
+            Command::MoveReplica { group, from, to } => self.move_replica(group, from, to),
+            Command::NoteHolders { group, voters } => Ok(self.note_holders(group, &voters)),
         }
     }
 

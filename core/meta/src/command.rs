@@ -1,7 +1,8 @@
 //! What may change the metadata. Commands are entries of the metadata's log.
 
 use crate::{
-    ContinuousQueryId, DatabaseId, DatabasePrivilege, DecodeError, PasswordHash, PolicyId, ShardGroupId, Subscription,
+    ContinuousQueryId, DatabaseId, DatabasePrivilege, DecodeError, Holders, Node, PasswordHash, PolicyId, ShardGroupId,
+    Subscription,
 };
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
 use tidemill_column::FieldType;
@@ -115,6 +116,32 @@ pub enum Command {
         database: String,
         policy: String,
         name: String,
+    },
+    /// The nodes and groups that the configuration of the founders names; no effect on a cluster that is founded.
+    FoundCluster {
+        nodes: Vec<Node>,
+        holders: Vec<Holders>,
+    },
+    AddNode(Node),
+    ReplaceNode {
+        old: u64,
+        new: u64,
+    },
+    DrainNode {
+        node: u64,
+    },
+    RemoveNode {
+        node: u64,
+    },
+    MoveReplica {
+        group: u32,
+        from: u64,
+        to: u64,
+    },
+    /// The voters of a group are these, and no change of them is under way.
+    NoteHolders {
+        group: u32,
+        voters: Vec<u64>,
     },
 }
 

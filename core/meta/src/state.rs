@@ -1,8 +1,8 @@
 //! The state, and what may be asked of it.
 
 use crate::{
-    ContinuousQuery, DatabaseId, DecodeError, PolicyId, ShardGroupId, Subscription, User, field_types::FieldTypes,
-    policy::window_start_ns,
+    ContinuousQuery, DatabaseId, DecodeError, Holders, Node, PolicyId, ShardGroupId, Subscription, User,
+    field_types::FieldTypes, policy::window_start_ns,
 };
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
 use tidemill_column::{TIME_MAX, TIME_MIN};
@@ -19,6 +19,11 @@ pub struct Meta {
     pub(crate) field_types: FieldTypes,
     /// In the order of creation.
     pub(crate) users: Vec<User>,
+    /// In the order in which they came.
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) nodes_version: u64,
+    /// By group.
+    pub(crate) holders: Vec<Holders>,
 }
 
 /// A database, its retention policies and its continuous queries.

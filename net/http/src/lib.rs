@@ -45,6 +45,6 @@ pub use request_id::RequestIds;
 pub use router::endpoint_paths;
 pub use server::{Front, Server};
 pub use service::{
-    ByteSource, Caller, Consistency, Credentials, Piece, Pieces, QueryRequest, ReadLevel, Refusal, Service,
-    SnapshotOutcome, SnapshotRequest, WriteOutcome, WriteRequest, WriteTarget, Zone,
+    ByteSource, Caller, ClusterOrder, Consistency, Credentials, Piece, Pieces, QueryRequest, ReadLevel, Refusal,
+    Service, SnapshotOutcome, SnapshotRequest, WriteOutcome, WriteRequest, WriteTarget, Zone,
 };

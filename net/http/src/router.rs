@@ -13,7 +13,7 @@ use crate::prometheus;
 use crate::query::{QueryCall, query};
 use crate::reply::{Reply, Spelling, TEXT_PLAIN, header_text};
 use crate::request_id::RequestIds;
-use crate::service::{Caller, Credentials, Refusal, Service};
+use crate::service::{Caller, ClusterOrder, Credentials, Refusal, Service};
 use crate::snapshot::{self, snapshot};
 use crate::write::{Dialect, WriteCall, drain, write};
 use glommio::timer::Timer;
@@ -89,7 +89,7 @@ const ROUTES: [(&str, Route); 14] = [
     (CLUSTER_PATH, Route::Cluster),
 ];
 
-/// How the nodes of a cluster stand; not of upstream.
+/// How the nodes of a cluster stand, and what is done with them; not of upstream.
 const CLUSTER_PATH: &str = "/cluster";
 
 /// Paths of all endpoints.
@@ -113,7 +113,8 @@ impl Route {
             Route::Write(Dialect::V2) | Route::Flux | Route::PrometheusWrite | Route::PrometheusRead => "POST",
             Route::Ping | Route::Status => "GET, HEAD",
             Route::Snapshots => "DELETE, GET, POST",
-            Route::Health | Route::Metrics | Route::DebugVars | Route::DebugRequests | Route::Cluster => "GET",
+            Route::Cluster => "GET, POST",
+            Route::Health | Route::Metrics | Route::DebugVars | Route::DebugRequests => "GET",
         }
     }
 
@@ -304,7 +305,7 @@ impl<S: Service> Core<S> {
                 Reply::of_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
             }
             Route::Snapshots => snapshot(service, spelling, &caller, &head.method, head.uri.path(), &url).await,
-            Route::Cluster => match service.cluster().await {
+            Route::Cluster => match cluster(service, &head.method, &url).await {
                 Ok(text) => Reply::of_type(StatusCode::OK, "application/json; charset=utf-8", text),
                 Err(refusal) => Reply::refusal(spelling, &refusal),
             },
@@ -367,6 +368,17 @@ impl<S: Service> Core<S> {
              \"version\":{version}}}"
         )
     }
+}
+
+/// How the nodes stand, or what is to be done with them: `do` names it.
+async fn cluster<S: Service>(service: &S, method: &Method, url: &Parameters) -> Result<String, Refusal> {
+    if method != Method::POST {
+        return service.cluster().await;
+    }
+    // The password may be among the others.
+    let arguments = url.pairs().filter(|(name, _)| !matches!(*name, "do" | "u" | "p" | "pretty"));
+    let arguments = arguments.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    service.change_cluster(ClusterOrder { verb: url.value("do").to_owned(), arguments }).await
 }
 
 fn not_found() -> Reply {

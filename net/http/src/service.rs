@@ -83,6 +83,15 @@ pub trait Service: 'static {
         ready(Err(Refusal::new(404, "this server is not a node of a cluster")))
     }
 
+    /// Does something with the nodes of the cluster; what came of it, a JSON object.
+    ///
+    /// # Errors
+    /// Why it is not done.
+    fn change_cluster(&self, order: ClusterOrder) -> impl Future<Output = Result<String, Refusal>> {
+        let _ = order;
+        ready(Err(Refusal::new(404, "this server is not a node of a cluster")))
+    }
+
     /// The body of `/metrics`, in the Prometheus text format (see [`crate::metrics::TextWriter`]).
     fn metrics_text(&self) -> impl Future<Output = String>;
 
@@ -93,6 +102,14 @@ pub trait Service: 'static {
 
     /// The body of `/debug/vars`, a JSON object.
     fn debug_vars(&self) -> impl Future<Output = String>;
+}
+
+/// What is to be done with the nodes of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterOrder {
+    pub verb: String,
+    /// Names and values as they stand in the URL.
+    pub arguments: Vec<(String, String)>,
 }
 
 /// What is asked of snapshots.

@@ -4,6 +4,7 @@ use crate::http_agent::{self, Trust};
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
+use ureq::http::Response;
 
 #[derive(Args)]
 pub struct Asked {
@@ -21,13 +22,29 @@ pub struct Asked {
 impl Asked {
     /// What the node says of its cluster.
     pub fn cluster(&self) -> anyhow::Result<Value> {
+        self.answer(|agent, url, user| agent.get(url).query_pairs(user).call())
+    }
+
+    /// Has the node do something with its cluster; what it answers.
+    pub fn change(&self, verb: &str, arguments: &[(&str, &str)]) -> anyhow::Result<Value> {
+        let arguments = arguments.iter().copied().chain([("do", verb)]);
+        self.answer(|agent, url, user| agent.post(url).query_pairs(arguments.clone()).query_pairs(user).send_empty())
+    }
+
+    /// `asking` is given the agent, the path, and who asks.
+    fn answer(
+        &self,
+        asking: impl FnOnce(&ureq::Agent, String, Vec<(&str, String)>) -> Result<Response<ureq::Body>, ureq::Error>,
+    ) -> anyhow::Result<Value> {
         let trust = Trust { anybody: self.unsafe_ssl, ..Trust::default() };
         let agent = ureq::Agent::new_with_config(http_agent::agent_builder(&self.host, &trust)?.build());
-        let mut request = agent.get(format!("{}/cluster", self.host.trim_end_matches('/')));
+        let mut user = Vec::new();
         if let Some(name) = &self.username {
-            request = request.query("u", name).query("p", std::env::var("TIDEMILL_PASSWORD").unwrap_or_default());
+            user.push(("u", name.clone()));
+            user.push(("p", std::env::var("TIDEMILL_PASSWORD").unwrap_or_default()));
         }
-        let mut response = request.call().with_context(|| self.host.clone())?;
+        let url = format!("{}/cluster", self.host.trim_end_matches('/'));
+        let mut response = asking(&agent, url, user).with_context(|| self.host.clone())?;
         let text = response.body_mut().read_to_string().with_context(|| self.host.clone())?;
         let value: Value = serde_json::from_str(&text).with_context(|| format!("{}: {text}", self.host))?;
         if response.status() != 200 {

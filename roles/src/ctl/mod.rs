@@ -4,6 +4,7 @@
 
 mod ask;
 pub(crate) mod certificate;
+mod change;
 mod digest;
 mod handoff;
 mod show;
@@ -23,6 +24,18 @@ pub enum Ctl {
     /// Writes that wait for partitions without a majority
     #[command(subcommand)]
     Handoff(handoff::Handoff),
+    /// Tells the cluster of a node that comes; it is given replicas by `replace`, `drain` and `move-replica`
+    AddData(change::AddData),
+    /// Puts one node in the place of another, which may be lost
+    Replace(change::Replace),
+    /// Gives the replicas of a node to others; the node stays, without any
+    Drain(change::OneNode),
+    /// Takes a node out that holds nothing any more; its number is never used again
+    RemoveData(change::OneNode),
+    /// Gives one replica to another node
+    MoveReplica(change::MoveReplica),
+    /// Has a node lead a partition or the metadata
+    TransferLeader(change::TransferLeader),
 }
 
 impl Ctl {
@@ -32,6 +45,12 @@ impl Ctl {
             Ctl::Show(command) => command.run(),
             Ctl::Digest(command) => command.run(),
             Ctl::Handoff(command) => command.run(),
+            Ctl::AddData(command) => command.run(),
+            Ctl::Replace(command) => command.run(),
+            Ctl::Drain(command) => command.run("drain"),
+            Ctl::RemoveData(command) => command.run("remove-data"),
+            Ctl::MoveReplica(command) => command.run(),
+            Ctl::TransferLeader(command) => command.run(),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,

@@ -35,6 +35,7 @@ impl Answerer for DataCore {
                 RemoteCall::ChangeMeta(bytes) => RemoteReply::MetaChanged(self.take_meta_change(bytes).await),
                 RemoteCall::OutwaitWrites => RemoteReply::Done(self.outwait_older_writes().await),
                 RemoteCall::AwaitAll => RemoteReply::Done(self.await_all_here(group).await),
+                RemoteCall::HandOver(to) => RemoteReply::Done(self.hand_over_from_here(group, to).await),
                 RemoteCall::Describe => RemoteReply::Description(self.description().await.to_string().into()),
             }
         })

@@ -3,10 +3,12 @@
 use crate::{
     data::{
         core::DataCore,
+        member_changes::member_of,
         message::{Call, CallError, Reply},
         metadata::META_GROUP,
     },
-    links::{Duty, RemoteCall, RemoteReply, core_of},
+    links::{Duty, Member, RemoteCall, RemoteReply, core_of},
+    options::ClusterOptions,
 };
 use serde_json::{Value, json};
 use std::{
@@ -14,6 +16,7 @@ use std::{
     rc::Rc,
     time::Duration,
 };
+use tidemill_meta::NodeState;
 use tidemill_raft::{GroupId, NodeId};
 use tidemill_reactor::RingDisk;
 use tidemill_store::Partition;
@@ -41,10 +44,10 @@ impl DataCore {
                 replicas.entry(node).or_default().extend(core["groups"].as_array().into_iter().flatten().cloned());
             }
         }
-        let nodes: Vec<Value> = cluster
-            .nodes
-            .iter()
-            .map(|(node, member)| {
+        let nodes: Vec<Value> = self
+            .nodes_of_cluster(cluster)
+            .into_iter()
+            .map(|(node, member, state)| {
                 let mut groups = replicas.remove(&node.0).unwrap_or_default();
                 groups.sort_by_key(|group| group["group"].as_u64());
                 // Cores of different nodes share groups in more than one way where their numbers differ.
@@ -59,21 +62,43 @@ impl DataCore {
                     "data_group": data_group,
                     "address": member.address.to_string(),
                     "cores": member.cores,
+                    "state": state,
                     "reachable": !groups.is_empty(),
                     "groups": groups,
                     "handoff": handoffs.range((node.0, 0)..=(node.0, u64::MAX)).map(|(_, queue)| queue).collect::<Vec<_>>(),
                 })
             })
             .collect();
-        Some(Ok(json!({ "cluster": cluster.id.to_string(), "node": cluster.node.0, "nodes": nodes })))
+        let holders: Vec<Value> = self
+            .meta()
+            .holders()
+            .iter()
+            .map(|holders| {
+                let group = if holders.group == META_GROUP.0 { Value::Null } else { holders.group.into() };
+                json!({ "group": group, "wanted": holders.wanted, "noted": holders.noted })
+            })
+            .collect();
+        let (id, node) = (cluster.id.to_string(), cluster.node.0);
+        Some(Ok(json!({ "cluster": id, "node": node, "nodes": nodes, "holders": holders })))
+    }
+
+    /// Each node with its state; those that are gone are left out.
+    fn nodes_of_cluster(&self, cluster: &ClusterOptions) -> Vec<(NodeId, Member, &'static str)> {
+        let meta = self.meta();
+        if meta.nodes().is_empty() {
+            return cluster.nodes.iter().map(|(node, member)| (*node, *member, NodeState::Active.name())).collect();
+        }
+        let members = meta.nodes().iter().filter(|node| node.state != NodeState::Gone);
+        members.filter_map(|node| member_of(node).map(|(id, member)| (id, member, node.state.name()))).collect()
     }
 
     /// This core, and those of other nodes with which it is linked.
     pub(super) async fn describe_replicas(self: &Rc<Self>) -> Vec<Value> {
         let mut described = vec![self.description().await];
-        let (Some(links), Some(cluster)) = (&self.links, &self.options.cluster) else { return described };
+        let Some(links) = &self.links else { return described };
+        let roster = links.roster();
         let mut asked: Vec<(NodeId, GroupId)> = Vec::new();
-        for (node, member) in cluster.nodes.iter().filter(|(node, _)| **node != cluster.node) {
+        for (node, member) in roster.nodes.iter().filter(|(node, _)| **node != roster.node) {
             let mut cores = BTreeSet::new();
             let held = self.linked_groups().into_iter().filter(|group| links.roster().holds(*node, *group));
             asked.extend(held.filter(|group| cores.insert(core_of(*group, member.cores))).map(|group| (*node, group)));
@@ -114,6 +139,9 @@ impl DataCore {
                 "applied": group.machine().applied().0,
                 "flushed": flushed.0,
                 "stopped": group.is_broken(),
+                "voters": numbers(group.members().voters()),
+                "learners": numbers(group.members().learners()),
+                "joint": group.members().is_joint(),
             });
             if let Some(partition) = self.partitions.get(&id.0) {
                 told["files"] = files(partition).await;
@@ -127,6 +155,10 @@ impl DataCore {
             "handoff": self.describe_handoff(),
         })
     }
+}
+
+fn numbers(nodes: &[NodeId]) -> Vec<u64> {
+    nodes.iter().map(|node| node.0).collect()
 }
 
 /// What the files of a partition hold: equal for all replicas that are equally far.

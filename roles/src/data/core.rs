@@ -46,7 +46,7 @@ use tidemill_column::Strings;
 use tidemill_disk::Notify;
 use tidemill_http::metrics::HttpMetrics;
 use tidemill_line::{Batch, PartitionMap, Splitter};
-use tidemill_meta::Meta;
+use tidemill_meta::{Meta, Node};
 use tidemill_raft::{GroupId, LogIndex, NodeId};
 use tidemill_reactor::{CoreContext, CoreId, Pending, RingDisk, SendError};
 use tidemill_store::{Applied, Command as StoreCommand, DatabaseId, Partition, ReadCache, SeriesIndex, Turn};
@@ -94,6 +94,10 @@ pub struct DataCore {
     pub(crate) udp: Arc<[Arc<UdpListener>]>,
     /// The core has the metadata.
     pub(crate) met: Cell<bool>,
+    /// The version of the nodes that the links go by.
+    pub(crate) nodes_followed: Cell<Option<u64>>,
+    /// Nodes that the log of the metadata brought before the start, decided or not.
+    pub(crate) nodes_expected: RefCell<Arc<[Node]>>,
     /// Cores that have nothing to ask any more.
     pub(crate) parted: Cell<usize>,
     /// `met` or `parted` changed.
@@ -237,7 +241,8 @@ impl DataCore {
     pub(super) async fn outwait_other_nodes(self: &Rc<Self>) {
         let Some(links) = &self.links else { return };
         let own = self.replicas.placement().node;
-        let nodes = links.roster().nodes.keys().copied();
+        let nodes = links.roster();
+        let nodes = nodes.nodes.keys().copied();
         let others: Vec<_> = nodes
             .filter(|node| *node != own)
             .map(|node| {
@@ -491,6 +496,7 @@ impl DataCore {
             Call::OutwaitNode(node) => Reply::Done(self.outwait_node_from_here(node).await),
             Call::AwaitAll(group) => Reply::Done(self.await_all_led(group).await),
             Call::Describe => Reply::Description(self.describe_replicas().await),
+            Call::HandOver { group, to } => Reply::Done(self.hand_over_wherever(group, to).await),
             Call::Ask(question) => {
                 let mut finding = question.empty();
                 for partition in self.partitions.values() {
@@ -534,8 +540,9 @@ impl DataCore {
                     // Nobody waits any more if the asker was dropped; a write goes on all the same.
                     let _ = self.replies.complete(token, reply);
                 }
-                Message::Metadata(meta) => {
+                Message::Metadata { meta, expected } => {
                     *self.meta.borrow_mut() = Meta::clone(&meta);
+                    *self.nodes_expected.borrow_mut() = expected;
                     self.met.set(true);
                     self.met_changed.notify();
                 }

@@ -1,7 +1,8 @@
 //! A core as a member of its node's cluster.
 //!
 //! Owns: how the cluster's options become placements, links and settings of groups; joining and leaving. Where a node
-//! holds a group, it is on the core that the number of its cores deals it to.
+//! holds a group, it is on the core that the number of its cores deals it to. A place for a group is there at every node that
+//! may hold it; the members of the group decide whether it is filled.
 
 use crate::{
     data::{budget::Budget, core::DataCore, message::Message},
@@ -50,6 +51,13 @@ impl Membership {
         }
     }
 
+    /// The nodes that the cluster is founded with.
+    pub(super) fn founders(&self) -> Roster {
+        let mut roster = self.roster();
+        roster.nodes.retain(|node, _| self.options.founders.contains(node));
+        roster
+    }
+
     /// What a core's groups have of the world around them.
     pub(super) fn surroundings(
         &self,
@@ -59,8 +67,9 @@ impl Membership {
         groups: impl Iterator<Item = GroupId>,
     ) -> Surroundings {
         let node = self.options.node;
+        let founders = self.founders();
         let members = |group| {
-            let (voters, followers) = links.roster().voters(group);
+            let (voters, followers) = founders.voters(group);
             Members::new(voters, followers).expect("the options have checked the nodes")
         };
         let groups: BTreeMap<_, _> = groups.map(|group| (group, members(group))).collect();
@@ -82,6 +91,7 @@ impl Membership {
     pub(super) fn join(&self, core: &Rc<DataCore>) -> io::Result<()> {
         let Some(links) = &core.links else { return Ok(()) };
         let context = &core.context;
+        core.follow_nodes();
         let mut bind = self.options.bind_addr;
         // The options have looked whether there are ports for all cores.
         bind.set_port(bind.port() + context.core.0);
@@ -107,6 +117,7 @@ impl Membership {
             }
         };
         context.spawn(context.queues.latency, "elections", run_ticks).detach();
+        context.spawn(context.queues.latency, "members", core.clone().tend_members()).detach();
         Ok(())
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 use std::sync::Arc;
 use tidemill_column::Strings;
-use tidemill_meta::{Command as MetaCommand, Meta, MetaError};
+use tidemill_meta::{Command as MetaCommand, Meta, MetaError, Node};
 use tidemill_raft::{GroupId, NodeId};
 use tidemill_reactor::Token;
 use tidemill_store::Command as StoreCommand;
@@ -42,7 +42,11 @@ pub enum Message {
         number: u64,
     },
     /// The metadata as they are, before the cores serve.
-    Metadata(Arc<Meta>),
+    Metadata {
+        meta: Arc<Meta>,
+        /// Nodes that the log brings, decided or not.
+        expected: Arc<[Node]>,
+    },
     /// The sender serves no requests any more and has nothing to ask.
     Parting,
 }
@@ -90,6 +94,8 @@ pub enum Call {
     Figures,
     /// How the core's groups stand, here and at other nodes.
     Describe,
+    /// Have a node lead a group of the core.
+    HandOver { group: GroupId, to: NodeId },
     /// Flush the core's partitions and link their files into the snapshot of this name.
     SnapshotPartitions(String),
     /// The metadata as their snapshot has them; only the core of the metadata's group is asked.

@@ -15,7 +15,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::rc::Rc;
-use tidemill_meta::{Command as MetaCommand, Meta};
+use tidemill_meta::{Command as MetaCommand, Meta, MetaError};
 use tidemill_raft::{LogIndex, NodeId};
 use tidemill_reactor::RingDisk;
 
@@ -100,7 +100,7 @@ impl DataCore {
 
     /// Changes this core's copy.
     pub(super) fn follow_meta(&self, change: &Change) -> Reply {
-        let followed = match change {
+        let followed: Result<(), MetaError> = match change {
             // The group's machine has judged it already: it applies here as it did there.
             Change::Command(command) => self.meta.borrow_mut().apply(MetaCommand::clone(command)).map(drop),
             Change::Whole(meta) => {
@@ -108,6 +108,7 @@ impl DataCore {
                 Ok(())
             }
         };
+        self.follow_nodes();
         Reply::Done(followed.map_err(|error| CallError::Unknown(format!("the metadata differ: {error}"))))
     }
 }

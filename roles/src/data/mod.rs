@@ -18,6 +18,7 @@ mod drops;
 mod elsewhere;
 pub mod figures;
 mod maintain;
+mod member_changes;
 mod membership;
 mod memory_gauge;
 pub mod message;

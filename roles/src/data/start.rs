@@ -10,6 +10,7 @@ use crate::{
         core::{DataCore, Held, META_CORE},
         elsewhere::LeadersElsewhere,
         figures::WriteFigures,
+        member_changes::nodes_in,
         membership::Membership,
         memory_gauge::MemoryGauge,
         message::Message,
@@ -213,6 +214,10 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         subscribers: founding.subscribers.clone(),
         udp: founding.udp.clone(),
         met: Cell::new(false),
+        nodes_followed: Cell::new(None),
+        nodes_expected: RefCell::new(
+            found.get(&META_GROUP).map(|found| nodes_in(found.undecided())).unwrap_or_default().into(),
+        ),
         parted: Cell::new(0),
         met_changed: Notify::new(),
         stopping: Cell::new(false),
@@ -388,8 +393,13 @@ fn http_options(options: &tidemill_http::Options, budget: &Budget) -> tidemill_h
 async fn meet(core: &Rc<DataCore>, machine: Option<&MetaMachine<RingDisk>>) -> Result<(), StartFailure> {
     if let Some(machine) = machine {
         let meta = Arc::new(machine.state());
+        let expected = core.nodes_expected.borrow().clone();
         for other in core.cores().filter(|other| *other != core.context.core) {
-            let sent = core.context.mail.send_to(other, Message::Metadata(meta.clone())).await;
+            let sent = core
+                .context
+                .mail
+                .send_to(other, Message::Metadata { meta: meta.clone(), expected: expected.clone() })
+                .await;
             sent.map_err(|_| StartFailure::Abandoned)?;
         }
         core.met.set(true);

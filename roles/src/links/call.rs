@@ -25,6 +25,8 @@ pub enum RemoteCall {
     OutwaitWrites,
     /// Tell how the node is.
     Describe,
+    /// Hand the leadership of the group over to this node.
+    HandOver(NodeId),
 }
 
 /// What came of it.

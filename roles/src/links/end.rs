@@ -6,7 +6,7 @@ use super::{
     files::{Arrivals, RemoteFiles},
     metrics::{Counts, LinkMetrics, count},
     receiver::Receiver,
-    roster::Roster,
+    roster::{Member, Roster},
     rotation::{LOOK_INTERVAL, Rotation},
 };
 use crate::replica::{Payload, Sources};
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_lite::future;
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     rc::Rc,
@@ -34,10 +35,12 @@ const NOT_STARTED: &str = "this node has no links yet, or no more";
 
 /// The links of one core with the cores of other nodes that hold the same groups.
 pub struct Links {
-    roster: Roster,
+    roster: RefCell<Rc<Roster>>,
     core: u16,
     peers: RefCell<Option<Peers>>,
     background: RefCell<Option<GlommioRt>>,
+    /// Once it is started: what runs the tasks, and the groups that decide whom it is linked with.
+    started: RefCell<Option<(GlommioRt, Vec<GroupId>)>>,
     pub(super) counts: Counts,
     pub(super) arrivals: Arrivals,
 }
@@ -79,10 +82,11 @@ impl Links {
     /// Links that drop what they are given until [`Links::start`].
     pub fn new(roster: Roster, core: u16) -> Rc<Links> {
         Rc::new(Links {
-            roster,
+            roster: RefCell::new(Rc::new(roster)),
             core,
             peers: RefCell::default(),
             background: RefCell::default(),
+            started: RefCell::default(),
             counts: Counts::default(),
             arrivals: Arrivals::default(),
         })
@@ -92,31 +96,61 @@ impl Links {
     pub fn start(self: &Rc<Self>, start: Start) -> io::Result<()> {
         let Start { rt, background, bind: address, credentials, options, incarnation, groups, answerer } = start;
         let socket = bind(address, options.socket_buffer_bytes)?;
-        let me = PeerId { node: tidemill_peer::NodeId(self.roster.node.0), core: self.core };
+        let roster = self.roster();
+        let me = self.me();
         *self.background.borrow_mut() = Some(background.clone());
         let handler = Rc::new(Receiver::new(self, answerer, rt.clone(), background));
         let peers = Peers::start(&rt, me, incarnation, socket, credentials, options, handler)?;
-        for peer in self.roster.peers(&groups) {
-            let no_port = || io::Error::new(io::ErrorKind::InvalidInput, format!("no port is left for core {peer}"));
-            let address = self.roster.address(peer).ok_or_else(no_port)?;
-            if me < peer {
-                peers.connect(peer, address);
-            } else {
-                let links = Rc::downgrade(self);
-                rt.spawn(async move {
-                    GlommioRt::sleep(CALL_PAUSE).await;
-                    if let Some(peers) = links.upgrade().and_then(|links| links.peers()) {
-                        peers.connect(peer, address);
-                    }
-                });
-            }
-        }
         *self.peers.borrow_mut() = Some(peers);
+        for peer in roster.peers(&groups) {
+            let no_port = || io::Error::new(io::ErrorKind::InvalidInput, format!("no port is left for core {peer}"));
+            self.connect(&rt, peer, roster.address(peer).ok_or_else(no_port)?);
+        }
+        *self.started.borrow_mut() = Some((rt, groups));
         Ok(())
     }
 
-    pub fn roster(&self) -> &Roster {
-        &self.roster
+    fn me(&self) -> PeerId {
+        PeerId { node: tidemill_peer::NodeId(self.roster.borrow().node.0), core: self.core }
+    }
+
+    fn connect(self: &Rc<Self>, rt: &GlommioRt, peer: PeerId, address: SocketAddr) {
+        if self.me() < peer {
+            self.peers().inspect(|peers| peers.connect(peer, address));
+            return;
+        }
+        let links = Rc::downgrade(self);
+        rt.spawn(async move {
+            GlommioRt::sleep(CALL_PAUSE).await;
+            let links = links.upgrade().filter(|links| links.roster().address(peer) == Some(address));
+            if let Some(peers) = links.and_then(|links| links.peers()) {
+                peers.connect(peer, address);
+            }
+        });
+    }
+
+    /// From now on these are the nodes of the cluster: who came is called, who went is not heard any more.
+    pub fn set_nodes(self: &Rc<Self>, nodes: BTreeMap<NodeId, Member>) {
+        let before = self.roster();
+        if before.nodes == nodes {
+            return;
+        }
+        let after = Rc::new(Roster { nodes, ..Roster::clone(&before) });
+        *self.roster.borrow_mut() = after.clone();
+        let (Some((rt, groups)), Some(peers)) = (self.started.borrow().clone(), self.peers()) else { return };
+        let is_kept = |peer: &PeerId| before.address(*peer) == after.address(*peer);
+        for gone in before.peers(&groups).into_iter().filter(|peer| !is_kept(peer)) {
+            peers.disconnect(gone);
+        }
+        for come in after.peers(&groups).into_iter().filter(|peer| !is_kept(peer)) {
+            if let Some(address) = after.address(come) {
+                self.connect(&rt, come, address);
+            }
+        }
+    }
+
+    pub fn roster(&self) -> Rc<Roster> {
+        self.roster.borrow().clone()
     }
 
     /// Where this end listens; none unless it is started.
@@ -126,7 +160,7 @@ impl Links {
 
     /// Whether the core that holds a group on another node can be reached.
     pub fn is_connected(&self, node: NodeId, group: GroupId) -> bool {
-        let peer = self.roster.peer(node, group);
+        let peer = self.roster().peer(node, group);
         peer.is_some_and(|peer| self.peers.borrow().as_ref().is_some_and(|peers| peers.is_connected(peer)))
     }
 
@@ -144,12 +178,12 @@ impl Links {
     fn try_send(&self, message: &Message<Payload>, is_beat: bool) -> Result<(), SendError> {
         let peers = self.peers.borrow();
         let peers = peers.as_ref().ok_or(SendError::NotConnected)?;
-        let peer = self.roster.peer(message.to, message.group).ok_or(SendError::NotConnected)?;
+        let peer = self.roster().peer(message.to, message.group).ok_or(SendError::NotConnected)?;
         // Before entries are copied into a message that goes nowhere.
         if !peers.is_connected(peer) {
             return Err(SendError::NotConnected);
         }
-        let (group, bytes) = (u64::from(message.group.0), encode_message(self.roster.shape, message));
+        let (group, bytes) = (u64::from(message.group.0), encode_message(self.roster().shape, message));
         if is_beat { peers.send_heartbeat(peer, group, bytes) } else { peers.send(peer, group, bytes) }
     }
 
@@ -186,9 +220,9 @@ impl Links {
     pub(super) async fn ask(&self, to: NodeId, group: GroupId, asked: &Asked) -> Result<Request, CallFailure> {
         let not_sent = |why: &dyn ToString| CallFailure::NotSent { to, why: why.to_string() };
         let peers = self.peers.borrow().clone().ok_or_else(|| not_sent(&NOT_STARTED))?;
-        let peer = self.roster.peer(to, group).ok_or_else(|| not_sent(&"it is no other node of the cluster"))?;
+        let peer = self.roster().peer(to, group).ok_or_else(|| not_sent(&"it is no other node of the cluster"))?;
         peers
-            .request(peer, u64::from(group.0), encode_asked(self.roster.shape, asked))
+            .request(peer, u64::from(group.0), encode_asked(self.roster().shape, asked))
             .await
             .map_err(|error| not_sent(&error))
     }
@@ -218,7 +252,7 @@ impl Links {
     }
 
     pub(super) fn decoded(&self, piece: &Bytes) -> Result<Answered, String> {
-        decode_answered(self.roster.shape, piece).map_err(|error| {
+        decode_answered(self.roster().shape, piece).map_err(|error| {
             count(&self.counts.undecodable);
             error.to_string()
         })

@@ -7,6 +7,7 @@ use super::{
     files::{FileOrder, serve_file},
     metrics::{Counts, count},
     read::ReadOutlet,
+    roster::Roster,
 };
 use bytes::Bytes;
 use futures_lite::future;
@@ -26,11 +27,14 @@ pub(super) struct Receiver {
     background: GlommioRt,
     /// Nodes of which that was told.
     misshapen: RefCell<BTreeSet<tidemill_peer::NodeId>>,
+    /// As those, of nodes with a certificate of the cluster that are none of it.
+    strangers: RefCell<BTreeSet<tidemill_peer::NodeId>>,
 }
 
 impl Receiver {
     pub fn new(links: &Rc<Links>, answerer: Rc<dyn Answerer>, rt: GlommioRt, background: GlommioRt) -> Receiver {
-        Receiver { links: Rc::downgrade(links), answerer, rt, background, misshapen: RefCell::default() }
+        let links = Rc::downgrade(links);
+        Receiver { links, answerer, rt, background, misshapen: RefCell::default(), strangers: RefCell::default() }
     }
 
     /// A raft message, if it is from whom it says and for us.
@@ -42,6 +46,7 @@ impl Receiver {
             Err(error) => return self.refuse_undecodable(counts, from, error),
         };
         let roster = links.roster();
+        self.note_stranger(&roster, from);
         if message.from.0 != from.node.0 || message.to != roster.node || !roster.has(message.from) {
             return refuse(&counts.foreign, from, &"a message in another node's name, or for another node");
         }
@@ -77,6 +82,16 @@ impl Receiver {
                 let order = FileOrder { to: inquiry.from, group, name, size, number };
                 self.background.spawn(serve_file(links, self.answerer.clone(), inquiry, order));
             }
+        }
+    }
+
+    /// Says it once of each, and again after it was a member.
+    fn note_stranger(&self, roster: &Roster, from: PeerId) {
+        let node = from.node.0;
+        if roster.has(NodeId(node)) {
+            self.strangers.borrow_mut().remove(&from.node);
+        } else if self.strangers.borrow_mut().insert(from.node) {
+            tracing::warn!(node, "a node that is none of the cluster, or not any more, is not heard");
         }
     }
 
@@ -117,6 +132,7 @@ impl Handler for Receiver {
     fn request(&self, inquiry: Inquiry) {
         self.with_links(|links| {
             let counts: &Counts = &links.counts;
+            self.note_stranger(&links.roster(), inquiry.from);
             if !links.roster().has(NodeId(inquiry.from.node.0)) {
                 return refuse(&counts.foreign, inquiry.from, &"a call from a node that is none of the cluster");
             }

@@ -1,6 +1,7 @@
 //! What the configuration says of the cluster that a node belongs to.
 //!
-//! Invariant: every node of a cluster is given the same list of nodes, by which each finds the cores of the others.
+//! Invariant: every node of a cluster is given the same list of founders, by which each finds the cores of the others at
+//! first; a node that comes later names itself beside them as one that joins.
 
 use super::bind_address_of;
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -28,8 +29,10 @@ pub struct ClusterOptions {
     pub bind_addr: SocketAddr,
     /// Bytes of UDP payload in a packet.
     pub mtu: u16,
-    /// All nodes, this one included.
+    /// The nodes that this one knows before the metadata tell it more, itself included.
     pub nodes: BTreeMap<NodeId, Member>,
+    /// Of them, those that the cluster is founded with.
+    pub founders: BTreeSet<NodeId>,
     /// How many data groups there are.
     pub groups: u32,
 }
@@ -54,6 +57,9 @@ struct MemberSection {
     role: Option<RoleName>,
     /// Of data nodes, from 1.
     group: Option<u32>,
+    /// It comes to a cluster that is there already.
+    #[serde(default)]
+    joins: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -69,8 +75,8 @@ const VOTERS: [usize; 3] = [1, 3, 5];
 impl ClusterSection {
     /// The options that hold for a node with this number of cores, or which one is wrong.
     pub fn options(&self, cores: usize) -> anyhow::Result<ClusterOptions> {
-        let mut nodes = BTreeMap::new();
-        for MemberSection { node, address, cores, role, group } in &self.nodes {
+        let (mut nodes, mut founders) = (BTreeMap::new(), BTreeSet::new());
+        for MemberSection { node, address, cores, role, group, joins } in &self.nodes {
             ensure!(*node > 0, "cluster.nodes: node 0 is nobody");
             ensure!(*node <= NODE_MAX, "cluster.nodes: node {node}: numbers go up to {NODE_MAX}");
             ensure!(*cores > 0, "cluster.nodes: node {node} has no cores");
@@ -89,8 +95,16 @@ impl ClusterSection {
             ensure!(has_ports, "cluster.nodes: node {node} has no ports for its cores");
             let before = nodes.insert(NodeId(*node), member);
             ensure!(before.is_none(), "cluster.nodes: node {node} stands there twice");
+            if !joins {
+                founders.insert(NodeId(*node));
+            }
         }
-        let groups = groups_of(&nodes)?;
+        let founding = nodes.iter().filter(|(node, _)| founders.contains(*node));
+        let groups = groups_of(&founding.map(|(node, member)| (*node, *member)).collect())?;
+        let has_group = |member: &Member| !matches!(member.duty, Duty::Data { group } if group >= groups);
+        if let Some((node, _)) = nodes.iter().find(|(_, member)| !has_group(member)) {
+            bail!("cluster.nodes: node {node} joins a data group that was not founded");
+        }
         let node = NodeId(self.node);
         let Some(own) = nodes.get(&node) else { bail!("cluster.node {} is not among cluster.nodes", self.node) };
         ensure!(
@@ -114,6 +128,7 @@ impl ClusterSection {
             mtu,
             nodes,
             groups,
+            founders,
         })
     }
 }
@@ -161,7 +176,7 @@ impl ClusterOptions {
     /// A digest of what all nodes of a cluster must agree on to understand each other.
     pub fn shape(&self, partitions: u32) -> u64 {
         let mut text = format!("{partitions}");
-        for (node, member) in &self.nodes {
+        for (node, member) in self.nodes.iter().filter(|(node, _)| self.founders.contains(node)) {
             text.push_str(&format!(" {node}:{}", member.cores));
             match member.duty {
                 Duty::Data { group } => text.push_str(&format!(":{group}")),
@@ -187,6 +202,9 @@ impl ClusterOptions {
             match duty {
                 Duty::Data { group } => out.push_str(&format!("role = \"data\"\ngroup = {}\n", group + 1)),
                 Duty::Meta => out.push_str("role = \"meta\"\n"),
+            }
+            if !self.founders.contains(node) {
+                out.push_str("joins = true\n");
             }
         }
         out
@@ -279,6 +297,16 @@ mod tests {
         }
         let many: Vec<&str> = std::iter::once(first).chain(std::iter::repeat_n(meta, 5)).collect();
         assert!(with_duties(&many).is_ok());
+    }
+
+    #[test]
+    fn who_joins_founds_nothing_and_speaks_with_the_founders() {
+        let text = with_nodes("node = 9", &[&THREE[..], &[(9, 8388, 2)]].concat()) + "joins = true\n";
+        let (joining, founder) = (section(&text).unwrap(), section(&with_nodes("node = 1", &THREE)).unwrap());
+        assert_eq!((joining.founders.len(), joining.nodes.len()), (3, 4));
+        assert_eq!(joining.shape(16), founder.shape(16));
+        let written = joining.text().replace("[cluster]", "").replace("cluster.nodes", "nodes");
+        assert_eq!(section(&written).unwrap(), joining);
     }
 
     #[test]

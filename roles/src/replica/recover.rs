@@ -46,6 +46,12 @@ impl Found {
         self.hard_state.term.max(self.last.map_or(Term(0), |last| last.term))
     }
 
+    /// Bytes of entries of which the log does not say that they are committed, in their order.
+    pub fn undecided(&self) -> impl Iterator<Item = &[u8]> {
+        let payloads = self.undecided.iter().filter_map(|entry| entry.content.data());
+        payloads.map(|payload| payload.parts()[0])
+    }
+
     fn note(&mut self, id: EntryId) {
         if self.last.is_none_or(|last| last.term != id.term) {
             self.terms.push(id);

@@ -56,6 +56,7 @@ enum AskedImage {
     AwaitAll,
     Read,
     File { name: String, size: u64, number: u64 },
+    HandOver { to: u64 },
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -92,6 +93,7 @@ pub fn encode_asked(shape: u64, asked: &Asked) -> Bytes {
         Asked::Call(RemoteCall::Describe) => (AskedImage::Describe, &[]),
         Asked::Call(RemoteCall::AwaitAll) => (AskedImage::AwaitAll, &[]),
         Asked::Read(order) => (AskedImage::Read, order),
+        Asked::Call(RemoteCall::HandOver(to)) => (AskedImage::HandOver { to: to.0 }, &[]),
         Asked::File { name, size, number } => {
             (AskedImage::File { name: name.clone(), size: *size, number: *number }, &[])
         }
@@ -110,6 +112,7 @@ pub fn decode_asked(shape: u64, bytes: &Bytes) -> Result<Asked, DecodeError> {
         ArchivedAskedImage::OutwaitWrites => Asked::Call(RemoteCall::OutwaitWrites),
         ArchivedAskedImage::Describe => Asked::Call(RemoteCall::Describe),
         ArchivedAskedImage::AwaitAll => Asked::Call(RemoteCall::AwaitAll),
+        ArchivedAskedImage::HandOver { to } => Asked::Call(RemoteCall::HandOver(NodeId(to.to_native()))),
         ArchivedAskedImage::File { name, size, number } => {
             Asked::File { name: name.as_str().to_owned(), size: size.to_native(), number: number.to_native() }
         }

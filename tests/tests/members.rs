@@ -1,0 +1,198 @@
+//! Nodes come and go while the cluster runs, and nothing acknowledged goes with them.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    thread,
+    time::{Duration, Instant},
+};
+use tidemill_perf::{cluster::described_by, http::Client};
+use tidemill_tests::{
+    cluster::Cluster,
+    subject::{count, query, skip_for_upstream, write},
+};
+
+/// Longest wait for one answer of a cluster whose members change.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `rows` points behind each other from `from` on, in series over all partitions.
+fn lines(from: u64, rows: u64) -> String {
+    (from..from + rows).map(|at| format!("m,h=h{} v={at}i {}\n", at % 37, at * 1000)).collect()
+}
+
+/// What nobody knows of is written again, as a client does.
+fn write_until_taken(client: &mut Client, lines: &str) {
+    let begin = Instant::now();
+    while begin.elapsed() < PATIENCE {
+        let answer = client.write("db=d", lines.as_bytes()).unwrap();
+        if answer.status == 204 {
+            return;
+        }
+        assert!(matches!(answer.status, 500 | 503), "{} {}", answer.status, answer.text());
+    }
+    panic!("no write is taken");
+}
+
+/// Writes through a node as long as something is done; how many rows there are then, from `before` on.
+fn while_writing(cluster: &mut Cluster, through: usize, before: u64, deed: impl FnOnce(&mut Cluster)) -> u64 {
+    let mut client = cluster.client(through).with_timeout(PATIENCE);
+    let (done, rows) = (AtomicBool::new(false), AtomicU64::new(before));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(SeqCst) {
+                let from = rows.load(SeqCst);
+                write_until_taken(&mut client, &lines(from, 100));
+                rows.store(from + 100, SeqCst);
+            }
+        });
+        // The writer must end whatever becomes of the deed.
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| deed(cluster)));
+        done.store(true, SeqCst);
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    rows.into_inner()
+}
+
+fn founded() -> Cluster {
+    let cluster = Cluster::start();
+    query(&mut cluster.client(1), "CREATE DATABASE d", "").unwrap();
+    write(&mut cluster.client(2), "db=d", &lines(0, 1000)).unwrap();
+    wait_until(&cluster, 1, "the cluster is founded", |described| described["holders"].as_array().unwrap().len() == 5);
+    cluster
+}
+
+fn wait_until(cluster: &Cluster, through: usize, what: &str, is_so: impl Fn(&serde_json::Value) -> bool) {
+    let begin = Instant::now();
+    let mut client = cluster.client(through).with_timeout(PATIENCE);
+    loop {
+        let described = described_by(&mut client);
+        if described.as_ref().is_ok_and(&is_so) {
+            return;
+        }
+        assert!(begin.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}: {described:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Nothing is on its way from one node to another.
+fn is_settled(described: &serde_json::Value) -> bool {
+    described["holders"].as_array().unwrap().iter().all(|holders| holders["wanted"] == holders["noted"])
+}
+
+fn count_everywhere(cluster: &Cluster, nodes: &[usize], rows: u64) {
+    for node in nodes {
+        assert_eq!(count(&mut cluster.client(*node).with_timeout(PATIENCE), "m"), rows, "at node {node}");
+    }
+}
+
+#[test]
+fn a_node_whose_disk_is_gone_is_replaced_while_writes_run() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let mut cluster = founded();
+    let rows = while_writing(&mut cluster, 1, 1000, |cluster| {
+        cluster.kill(3);
+        std::fs::remove_dir_all(cluster.setup(3).data).unwrap();
+        cluster.add_node(2, 4);
+        cluster.ctl(1, &["replace", "3", "4", "--wait", "60"]).unwrap();
+    });
+    count_everywhere(&cluster, &[1, 2, 4], rows);
+    let digest = cluster.ctl(4, &["digest"]).unwrap();
+    assert!(!digest.contains("DIFFER"), "{digest}");
+    // The old one is nobody, with or without a disk, and its number is used up.
+    for (command, why) in [
+        (["replace", "3", "4", "--json"].as_slice(), "node 3 is none of the cluster"),
+        (&["add-data", "3", "127.0.0.1:9", "1"], "node 3 was removed"),
+        (&["drain", "1"], "no other node can take"),
+        (&["remove-data", "4"], "node 4 has a replica"),
+    ] {
+        let refused = cluster.ctl(2, command).unwrap_err();
+        assert!(refused.contains(why), "{command:?}: {refused}");
+    }
+    cluster.start_node(3);
+    let begin = Instant::now();
+    while !std::fs::read_to_string(cluster.setup(1).log).unwrap().contains("is not heard") {
+        assert!(begin.elapsed() < PATIENCE, "node 1 listens to node 3");
+        thread::sleep(Duration::from_millis(50));
+    }
+    cluster.kill(3);
+    // The members are those of the logs and files, not those of the configurations, which still name node 3.
+    for node in [1, 2, 4] {
+        cluster.kill(node);
+    }
+    for node in [2, 4] {
+        cluster.start_node(node);
+    }
+    let mut client = cluster.client(4).with_timeout(PATIENCE);
+    write_until_taken(&mut client, &lines(rows, 100));
+    count_everywhere(&cluster, &[2, 4], rows + 100);
+    cluster.start_node(1);
+    count_everywhere(&cluster, &[1], rows + 100);
+    cluster.stop_all();
+}
+
+#[test]
+fn a_drained_node_holds_nothing_and_can_go() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let mut cluster = founded();
+    let refused = cluster.ctl(1, &["drain", "2"]).unwrap_err();
+    assert!(refused.contains("no other node can take the replica of group 0 that node 2 has"), "{refused}");
+    cluster.add_node(1, 4);
+    let rows = while_writing(&mut cluster, 3, 1000, |cluster| {
+        cluster.ctl(1, &["drain", "2", "--wait", "60"]).unwrap();
+    });
+    let shown = cluster.ctl(3, &["show"]).unwrap();
+    assert!(shown.contains("draining"), "{shown}");
+    cluster.ctl(3, &["remove-data", "2"]).unwrap();
+    cluster.kill(2);
+    count_everywhere(&cluster, &[1, 3, 4], rows);
+    write(&mut cluster.client(4), "db=d", &lines(rows, 500)).unwrap();
+    count_everywhere(&cluster, &[1, 3, 4], rows + 500);
+    cluster.stop_all();
+}
+
+#[test]
+fn a_leader_hands_over_to_whom_it_is_told() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let cluster = founded();
+    for (group, to) in [("0", "1"), ("0", "2"), ("0", "3"), ("meta", "2"), ("meta", "1"), ("3", "1")] {
+        let done = cluster.ctl(2, &["transfer-leader", group, to]).unwrap();
+        assert!(done.contains("done"), "{done}");
+    }
+    let refused = cluster.ctl(1, &["transfer-leader", "0", "9"]).unwrap_err();
+    assert!(refused.contains("node 9 is no voter"), "{refused}");
+    let refused = cluster.ctl(1, &["transfer-leader", "99", "1"]).unwrap_err();
+    assert!(refused.contains("no group 99"), "{refused}");
+    count_everywhere(&cluster, &[1, 2, 3], 1000);
+    cluster.stop_all();
+}
+
+#[test]
+fn a_replacement_goes_on_when_nodes_are_killed_in_the_middle_of_it() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let mut cluster = founded();
+    let mut rows = 1000;
+    cluster.add_node(1, 4);
+    cluster.ctl(3, &["replace", "2", "4"]).unwrap();
+    for killed in [1, 4, 3] {
+        cluster.kill(killed);
+        let through = if killed == 3 { 1 } else { 3 };
+        let mut client = cluster.client(through).with_timeout(PATIENCE);
+        write_until_taken(&mut client, &lines(rows, 200));
+        rows += 200;
+        cluster.start_node(killed);
+    }
+    wait_until(&cluster, 1, "node 4 has everything", |described| {
+        let nodes = described["nodes"].as_array().unwrap();
+        is_settled(described) && nodes.iter().all(|node| node["node"] != 2)
+    });
+    cluster.kill(2);
+    count_everywhere(&cluster, &[1, 3, 4], rows);
+    cluster.stop_all();
+}
