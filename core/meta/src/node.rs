@@ -140,16 +140,13 @@ impl Meta {
         Ok(Applied::default())
     }
 
-    /// Whether `new` can hold what `old` does, or one group of it.
+    /// Whether `new` can hold what `old` does, or one group of it, as far as its state allows.
     fn check_successor(&self, group: Option<u32>, old: u64, new: u64) -> Result<(), MetaError> {
         let node = |id: u64| {
             let known = self.node(id).filter(|node| node.state != NodeState::Gone);
             known.ok_or_else(|| MetaError::Node(format!("node {id} is none of the cluster")))
         };
         let (old, new) = (node(old)?, node(new)?);
-        if new.state != NodeState::Active {
-            return refused(format!("node {} is {}", new.id, new.state.name()));
-        }
         // Anybody can vote on the metadata.
         if old.data_group != new.data_group && group != Some(META_GROUP) {
             return refused(format!("node {} stores other series than node {}", new.id, old.id));
@@ -157,9 +154,12 @@ impl Meta {
         Ok(())
     }
 
-    /// Everything that one node is to hold, another one is.
+    /// Everything that one node is to hold, another one is. One that leaves may be called back so.
     pub(crate) fn replace_node(&mut self, old: u64, new: u64) -> Result<Applied, MetaError> {
         self.check_successor(None, old, new)?;
+        if self.node_mut(new)?.state == NodeState::Draining || old == new {
+            return refused(format!("node {new} cannot take the place of node {old}"));
+        }
         let held = |holders: &&Holders| holders.wanted.contains(&old) && holders.wanted.contains(&new);
         if let Some(both) = self.holders.iter().find(held) {
             return refused(format!("node {new} has a replica of group {} already", both.name()));
@@ -167,6 +167,7 @@ impl Meta {
         for holders in self.holders.iter_mut().filter(|holders| holders.wanted.contains(&old)) {
             holders.replace(old, new);
         }
+        self.node_mut(new)?.state = NodeState::Active;
         self.node_mut(old)?.state = NodeState::Leaving;
         self.let_leavers_go();
         self.nodes_version += 1;
@@ -211,6 +212,10 @@ impl Meta {
 
     pub(crate) fn move_replica(&mut self, group: u32, from: u64, to: u64) -> Result<Applied, MetaError> {
         self.check_successor(Some(group), from, to)?;
+        let state = self.node_mut(to)?.state;
+        if state != NodeState::Active {
+            return refused(format!("node {to} is {}", state.name()));
+        }
         let Some(holders) = self.holders.iter_mut().find(|holders| holders.group == group) else {
             return refused(format!("there is no group {group}"));
         };
@@ -300,6 +305,17 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_leaves_can_be_called_back_from_one_that_never_comes() {
+        let mut meta = founded();
+        meta.apply(Command::AddNode(node(4))).unwrap();
+        meta.apply(Command::ReplaceNode { old: 2, new: 4 }).unwrap();
+        meta.apply(Command::ReplaceNode { old: 4, new: 2 }).unwrap();
+        assert!(meta.holders().iter().all(|holders| holders.wanted == [1, 2, 3]));
+        assert_eq!(meta.node(2).unwrap().state, NodeState::Active);
+        assert!(!meta.is_member(4), "nothing was ever noted of it");
+    }
+
+    #[test]
     fn what_cannot_be_done_is_refused_and_nothing_is_half_done() {
         let mut meta = founded();
         let before = meta.clone();
@@ -309,6 +325,7 @@ mod tests {
             (Command::RemoveNode { node: 1 }, "node 1 has a replica of group 0"),
             (Command::ReplaceNode { old: 1, new: 2 }, "node 2 has a replica of group 0 already"),
             (Command::ReplaceNode { old: 1, new: 4 }, "node 4 is none"),
+            (Command::ReplaceNode { old: 1, new: 1 }, "cannot take the place"),
             (Command::MoveReplica { group: 7, from: 1, to: 2 }, "no group 7"),
             (Command::MoveReplica { group: 0, from: 1, to: 2 }, "at nodes [1, 2, 3]"),
             (Command::AddNode(node(3)), "node 3 is there already"),

@@ -1,4 +1,4 @@
-//! `tidemill ctl add-data`, `replace`, `drain`, `remove-data`, `move-replica`, `transfer-leader`: who is a member of what.
+//! `tidemill ctl add-data`, `add-meta`, `replace`, `drain`, `remove-data`, `move-replica`, `transfer-leader`: who is a member of what.
 //!
 //! What takes long is only begun: the cluster goes on with it whatever becomes of the one who asked, and `ctl show` tells
 //! how far it is.
@@ -30,6 +30,20 @@ pub struct Change {
 
 #[derive(Args)]
 pub struct AddData {
+    /// Number of the node: none that a node of the cluster has or had
+    node: u64,
+    /// Where its core 0 listens for other nodes
+    address: SocketAddr,
+    cores: u16,
+    /// The data group whose series it may store
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    group: u32,
+    #[command(flatten)]
+    change: Change,
+}
+
+#[derive(Args)]
+pub struct AddMeta {
     /// Number of the node: none that a node of the cluster has or had
     node: u64,
     /// Where its core 0 listens for other nodes
@@ -78,7 +92,16 @@ pub struct TransferLeader {
 impl AddData {
     pub fn run(&self) -> anyhow::Result<()> {
         let (node, address, cores) = (self.node.to_string(), self.address.to_string(), self.cores.to_string());
-        self.change.run("add-data", &[("node", &node), ("address", &address), ("cores", &cores)])
+        let group = self.group.to_string();
+        let arguments = [("node", &*node), ("address", &address), ("cores", &cores), ("group", &group)];
+        self.change.run("add-data", &arguments)
+    }
+}
+
+impl AddMeta {
+    pub fn run(&self) -> anyhow::Result<()> {
+        let (node, address, cores) = (self.node.to_string(), self.address.to_string(), self.cores.to_string());
+        self.change.run("add-meta", &[("node", &node), ("address", &address), ("cores", &cores)])
     }
 }
 

@@ -26,12 +26,16 @@ pub enum Ctl {
     Handoff(handoff::Handoff),
     /// Tells the cluster of a node that comes; it is given replicas by `replace`, `drain` and `move-replica`
     AddData(change::AddData),
+    /// The same of a node that is to vote on the metadata and hold no rows
+    AddMeta(change::AddMeta),
     /// Puts one node in the place of another, which may be lost
     Replace(change::Replace),
     /// Gives the replicas of a node to others; the node stays, without any
     Drain(change::OneNode),
     /// Takes a node out that holds nothing any more; its number is never used again
     RemoveData(change::OneNode),
+    /// As `remove-data`, of a node that holds no rows
+    RemoveMeta(change::OneNode),
     /// Gives one replica to another node
     MoveReplica(change::MoveReplica),
     /// Has a node lead a partition or the metadata
@@ -46,9 +50,11 @@ impl Ctl {
             Ctl::Digest(command) => command.run(),
             Ctl::Handoff(command) => command.run(),
             Ctl::AddData(command) => command.run(),
+            Ctl::AddMeta(command) => command.run(),
             Ctl::Replace(command) => command.run(),
             Ctl::Drain(command) => command.run("drain"),
             Ctl::RemoveData(command) => command.run("remove-data"),
+            Ctl::RemoveMeta(command) => command.run("remove-meta"),
             Ctl::MoveReplica(command) => command.run(),
             Ctl::TransferLeader(command) => command.run(),
         };

@@ -67,7 +67,11 @@ impl DataCore {
         let now_ns = self.context.clock.now_ns();
         let mut destination = self.destination(&request, now_ns);
         // Another node may have made it a moment ago.
-        if destination.is_err() && self.has_other_nodes() && self.catch_up_meta().await.is_ok() {
+        if destination.is_err() && self.has_other_nodes() {
+            if let Err(error) = self.catch_up_meta().await {
+                // Whether it is there cannot be told: "not found" would have clients drop what they wrote.
+                return WriteOutcome::Rejected(Refusal::new(503, error.to_string()));
+            }
             destination = self.destination(&request, now_ns);
         }
         let destination = match destination {
