@@ -82,7 +82,7 @@ impl Cluster {
 
     /// A node that does not run yet keeps its data there.
     pub fn put_data(&mut self, node: usize, folder: PathBuf) {
-        self.setups[node - 1].data = folder;
+        self.setups.get_mut(&node).expect("a node of the cluster").data = folder;
     }
 
     /// Starts a node that does not run.
