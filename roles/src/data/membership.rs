@@ -18,6 +18,12 @@ use tidemill_reactor::CoreContext;
 
 /// Between two looks at the clocks of the groups: several within a heartbeat.
 const TICK_EVERY: Duration = Duration::from_millis(20);
+/// A node that leads many groups is replaced when the last of them has found another leader: half a second to a second
+/// until somebody stands for election keeps the gap in the writes below a second, mostly.
+const ELECTION_TIMEOUT_US: u64 = 500_000;
+/// Ten within the timeout, and two ticks apart; those of all groups leave as one message.
+const HEARTBEAT_INTERVAL_US: u64 = 50_000;
+const _: () = assert!(TICK_EVERY.as_micros() as u64 * 2 <= HEARTBEAT_INTERVAL_US);
 /// Entries that a leader keeps to send them again, of one group, at least.
 const TAIL_BYTES_MIN: usize = 1 << 20;
 /// How long a stopping node waits for others to lead what it led, and between two looks.
@@ -81,6 +87,8 @@ impl Membership {
             outlet: Box::new(move |message| outlet.send(message)),
             options: Box::new(move |group, node| RaftOptions {
                 tail_bytes_max,
+                election_timeout: ELECTION_TIMEOUT_US,
+                heartbeat_interval: HEARTBEAT_INTERVAL_US,
                 ..RaftOptions::new(group, node, seed ^ u64::from(group.0))
             }),
             sources: links.sources(),
