@@ -52,7 +52,7 @@ impl ClusterPlan {
     fn prepare_node(&self, node: usize, authority: &Path, ports: &[u16]) -> Result<Setup> {
         let nodes = (1..).zip(self.duties.iter().zip(ports));
         let nodes: Vec<String> = nodes.map(|(other, (duty, port))| self.named(other, *duty, *port)).collect();
-        self.prepare_named(node, authority, &nodes.concat())
+        self.prepare_named(node, self.duties[node - 1], authority, &nodes.concat())
     }
 
     /// A section of a node.
@@ -71,11 +71,11 @@ impl ClusterPlan {
         let (_, founders) = first.split_once("[[cluster.nodes]]").context("a configuration without nodes")?;
         let port = free_udp_ports(self.cores)?;
         let nodes = format!("[[cluster.nodes]]{founders}{}joins = true\n", self.named(node, duty, port));
-        let setup = self.prepare_named(node, &self.folder.join("authority"), &nodes)?;
+        let setup = self.prepare_named(node, duty, &self.folder.join("authority"), &nodes)?;
         Ok((setup, format!("127.0.0.1:{port}")))
     }
 
-    fn prepare_named(&self, node: usize, authority: &Path, nodes: &str) -> Result<Setup> {
+    fn prepare_named(&self, node: usize, duty: Duty, authority: &Path, nodes: &str) -> Result<Setup> {
         let certificates = self.folder.join(format!("certificates-{node}"));
         let authority = authority.to_string_lossy();
         self.certify(&["node", "--node", &node.to_string(), "--authority", &authority], &certificates)?;
@@ -87,7 +87,7 @@ impl ClusterPlan {
         let configuration = self.configuration_of(node);
         std::fs::write(&configuration, text).with_context(|| format!("write {}", configuration.display()))?;
         let mut setup = Setup::new(Kind::Tidemill, &self.binary, &self.folder);
-        setup.role = Some(match self.duties[node - 1] {
+        setup.role = Some(match duty {
             Duty::Data(_) => "data".to_owned(),
             Duty::Meta => "meta".to_owned(),
         });
