@@ -15,7 +15,7 @@ pub use effective::Section;
 
 use crate::{
     access::AccessOptions,
-    data::{Budget, ScrubOptions, self_monitor::MonitorOptions},
+    data::{Budget, PrecreationOptions, ScrubOptions, self_monitor::MonitorOptions},
     handoff::HandoffOptions,
     https::{HttpsOptions, TlsVersion},
     query::{QueryLimits, continuous::ContinuousOptions},
@@ -66,6 +66,7 @@ pub struct Options {
     pub retention_is_enabled: bool,
     /// How often shard groups are looked at that may be too old.
     pub retention_check_interval: Duration,
+    pub precreation: PrecreationOptions,
     pub continuous: ContinuousOptions,
     pub subscriber: SubscriberOptions,
     pub monitor: MonitorOptions,
@@ -102,6 +103,7 @@ struct File {
     meta: MetaSection,
     coordinator: CoordinatorSection,
     retention: RetentionSection,
+    shard_precreation: PrecreationSection,
     // The one section that upstream writes with an underscore.
     #[serde(rename = "continuous_queries")]
     continuous_queries: ContinuousSection,
@@ -140,6 +142,14 @@ struct ContinuousSection {
 struct RetentionSection {
     enabled: Option<bool>,
     check_interval: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct PrecreationSection {
+    enabled: Option<bool>,
+    check_interval: Option<String>,
+    advance_period: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -344,6 +354,7 @@ impl Options {
             },
             retention_is_enabled: file.retention.enabled.unwrap_or(true),
             retention_check_interval: retention_check_interval(&file.retention)?,
+            precreation: precreation_options(&file.shard_precreation)?,
             continuous: continuous_options(&file.continuous_queries)?,
             subscriber: file.subscriber.options()?,
             monitor: file.monitor.options()?,
@@ -482,6 +493,22 @@ fn retention_check_interval(section: &RetentionSection) -> anyhow::Result<Durati
     Ok(interval)
 }
 
+fn precreation_options(section: &PrecreationSection) -> anyhow::Result<PrecreationOptions> {
+    let defaults = PrecreationOptions::default();
+    let positive = |text: &Option<String>, key: &str, default: Duration| {
+        let value = text.as_ref().map_or(Ok(default), |text| duration(text, key))?;
+        if value.is_zero() {
+            bail!("{key} must be positive; shard-precreation.enabled = false turns it off");
+        }
+        Ok(value)
+    };
+    Ok(PrecreationOptions {
+        is_enabled: section.enabled.unwrap_or(defaults.is_enabled),
+        check_interval: positive(&section.check_interval, "shard-precreation.check-interval", defaults.check_interval)?,
+        advance_period: positive(&section.advance_period, "shard-precreation.advance-period", defaults.advance_period)?,
+    })
+}
+
 fn continuous_options(section: &ContinuousSection) -> anyhow::Result<ContinuousOptions> {
     let defaults = ContinuousOptions::default();
     let run_interval = match &section.run_interval {
@@ -600,6 +627,8 @@ mod tests {
             ("[http]\nping-auth-enabled = true", "auth-enabled"),
             ("[retention]\ncheck-interval = \"soon\"", "check-interval"),
             ("[retention]\ncheck-interval = \"0s\"", "check-interval"),
+            ("[shard-precreation]\nadvance-period = \"0s\"", "shard-precreation.advance-period"),
+            ("[shard-precreation]\ncheck-interval = \"often\"", "shard-precreation.check-interval"),
             ("[logging]\nlevel = \"loud\"", "logging.level"),
             ("[http]\naccess-log-status-filters = [\"4yx\"]", "access-log-status-filters"),
             ("[monitor]\ncolour = 1", "colour"),
@@ -697,6 +726,8 @@ mod tests {
         assert_eq!(options.udp, [udp]);
         assert!(!with_file("[retention]\nenabled = false").unwrap().retention_is_enabled);
         assert_eq!(with_file("").unwrap().retention_check_interval, Duration::from_secs(1800));
+        let precreation = with_file("[shard-precreation]\nadvance-period = \"2h\"").unwrap().precreation;
+        assert_eq!((precreation.is_enabled, precreation.advance_period.as_secs()), (true, 7200));
         let line = CommandLine {
             http_addr: Some("127.0.0.1:9".parse().unwrap()),
             data_dir: Some("e".into()),

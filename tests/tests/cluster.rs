@@ -1,8 +1,11 @@
 //! Three nodes: whichever is asked, the answer is that of one server; nodes come and go, and nothing acknowledged does.
 
 use crate::conformance::case_file;
-use std::{process::Command, time::Duration};
-use tidemill_perf::{http::Client, server::Server};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+use tidemill_perf::{cluster::leaders as cluster_leaders, http::Client, server::Server};
 use tidemill_tests::{
     case,
     cluster::{Cluster, NODES},
@@ -225,4 +228,29 @@ fn what_does_not_belong_to_a_node_is_refused() {
     assert!(refused(cluster.setup(1)).contains("4 partitions"), "another number of partitions");
     let status = Command::new(cluster.setup(1).binary).arg("data").arg("--data").arg(cluster.folder("x")).status();
     assert!(!status.unwrap().success(), "no configuration");
+}
+
+#[test]
+fn a_node_that_comes_back_leads_its_share_again() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    query(&mut cluster.client(1), "CREATE DATABASE d", "").unwrap();
+    cluster.kill(2);
+    write_until_taken(&mut cluster.client(1), &lines(0, 500));
+    cluster.start_node(2);
+    let begun = Instant::now();
+    loop {
+        let leaders = cluster_leaders(&mut cluster.client(1)).unwrap();
+        let leads = |node: u64| leaders.iter().filter(|(group, leader)| group.is_some() && *leader == node).count();
+        // Four partitions over three nodes.
+        if (1..=3).all(|node| leads(node) >= 1) {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{leaders:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(count(&mut cluster.client(2), "m"), 500);
+    cluster.stop_all();
 }

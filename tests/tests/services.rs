@@ -219,3 +219,21 @@ fn line_protocol_comes_by_udp() {
     });
     subject::stop(server);
 }
+
+#[test]
+fn the_next_shard_group_is_made_before_its_time() {
+    if subject::skip_for_upstream("its shortest check takes ten minutes by default") {
+        return;
+    }
+    let home = subject::Home::new();
+    // A group is a week long: its end is never further away than that.
+    let server = started_with(&home, "[shard-precreation]\ncheck-interval = \"200ms\"\nadvance-period = \"170h\"\n");
+    let mut client = subject::with_database(&server);
+    subject::write(&mut client, "db=d", "m v=1").unwrap();
+    let groups = |shown: &Value| {
+        let all = shown.as_array().into_iter().flatten().flat_map(|series| series["values"].as_array());
+        all.flatten().filter(|row| row[1] == "d").count()
+    };
+    until(&mut client, "SHOW SHARD GROUPS", |shown| groups(shown) == 2);
+    subject::stop(server);
+}

@@ -468,4 +468,19 @@ mod tests {
             let _ = Command::decode(&damaged);
         }
     }
+
+    #[test]
+    fn groups_are_made_ahead_of_their_time_alone() {
+        let mut meta = with_database("d");
+        assert_eq!(meta.groups_to_come(0, TIME_MAX), [], "nothing was ever written");
+        let end_ns = groups(&mut meta, &[0])[0].end_ns;
+        let (database, policy) = (meta.databases[0].id, meta.databases[0].policies[0].id);
+        assert_eq!(meta.groups_to_come(0, end_ns - 1), []);
+        assert_eq!(meta.groups_to_come(0, end_ns), [(database, policy, end_ns)]);
+        assert_eq!(meta.groups_to_come(end_ns, TIME_MAX), [], "nobody writes any more");
+        groups(&mut meta, &[end_ns]);
+        assert_eq!(meta.groups_to_come(0, end_ns), []);
+        groups(&mut meta, &[TIME_MAX]);
+        assert_eq!(meta.groups_to_come(0, i64::MAX), [], "time ends");
+    }
 }

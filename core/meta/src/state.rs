@@ -77,6 +77,19 @@ impl Meta {
         self.databases.iter().find(|database| database.id == id)
     }
 
+    /// Times of the shard groups that will be needed soon: behind the newest group of each policy, where that one ends
+    /// after `now_ns` and at `until_ns` at the latest.
+    pub fn groups_to_come(&self, now_ns: i64, until_ns: i64) -> Vec<(DatabaseId, PolicyId, i64)> {
+        let policies =
+            self.databases.iter().flat_map(|database| database.policies.iter().map(move |of| (database, of)));
+        let to_come = |(database, policy): (&Database, &RetentionPolicy)| {
+            let end_ns = policy.groups.last()?.end_ns;
+            let is_due = now_ns < end_ns && end_ns <= until_ns && end_ns <= TIME_MAX;
+            is_due.then_some((database.id, policy.id, end_ns))
+        };
+        policies.filter_map(to_come).collect()
+    }
+
     /// Types of fields, by shard group.
     pub fn field_types(&self) -> &FieldTypes {
         &self.field_types

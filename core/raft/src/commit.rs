@@ -19,6 +19,12 @@ impl<P: Payload> Raft<P> {
         members.voters().iter().chain(members.outgoing()).map(held).min()
     }
 
+    /// Whether this member leads and another one has said that it has all of its log.
+    pub fn has_all(&self, member: NodeId) -> bool {
+        let State::Leader(leader) = &self.state else { return false };
+        leader.followers.find(member).is_some_and(|progress| progress.matched == self.log.last())
+    }
+
     pub(crate) fn maybe_commit(&mut self) {
         let State::Leader(leader) = &self.state else { return };
         let (node, stable) = (self.options.node, self.log.stable());

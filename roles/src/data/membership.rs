@@ -126,6 +126,7 @@ impl Membership {
         };
         context.spawn(context.queues.latency, "elections", run_ticks).detach();
         context.spawn(context.queues.latency, "members", core.clone().tend_members()).detach();
+        context.spawn(context.queues.latency, "spread of leads", core.clone().spread_leads()).detach();
         Ok(())
     }
 }

@@ -327,6 +327,11 @@ fn services(core: &Rc<DataCore>) -> Vec<Service> {
     let subscriptions = core.clone().keep_subscriptions();
     let mut begun: Vec<Service> =
         vec![Box::pin(context.spawn(context.queues.background, "subscriptions", subscriptions))];
+    let precreation = core.options.precreation;
+    if precreation.is_enabled {
+        let precreate = core.clone().precreate_groups(precreation);
+        begun.push(Box::pin(context.spawn(context.queues.background, "shard groups to come", precreate)));
+    }
     let monitor = core.options.monitor.clone();
     if monitor.is_enabled {
         let run = self_monitor::run(core.clone(), monitor);

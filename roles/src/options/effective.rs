@@ -48,6 +48,14 @@ impl Options {
                 ],
             ),
             (
+                "shard-precreation",
+                vec![
+                    ("enabled", Value::Boolean(self.precreation.is_enabled)),
+                    ("check-interval", duration(self.precreation.check_interval)),
+                    ("advance-period", duration(self.precreation.advance_period)),
+                ],
+            ),
+            (
                 "continuous_queries",
                 vec![
                     ("enabled", Value::Boolean(self.continuous.is_enabled)),

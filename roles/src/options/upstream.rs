@@ -17,7 +17,6 @@ const NONE: &str = "it is not supported";
 const GO: &str = "there is no Go runtime to look into";
 const THROTTLE: &str = "writes are slowed and then refused by memory-limit";
 const SOCKET: &str = "HTTP is served on http.bind-address alone";
-const GROUPS: &str = "shard groups are made by the first write into them, which costs one entry of the log";
 
 const FOREIGN: &[Foreign] = &[
     ("", "reporting-disabled", &["*"], "nothing is ever reported"),
@@ -44,9 +43,6 @@ const FOREIGN: &[Foreign] = &[
     ("data", "trace-logging-enabled", &["false"], "TIDEMILL_LOG=debug logs more"),
     ("data", "tsm-use-madv-willneed", &["false"], "files are read with direct I/O"),
     ("coordinator", "write-timeout", &["10s"], "a write is answered when it is durable, or refused"),
-    ("shard-precreation", "enabled", &["*"], GROUPS),
-    ("shard-precreation", "check-interval", &["10m"], GROUPS),
-    ("shard-precreation", "advance-period", &["30m"], GROUPS),
     ("http", "enabled", &["true"], "there is no other way in"),
     ("http", "write-tracing", &["false"], NONE),
     ("http", "flux-enabled", &["false"], "Flux is not supported"),

@@ -334,6 +334,11 @@ impl<D: Disk> Replicas<D> {
         self.group(id)?.raft.borrow().durable_everywhere()
     }
 
+    /// Whether this node leads the group and the other one has said that it has all of the log.
+    pub fn has_all(&self, id: GroupId, node: NodeId) -> bool {
+        self.group(id).is_some_and(|group| group.raft.borrow().has_all(node))
+    }
+
     /// Hands the leadership of a group over, if it is this node's and the other one has caught up.
     pub fn hand_over(&self, id: GroupId, to: NodeId) -> Result<(), Rejected> {
         let Some(group) = self.group(id) else { return Err(Rejected::NotLeader { leader: NodeId(0) }) };
