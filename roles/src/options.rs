@@ -313,7 +313,7 @@ impl Options {
             (None, None) => bind_address(HTTP_ADDR_DEFAULT)?,
         };
         let data_dir = line.data_dir.clone().or(file.data.dir.clone()).unwrap_or_else(|| DATA_DIR_DEFAULT.into());
-        Ok(Options {
+        let options = Options {
             handoff: file.hinted_handoff.options(&data_dir)?,
             data_dir,
             http_addr,
@@ -364,7 +364,28 @@ impl Options {
                 Some(level @ ("debug" | "info" | "warn" | "error")) => level.to_owned(),
                 Some(other) => bail!("logging.level \"{other}\" must be debug, info, warn or error"),
             },
-        })
+        };
+        options.check_exposure()?;
+        Ok(options)
+    }
+
+    /// A node of a cluster is not open to other machines by accident.
+    fn check_exposure(&self) -> anyhow::Result<()> {
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        if self.http_addr.ip().is_loopback() || cluster.is_insecure {
+            return Ok(());
+        }
+        let switches = [("http.auth-enabled", self.access.is_enabled), ("http.https-enabled", self.https.is_enabled)];
+        let missing: Vec<&str> = switches.iter().filter(|(_, is_on)| !is_on).map(|(key, _)| *key).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        bail!(
+            "http.bind-address {} can be reached from other machines, without {}: turn that on, or say \
+             cluster.insecure = true",
+            self.http_addr,
+            missing.join(" and ")
+        )
     }
 }
 

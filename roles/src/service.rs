@@ -108,6 +108,14 @@ impl Service for DataService {
         self.core.change_cluster(order).await
     }
 
+    async fn entropy(&self, mends: bool) -> Result<String, Refusal> {
+        if !self.core.has_other_nodes() {
+            return Err(Refusal::new(404, "this server is not a node of a cluster"));
+        }
+        let examined = self.core.examine_cluster(mends).await;
+        examined.map(|value| value.to_string()).map_err(|error| Refusal::new(503, error.to_string()))
+    }
+
     async fn metrics_text(&self) -> String {
         figures::metrics_text(&self.figures().await)
     }

@@ -284,3 +284,171 @@ fn a_node_that_is_alone_answers_what_may_be_old_and_nothing_else() {
     cluster.wait_for_leaders();
     cluster.stop_all();
 }
+
+/// The rows of the first series of an answer.
+fn rows(answer: &str) -> Vec<Vec<serde_json::Value>> {
+    let answer: serde_json::Value = serde_json::from_str(answer).unwrap();
+    let rows = answer["results"][0]["series"][0]["values"].as_array().cloned().unwrap_or_default();
+    rows.into_iter().map(|row| row.as_array().unwrap().clone()).collect()
+}
+
+#[test]
+fn queries_of_all_nodes_are_shown_and_stopped_at_every_node() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    query(&mut cluster.client(1), "CREATE DATABASE d", "").unwrap();
+    let lines: String = (0..20_000).map(|at| format!("m,h=h{} v={at}i {at}\n", at % 7)).collect();
+    write(&mut cluster.client(1), "db=d", &lines).unwrap();
+    // An answer of many windows that nobody reads stays under way.
+    let slow = "SELECT count(v) FROM m WHERE time >= 0 AND time < 100000000s GROUP BY time(1ms)";
+    let mut reader = cluster.client(2).with_timeout(PATIENCE);
+    let mut open = reader.open_query(slow, "db=d&chunked=true").unwrap();
+    let find = |client: &mut Client| {
+        let shown = query(client, "SHOW QUERIES", "").unwrap();
+        assert!(
+            shown.contains("[\"qid\",\"node_id\",\"tcp_host\",\"query\",\"database\",\"duration\",\"status\"]"),
+            "{shown}"
+        );
+        rows(&shown).into_iter().find(|row| row[3].as_str().is_some_and(|text| text.starts_with("SELECT count(v)")))
+    };
+    let mut client = cluster.client(3).with_timeout(PATIENCE);
+    let row = find(&mut client).expect("it is shown at another node");
+    assert_eq!((row[1].as_u64(), row[6].as_str()), (Some(2), Some("running")), "{row:?}");
+    let id = row[0].as_u64().unwrap();
+    let refused = client.query(&format!("KILL QUERY {id} ON \"nowhere:1\""), "").unwrap();
+    assert!(refused.text().contains("no such host: nowhere:1"), "{}", refused.text());
+    let refused = client.query(&format!("KILL QUERY {}", id + 1000), "").unwrap();
+    assert!(refused.text().contains("no such query id"), "{}", refused.text());
+    query(&mut client, &format!("KILL QUERY {id}"), "").unwrap();
+    let mut rest = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut open, &mut rest);
+    assert!(String::from_utf8_lossy(&rest).contains("query interrupted"), "it ends with its reason");
+    eventually("it is gone", || find(&mut client).is_none());
+    drop(open);
+    // With a host, and the count of that node alone.
+    let mut reader = cluster.client(1).with_timeout(PATIENCE);
+    let open = reader.open_query(slow, "db=d&chunked=true").unwrap();
+    let row = find(&mut client).expect("it is shown");
+    let (count, host) = (row[0].as_u64().unwrap() & 0xffff_ffff, row[2].as_str().unwrap().to_owned());
+    query(&mut client, &format!("KILL QUERY {count} ON \"{host}\""), "").unwrap();
+    drop(open);
+    cluster.kill(2);
+    let shown = query(&mut client, "SHOW QUERIES", "").unwrap();
+    assert!(shown.contains("unreachable"), "no silent partial answer: {shown}");
+    cluster.start_node(2);
+    cluster.wait_for_leaders();
+    cluster.stop_all();
+}
+
+#[test]
+fn a_continuous_query_runs_at_one_node() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let cluster = Cluster::start();
+    query(&mut cluster.client(1), "CREATE DATABASE d", "").unwrap();
+    let create = "CREATE CONTINUOUS QUERY q ON d BEGIN SELECT count(v) INTO n FROM m GROUP BY time(1s) END";
+    query(&mut cluster.client(2), create, "").unwrap();
+    let runs = |node: usize| {
+        let shown = query(&mut cluster.client(node), "SHOW STATS FOR 'cq'", "").unwrap();
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let series = &shown["results"][0]["series"][0];
+        let at = series["columns"].as_array().unwrap().iter().position(|name| name == "queryOk").unwrap();
+        series["values"][0][at].as_u64().unwrap()
+    };
+    eventually("it has run", || NODES.into_iter().map(runs).sum::<u64>() >= 3);
+    let all = NODES.map(runs);
+    assert_eq!(all.iter().filter(|runs| **runs > 0).count(), 1, "{all:?}");
+    cluster.stop_all();
+}
+
+/// Files of a node's partitions.
+fn files_of(cluster: &Cluster, node: usize) -> Vec<std::path::PathBuf> {
+    let folders = |path: std::path::PathBuf| std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    let partitions = folders(cluster.folder(&format!("data-{node}")).join("partitions"));
+    let groups = partitions.flat_map(|partition| folders(partition).filter(|path| path.is_dir()));
+    let mut files: Vec<_> =
+        groups.flat_map(folders).filter(|path| path.extension().is_some_and(|e| e == "tsm")).collect();
+    files.sort();
+    files
+}
+
+fn entropy(cluster: &Cluster, what: &str) -> std::process::Output {
+    let host = format!("http://{}", cluster.node(1).address());
+    let mut command = Command::new(cluster.setup(1).binary);
+    command.args(["ctl", "entropy", what, "--json", "--host", &host]).output().unwrap()
+}
+
+#[test]
+fn damaged_files_are_found_and_fetched_from_other_nodes() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let mut cluster = Cluster::start_with("[log]\nsegment-size = \"4m\"\nsegments-max = 8\n");
+    query(&mut cluster.client(1), "CREATE DATABASE d", "").unwrap();
+    let text = |at: u64| format!("{:x}", at.wrapping_mul(0x9e37_79b9_7f4a_7c15)).repeat(12);
+    for from in (0..120_000).step_by(10_000) {
+        let lines: String = (from..from + 10_000)
+            .map(|at| format!("m,h=h{} v={at}i,s=\"{}\" {}\n", at % 37, text(at), at * 1000))
+            .collect();
+        write(&mut cluster.client(1).with_timeout(PATIENCE), "db=d", &lines).unwrap();
+    }
+    eventually("node 2 has files", || !files_of(&cluster, 2).is_empty());
+    let shown = entropy(&cluster, "show");
+    assert!(
+        shown.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&shown.stdout),
+        String::from_utf8_lossy(&shown.stderr)
+    );
+    cluster.stop(2);
+    let damaged = files_of(&cluster, 2).remove(0);
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    let good = bytes.clone();
+    let at = bytes.len() / 3;
+    bytes[at] ^= 0x40;
+    std::fs::write(&damaged, &bytes).unwrap();
+    cluster.start_node(2);
+    cluster.wait_for_leaders();
+    let shown = entropy(&cluster, "show");
+    let told = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(!shown.status.success() && told.contains("findings"), "{told}");
+    let repaired = entropy(&cluster, "repair");
+    let told = String::from_utf8_lossy(&repaired.stdout).into_owned();
+    assert!(
+        repaired.status.success() && told.contains("mended_from"),
+        "{told}{}",
+        String::from_utf8_lossy(&repaired.stderr)
+    );
+    assert!(std::fs::read(&damaged).is_ok_and(|found| found == good), "byte for byte");
+    let shown = entropy(&cluster, "show");
+    assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stdout));
+    assert_eq!(count(&mut cluster.client(2), "m"), 120_000);
+    cluster.stop_all();
+}
+
+#[test]
+fn a_node_is_not_open_to_other_machines_by_accident() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let cluster = Cluster::prepare("");
+    let open = |configuration: &str| {
+        let text = std::fs::read_to_string(cluster.configuration(1)).unwrap();
+        let path = cluster.folder("exposed.toml");
+        std::fs::write(&path, text.replace("[cluster]", &format!("[cluster]\n{configuration}"))).unwrap();
+        Command::new(cluster.setup(1).binary)
+            .args(["config", "--http", "0.0.0.0:0", "--config"])
+            .arg(&path)
+            .output()
+            .unwrap()
+    };
+    let refused = open("");
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{}", String::from_utf8_lossy(&refused.stdout));
+    assert!(why.contains("http.auth-enabled and http.https-enabled") && why.contains("cluster.insecure"), "{why}");
+    let taken = open("insecure = true");
+    assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
+}

@@ -69,6 +69,14 @@ pub struct ArrivingFile<'a, D: Disk> {
     hash: blake3::Hasher,
 }
 
+impl WantedFile {
+    /// A file that a manifest names.
+    pub(crate) fn of(record: &FileRecord) -> WantedFile {
+        let source = format!("g{}/{}", record.shard_group, record.name());
+        WantedFile { place: source.clone(), source, size: record.size, hash: Some(record.hash) }
+    }
+}
+
 impl<D: Disk> Partition<D> {
     /// The manifest as it is on the disk, for another replica; `None` before the first one.
     pub async fn published(&self) -> Result<Option<Manifest>, ManifestError> {
@@ -92,14 +100,8 @@ impl<D: Disk> Partition<D> {
         let here: BTreeSet<(u64, String, [u8; 32])> =
             files.map(|known| (known.shard_group, known.name(), known.hash)).collect();
         let is_here = |record: &FileRecord| here.contains(&(record.shard_group, record.name(), record.hash));
-        let source = |record: &FileRecord| format!("g{}/{}", record.shard_group, record.name());
-        let file = |record: &FileRecord| WantedFile {
-            source: source(record),
-            size: record.size,
-            place: source(record),
-            hash: Some(record.hash),
-        };
-        let mut wanted: Vec<WantedFile> = manifest.files.iter().filter(|record| !is_here(record)).map(file).collect();
+        let missing = manifest.files.iter().filter(|record| !is_here(record));
+        let mut wanted: Vec<WantedFile> = missing.map(WantedFile::of).collect();
         if let Some(index) = &mut manifest.index {
             let source = index_file::name_of(index.generation);
             // Each replica counts its own: the name must be none that the present manifest uses.

@@ -29,6 +29,7 @@ mod key_scan;
 mod maintenance;
 mod manifest;
 mod memtable;
+mod mend;
 mod pace;
 mod partition;
 mod publication;

@@ -370,8 +370,14 @@ impl<S: Service> Core<S> {
     }
 }
 
-/// How the nodes stand, or what is to be done with them: `do` names it.
+/// How the nodes stand, or what is to be done with them: `do` names it. `entropy` is about their files.
 async fn cluster<S: Service>(service: &S, method: &Method, url: &Parameters) -> Result<String, Refusal> {
+    match (url.value("entropy"), *method == Method::POST) {
+        ("", _) => {}
+        ("show", false) => return service.entropy(false).await,
+        ("repair", true) => return service.entropy(true).await,
+        _ => return Err(Refusal::new(400, "use GET with entropy=show, or POST with entropy=repair")),
+    }
     if method != Method::POST {
         return service.cluster().await;
     }

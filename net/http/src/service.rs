@@ -92,6 +92,16 @@ pub trait Service: 'static {
         ready(Err(Refusal::new(404, "this server is not a node of a cluster")))
     }
 
+    /// Reads all files of all nodes of the cluster again, and fetches those that are damaged from other nodes, if that is
+    /// asked for; a JSON object that says what was found.
+    ///
+    /// # Errors
+    /// The server is no node of a cluster, or cannot tell.
+    fn entropy(&self, mends: bool) -> impl Future<Output = Result<String, Refusal>> {
+        let _ = mends;
+        ready(Err(Refusal::new(404, "this server is not a node of a cluster")))
+    }
+
     /// The body of `/metrics`, in the Prometheus text format (see [`crate::metrics::TextWriter`]).
     fn metrics_text(&self) -> impl Future<Output = String>;
 

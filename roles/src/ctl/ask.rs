@@ -31,6 +31,14 @@ impl Asked {
         self.answer(|agent, url, user| agent.post(url).query_pairs(arguments.clone()).query_pairs(user).send_empty())
     }
 
+    /// What all nodes find in their files, and what came of repairing them.
+    pub fn entropy(&self, repairs: bool) -> anyhow::Result<Value> {
+        self.answer(|agent, url, user| match repairs {
+            true => agent.post(url).query("entropy", "repair").query_pairs(user).send_empty(),
+            false => agent.get(url).query("entropy", "show").query_pairs(user).call(),
+        })
+    }
+
     /// `asking` is given the agent, the path, and who asks.
     fn answer(
         &self,

@@ -51,6 +51,12 @@ impl Digest {
     }
 }
 
+/// Partitions whose replicas differ that must not.
+pub(super) fn differing(cluster: &Value) -> Vec<u64> {
+    let partitions = partitions(cluster).into_iter();
+    partitions.filter(|(_, replicas)| verdict(replicas) == Verdict::Differ).map(|(id, _)| id).collect()
+}
+
 /// The files of each replica, by partition and node.
 fn partitions(cluster: &Value) -> BTreeMap<u64, BTreeMap<u64, Value>> {
     let mut partitions: BTreeMap<u64, BTreeMap<u64, Value>> = BTreeMap::new();

@@ -6,6 +6,7 @@ mod ask;
 pub(crate) mod certificate;
 mod change;
 mod digest;
+mod entropy;
 mod handoff;
 mod show;
 
@@ -21,6 +22,9 @@ pub enum Ctl {
     Show(show::Show),
     /// Compares the files of all replicas
     Digest(digest::Digest),
+    /// Reads all files of all nodes again, and fetches damaged ones from other nodes
+    #[command(subcommand)]
+    Entropy(entropy::Entropy),
     /// Writes that wait for partitions without a majority
     #[command(subcommand)]
     Handoff(handoff::Handoff),
@@ -48,6 +52,7 @@ impl Ctl {
             Ctl::Cert(command) => command.run(),
             Ctl::Show(command) => command.run(),
             Ctl::Digest(command) => command.run(),
+            Ctl::Entropy(command) => command.run(),
             Ctl::Handoff(command) => command.run(),
             Ctl::AddData(command) => command.run(),
             Ctl::AddMeta(command) => command.run(),

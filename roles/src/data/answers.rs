@@ -9,7 +9,7 @@ use crate::{
         message::{CallError, MetaChangeError},
     },
     links::{Answerer, ReadOutlet, RemoteCall, RemoteReply, read_file},
-    query::elsewhere,
+    query::{self, elsewhere},
     replica::{LocalFuture, Payload, Pieces, ProposeError},
 };
 use bytes::Bytes;
@@ -36,6 +36,17 @@ impl Answerer for DataCore {
                 RemoteCall::OutwaitWrites => RemoteReply::Done(self.outwait_older_writes().await),
                 RemoteCall::AwaitAll => RemoteReply::Done(self.await_all_here(group).await),
                 RemoteCall::HandOver(to) => RemoteReply::Done(self.hand_over_from_here(group, to).await),
+                RemoteCall::Queries => {
+                    let listed = query::running_here(self.context.clock.monotonic_ns());
+                    RemoteReply::Description(listed.to_string().into())
+                }
+                RemoteCall::KillQuery(id) => {
+                    RemoteReply::Description(serde_json::Value::from(query::kill_here(id)).to_string().into())
+                }
+                RemoteCall::Examine { mends } => match self.examine(mends).await {
+                    Ok(told) => RemoteReply::Description(told.to_string().into()),
+                    Err(error) => RemoteReply::Done(Err(error)),
+                },
                 RemoteCall::Describe => RemoteReply::Description(self.description().await.to_string().into()),
             }
         })

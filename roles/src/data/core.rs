@@ -87,6 +87,8 @@ pub struct DataCore {
     pub(crate) figures: WriteFigures,
     pub(crate) typed_writes: TypedWrites,
     pub(crate) scrub_figures: ScrubFigures,
+    /// Of those who fetch a file again.
+    pub(crate) mending: Turn,
     /// Counted on [`META_CORE`] alone.
     pub(crate) continuous_figures: ContinuousFigures,
     pub(crate) http_metrics: Rc<HttpMetrics>,
@@ -495,6 +497,12 @@ impl DataCore {
             }
             Call::OutwaitNode(node) => Reply::Done(self.outwait_node_from_here(node).await),
             Call::AwaitAll(group) => Reply::Done(self.await_all_led(group).await),
+            Call::Examine { mends } => {
+                let (queue, this) = (self.context.queues.background, self.clone());
+                let examine = async move { this.examine_here(mends).await };
+                Reply::Examined(self.context.spawn(queue, "examine files", examine).await)
+            }
+            Call::AskNode(node, call) => Reply::Answered(self.ask_node_from_here(node, call).await),
             Call::Describe => Reply::Description(self.describe_replicas().await),
             Call::HandOver { group, to } => Reply::Done(self.hand_over_wherever(group, to).await),
             Call::Ask(question) => {

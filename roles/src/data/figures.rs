@@ -313,6 +313,7 @@ fn counters() -> Vec<Figure> {
         ("tidemill_handoff_purged_bytes_total", "Bytes of these.", |c| c.handoff.purged_bytes.get()),
         ("tidemill_handoff_dropped_total", "Kept batches that their partitions refused.", |c| c.handoff.dropped.get()),
         ("tidemill_handoff_dropped_bytes_total", "Bytes of these.", |c| c.handoff.dropped_bytes.get()),
+        ("tidemill_files_mended_total", "Damaged files fetched from other nodes.", |c| c.scrub.mended.get()),
         ("tidemill_scrub_findings_total", "Damage found by the scrub.", |c| c.scrub.findings.get()),
     ]
 }

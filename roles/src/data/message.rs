@@ -12,6 +12,7 @@ use crate::{
         tag_values::{CollectedValues, TagName, ValueQuestion, ValueVerdict},
     },
     handoff::PushError,
+    links::{CallFailure, RemoteCall, RemoteReply},
     query::{
         StatementError,
         listing::{ListOrder, PageOrder, Run},
@@ -92,6 +93,10 @@ pub enum Call {
     Cost(ScanRequest),
     /// What the core counts.
     Figures,
+    /// Read all files of the core again, and fetch those that are damaged from other nodes, if that is asked for.
+    Examine { mends: bool },
+    /// Ask another node, as a whole; only the core of the metadata is asked.
+    AskNode(NodeId, RemoteCall),
     /// How the core's groups stand, here and at other nodes.
     Describe,
     /// Have a node lead a group of the core.
@@ -118,6 +123,8 @@ pub enum Reply {
     TagValuesCollected(Result<CollectedValues, CallError>),
     Figures(Box<CoreFigures>),
     Description(Vec<serde_json::Value>),
+    Examined(serde_json::Value),
+    Answered(Result<RemoteReply, CallFailure>),
     Linked(Result<Vec<Entry>, CallError>),
     Bytes(Vec<u8>),
 }

@@ -8,7 +8,8 @@ use crate::{
         core::{DataCore, META_CORE},
         message::{Call, CallError, MetaChangeError, Reply},
         metadata::{Change, META_GROUP, MetaMachine},
-        propose::{ask_leader, other_answer},
+        propose::{LEADER_PAUSE, ask_leader, other_answer},
+        resend::WRITE_WAIT,
     },
     links::{Links, RemoteCall, RemoteReply},
     replica::{Outcome, Payload},
@@ -28,6 +29,24 @@ impl DataCore {
         match self.call(META_CORE, Call::ChangeMeta(command)).await? {
             Reply::MetaChanged(result) => result,
             _ => unreachable!("a change of the metadata is answered as one"),
+        }
+    }
+
+    /// As [`DataCore::change_meta`], of a change that has no effect when it is made a second time: while nobody knows
+    /// whether it is made, it is asked for again.
+    pub(super) async fn change_meta_surely(
+        self: &Rc<Self>,
+        command: MetaCommand,
+    ) -> Result<tidemill_meta::Applied, MetaChangeError> {
+        let begun_ns = self.context.clock.monotonic_ns();
+        loop {
+            let changed = self.change_meta(command.clone()).await;
+            let spent_ns = self.context.clock.monotonic_ns() - begun_ns;
+            let is_late = self.links.is_none() || self.stopping.get() || spent_ns > WRITE_WAIT.as_nanos() as u64;
+            match changed {
+                Err(MetaChangeError::Call(CallError::Unknown(_))) if !is_late => self.context.sleep(LEADER_PAUSE).await,
+                decided => return decided,
+            }
         }
     }
 

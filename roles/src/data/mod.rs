@@ -22,6 +22,7 @@ mod maintain;
 mod member_changes;
 mod membership;
 mod memory_gauge;
+mod mend;
 pub mod message;
 mod meta_changes;
 pub(crate) mod metadata;

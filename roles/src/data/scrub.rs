@@ -1,7 +1,8 @@
 //! The background scrub: files are read again before somebody needs them, slowly.
 //!
 //! One task a core, in the background class, at a bounded rate. A finding is logged with file and place and counted; the
-//! block answers queries with an error anyway, and stays where it is: an operator, or a replica, has a good copy.
+//! block answers queries with an error anyway. In a cluster the file is then fetched again from another node; alone it stays
+//! where it is: an operator has a good copy.
 
 use crate::data::core::DataCore;
 use std::{cell::Cell, rc::Rc, time::Duration};
@@ -45,6 +46,8 @@ pub struct ScrubFigures {
     pub passes: Cell<u64>,
     /// Blocks and files that are damaged, counted again in each pass.
     pub findings: Cell<u64>,
+    /// Damaged files that were fetched again from other nodes.
+    pub mended: Cell<u64>,
     /// Bytes of the files of the present pass, or of the last one.
     pub pass_bytes: Cell<u64>,
     /// Bytes of the present pass that are still to be read.
@@ -124,6 +127,12 @@ impl DataCore {
                     count = scrubbed.findings.len(),
                     "and more in this file"
                 );
+            }
+            if !scrubbed.findings.is_empty()
+                && self.links.is_some()
+                && let Err(why) = self.mend(id, &record).await
+            {
+                tracing::error!(partition = id, file = record.name(), why, "a damaged file was not fetched again");
             }
             if self.stopping.get() {
                 return;

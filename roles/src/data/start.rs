@@ -185,6 +185,9 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     let (log, mut found) = recover(disk.clone(), &folder, options, &surroundings.placement, &machines).await?;
     partitions.iter().for_each(|(id, partition)| ledger.count(*id, partition));
     let replicas = Replicas::new(log.clone(), surroundings);
+    if let Some(membership) = &founding.membership {
+        crate::query::number_queries(membership.options.node);
+    }
     let core = Rc::new(DataCore {
         budget,
         partition_map: founding.partitions,
@@ -209,6 +212,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         figures: WriteFigures::default(),
         typed_writes: TypedWrites::default(),
         scrub_figures: ScrubFigures::default(),
+        mending: Turn::default(),
         continuous_figures: ContinuousFigures::default(),
         http_metrics: Rc::new(HttpMetrics::default()),
         subscribers: founding.subscribers.clone(),

@@ -344,7 +344,7 @@ impl DataCore {
                 policy: destination.policy,
                 times_ns: missing,
             };
-            self.change_meta(command).await.map_err(|error| self.meta_failed(error))?;
+            self.change_meta_surely(command).await.map_err(|error| self.meta_failed(error))?;
         }
         Err(dropped_meanwhile())
     }

@@ -23,6 +23,12 @@ pub enum RemoteCall {
     AwaitAll,
     /// Wait for the node's writes that may have looked field types up before now.
     OutwaitWrites,
+    /// List the queries that run at the node, as JSON.
+    Queries,
+    /// Stop a query of the node; `null` or the reason why not, as JSON.
+    KillQuery(u64),
+    /// Read all files of the node again, and fetch those that are damaged from others, if that is asked for.
+    Examine { mends: bool },
     /// Tell how the node is.
     Describe,
     /// Hand the leadership of the group over to this node.

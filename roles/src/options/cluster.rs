@@ -35,6 +35,8 @@ pub struct ClusterOptions {
     pub founders: BTreeSet<NodeId>,
     /// How many data groups there are.
     pub groups: u32,
+    /// The node may be reached from other machines without users or without TLS.
+    pub is_insecure: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,6 +47,7 @@ pub struct ClusterSection {
     certificates: PathBuf,
     bind_address: Option<String>,
     mtu: Option<u16>,
+    insecure: Option<bool>,
     nodes: Vec<MemberSection>,
 }
 
@@ -129,6 +132,7 @@ impl ClusterSection {
             nodes,
             groups,
             founders,
+            is_insecure: self.insecure.unwrap_or(false),
         })
     }
 }
@@ -190,12 +194,13 @@ impl ClusterOptions {
     pub fn text(&self) -> String {
         let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
         let mut out = format!(
-            "\n[cluster]\nid = \"{}\"\nnode = {}\ncertificates = {}\nbind-address = \"{}\"\nmtu = {}\n",
+            "\n[cluster]\nid = \"{}\"\nnode = {}\ncertificates = {}\nbind-address = \"{}\"\nmtu = {}\ninsecure = {}\n",
             self.id,
             self.node,
             quoted(&self.certificates),
             self.bind_addr,
-            self.mtu
+            self.mtu,
+            self.is_insecure
         );
         for (node, Member { address, cores, duty }) in &self.nodes {
             out.push_str(&format!("\n[[cluster.nodes]]\nnode = {node}\naddress = \"{address}\"\ncores = {cores}\n"));

@@ -12,7 +12,7 @@ use crate::{
         account::Charge,
         cardinality, continuous, definitions, deletion,
         error::Stopped,
-        explain,
+        everywhere, explain,
         into::Into,
         listing::{SeriesKeys, TagValueTables},
         monitor,
@@ -281,7 +281,11 @@ async fn execute(session: &Rc<Session>, statement: Statement) -> Result<Answer, 
         Statement::ShowSubscriptions => Ok(subscriptions::show(session)),
         Statement::ShowUsers => Ok(users::show(session)),
         Statement::ShowGrants { user } => users::show_grants(session, &user),
+        Statement::ShowQueries if session.core.has_other_nodes() => everywhere::queries(session).await,
         Statement::ShowQueries => show::queries(session),
+        Statement::KillQuery { id, host } if session.core.has_other_nodes() => {
+            everywhere::kill(&session.core, id, host.as_deref()).await
+        }
         Statement::KillQuery { id, host: None } => kill(id),
         Statement::KillQuery { host: Some(_), .. } => Err(StatementError::NotSupported("KILL QUERY ON a host")),
         Statement::ShowSeriesCardinality(show) => cardinality::series(session, &show).await,

@@ -30,6 +30,8 @@ pub(crate) struct RunningQueries {
     queries: Slab<Arc<RunningQuery>>,
     slots: Box<[AtomicUsize]>,
     started: AtomicU64,
+    /// What is added to the count of queries to make a number.
+    base: AtomicU64,
     count: AtomicU64,
     finished: AtomicU64,
     /// Of those that have ended, together.
@@ -79,6 +81,7 @@ impl Default for RunningQueries {
             queries: Slab::new(),
             slots: (0..RUNNING_MAX).map(|_| AtomicUsize::new(FREE)).collect(),
             started: AtomicU64::new(0),
+            base: AtomicU64::new(0),
             count: AtomicU64::new(0),
             finished: AtomicU64::new(0),
             duration_ns: AtomicU64::new(0),
@@ -92,6 +95,11 @@ impl RunningQueries {
         &RUNNING
     }
 
+    /// Numbers of queries are above this one.
+    pub(super) fn number_from(&self, base: u64) {
+        self.base.store(base, Ordering::Relaxed);
+    }
+
     /// Enters a query. `now_ns` is monotonic.
     pub(super) fn start(
         &'static self,
@@ -101,7 +109,7 @@ impl RunningQueries {
         limits: &QueryLimits,
         memory: &Arc<QueryMemory>,
     ) -> Result<RunningGuard, TooManyQueries> {
-        let id = self.started.fetch_add(1, Ordering::Relaxed) + 1;
+        let id = self.base.load(Ordering::Relaxed) + self.started.fetch_add(1, Ordering::Relaxed) + 1;
         let limit = match limits.max_concurrent_queries {
             0 => RUNNING_MAX as u64,
             limit => limit.min(RUNNING_MAX as u64),

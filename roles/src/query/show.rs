@@ -271,7 +271,7 @@ pub(super) fn queries(session: &Session) -> Result<Answer, StatementError> {
 }
 
 /// A duration without what is below its largest of s, ms and us.
-fn running_text(duration_ns: u64) -> String {
+pub(super) fn running_text(duration_ns: u64) -> String {
     let unit = [1_000_000_000, 1_000_000, 1_000].into_iter().find(|unit| duration_ns >= *unit).unwrap_or(1_000);
     GoDurationText((duration_ns / unit * unit) as i64).to_string()
 }

@@ -33,7 +33,7 @@ impl DataCore {
         for ((group, measurement), fields) in new {
             let fields = fields.iter().map(|(name, field_type)| FieldDefinition::new(name, *field_type)).collect();
             let command = MetaCommand::DefineFields { group: ShardGroupId(groups[group].id), measurement, fields };
-            self.change_meta(command).await.map_err(|error| self.meta_failed(error))?;
+            self.change_meta_surely(command).await.map_err(|error| self.meta_failed(error))?;
         }
         let conflicts = conflicts(&self.meta(), parsed, groups, &used);
         for ((group, schema), why) in conflicts {

@@ -54,6 +54,9 @@ enum AskedImage {
     OutwaitWrites,
     Describe,
     AwaitAll,
+    Queries,
+    KillQuery(u64),
+    Examine { mends: bool },
     Read,
     File { name: String, size: u64, number: u64 },
     HandOver { to: u64 },
@@ -92,6 +95,9 @@ pub fn encode_asked(shape: u64, asked: &Asked) -> Bytes {
         Asked::Call(RemoteCall::OutwaitWrites) => (AskedImage::OutwaitWrites, &[]),
         Asked::Call(RemoteCall::Describe) => (AskedImage::Describe, &[]),
         Asked::Call(RemoteCall::AwaitAll) => (AskedImage::AwaitAll, &[]),
+        Asked::Call(RemoteCall::Queries) => (AskedImage::Queries, &[]),
+        Asked::Call(RemoteCall::KillQuery(id)) => (AskedImage::KillQuery(*id), &[]),
+        Asked::Call(RemoteCall::Examine { mends }) => (AskedImage::Examine { mends: *mends }, &[]),
         Asked::Read(order) => (AskedImage::Read, order),
         Asked::Call(RemoteCall::HandOver(to)) => (AskedImage::HandOver { to: to.0 }, &[]),
         Asked::File { name, size, number } => {
@@ -113,6 +119,9 @@ pub fn decode_asked(shape: u64, bytes: &Bytes) -> Result<Asked, DecodeError> {
         ArchivedAskedImage::Describe => Asked::Call(RemoteCall::Describe),
         ArchivedAskedImage::AwaitAll => Asked::Call(RemoteCall::AwaitAll),
         ArchivedAskedImage::HandOver { to } => Asked::Call(RemoteCall::HandOver(NodeId(to.to_native()))),
+        ArchivedAskedImage::Queries => Asked::Call(RemoteCall::Queries),
+        ArchivedAskedImage::KillQuery(id) => Asked::Call(RemoteCall::KillQuery(id.to_native())),
+        ArchivedAskedImage::Examine { mends } => Asked::Call(RemoteCall::Examine { mends: *mends }),
         ArchivedAskedImage::File { name, size, number } => {
             Asked::File { name: name.as_str().to_owned(), size: size.to_native(), number: number.to_native() }
         }
@@ -226,6 +235,9 @@ mod tests {
             Just(Asked::Call(RemoteCall::OutwaitWrites)),
             Just(Asked::Call(RemoteCall::Describe)),
             Just(Asked::Call(RemoteCall::AwaitAll)),
+            Just(Asked::Call(RemoteCall::Queries)),
+            any::<u64>().prop_map(|id| Asked::Call(RemoteCall::KillQuery(id))),
+            any::<bool>().prop_map(|mends| Asked::Call(RemoteCall::Examine { mends })),
             data().prop_map(Asked::Read),
             (".{0,40}", any::<u64>(), any::<u64>()).prop_map(|(name, size, number)| Asked::File { name, size, number }),
         ]
