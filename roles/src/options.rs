@@ -7,6 +7,7 @@ mod effective;
 mod environment;
 mod go_duration;
 mod handoff;
+mod precreation;
 mod services;
 mod upstream;
 
@@ -103,7 +104,7 @@ struct File {
     meta: MetaSection,
     coordinator: CoordinatorSection,
     retention: RetentionSection,
-    shard_precreation: PrecreationSection,
+    shard_precreation: precreation::PrecreationSection,
     // The one section that upstream writes with an underscore.
     #[serde(rename = "continuous_queries")]
     continuous_queries: ContinuousSection,
@@ -142,14 +143,6 @@ struct ContinuousSection {
 struct RetentionSection {
     enabled: Option<bool>,
     check_interval: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct PrecreationSection {
-    enabled: Option<bool>,
-    check_interval: Option<String>,
-    advance_period: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -354,7 +347,7 @@ impl Options {
             },
             retention_is_enabled: file.retention.enabled.unwrap_or(true),
             retention_check_interval: retention_check_interval(&file.retention)?,
-            precreation: precreation_options(&file.shard_precreation)?,
+            precreation: file.shard_precreation.options()?,
             continuous: continuous_options(&file.continuous_queries)?,
             subscriber: file.subscriber.options()?,
             monitor: file.monitor.options()?,
@@ -512,22 +505,6 @@ fn retention_check_interval(section: &RetentionSection) -> anyhow::Result<Durati
         bail!("retention.check-interval must be positive; retention.enabled = false turns the check off");
     }
     Ok(interval)
-}
-
-fn precreation_options(section: &PrecreationSection) -> anyhow::Result<PrecreationOptions> {
-    let defaults = PrecreationOptions::default();
-    let positive = |text: &Option<String>, key: &str, default: Duration| {
-        let value = text.as_ref().map_or(Ok(default), |text| duration(text, key))?;
-        if value.is_zero() {
-            bail!("{key} must be positive; shard-precreation.enabled = false turns it off");
-        }
-        Ok(value)
-    };
-    Ok(PrecreationOptions {
-        is_enabled: section.enabled.unwrap_or(defaults.is_enabled),
-        check_interval: positive(&section.check_interval, "shard-precreation.check-interval", defaults.check_interval)?,
-        advance_period: positive(&section.advance_period, "shard-precreation.advance-period", defaults.advance_period)?,
-    })
 }
 
 fn continuous_options(section: &ContinuousSection) -> anyhow::Result<ContinuousOptions> {

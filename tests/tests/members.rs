@@ -140,11 +140,19 @@ fn a_drained_node_holds_nothing_and_can_go() {
     let refused = cluster.ctl(1, &["drain", "2"]).unwrap_err();
     assert!(refused.contains("no other node can take the replica of group 0 that node 2 has"), "{refused}");
     cluster.add_node(1, 4);
+    // It holds nothing yet, and asks the others.
+    count_everywhere(&cluster, &[4], 1000);
     let rows = while_writing(&mut cluster, 3, 1000, |cluster| {
         cluster.ctl(1, &["drain", "2", "--wait", "60"]).unwrap();
     });
     let shown = cluster.ctl(3, &["show"]).unwrap();
     assert!(shown.contains("draining"), "{shown}");
+    // What it had is out of date, and it knows.
+    write(&mut cluster.client(2), "db=d", &lines(rows, 500)).unwrap();
+    let rows = rows + 500;
+    count_everywhere(&cluster, &[1, 2, 3, 4], rows);
+    let listed = query(&mut cluster.client(2), "SHOW SERIES CARDINALITY", "db=d").unwrap();
+    assert_eq!(listed, query(&mut cluster.client(1), "SHOW SERIES CARDINALITY", "db=d").unwrap());
     cluster.ctl(3, &["remove-data", "2"]).unwrap();
     cluster.kill(2);
     count_everywhere(&cluster, &[1, 3, 4], rows);

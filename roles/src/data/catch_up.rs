@@ -43,10 +43,10 @@ impl DataCore {
     /// The groups of this core.
     pub(super) async fn catch_up_here(self: &Rc<Self>) -> Result<(), CallError> {
         let reads: Vec<_> = self
-            .partitions
-            .keys()
+            .held()
+            .into_iter()
             .map(|id| {
-                let (this, id) = (self.clone(), GroupId(*id));
+                let (this, id) = (self.clone(), GroupId(id));
                 let read = async move { this.catch_up_partition(id).await };
                 self.context.spawn(self.context.queues.latency, "catch up", read)
             })
@@ -65,8 +65,8 @@ impl DataCore {
     /// # Errors
     /// It is none of this core, or its leader cannot be reached.
     pub(crate) async fn catch_up_partition(&self, id: GroupId) -> Result<(), CallError> {
-        let Some(partition) = self.partitions.get(&id.0) else {
-            return Err(CallError::Unknown(format!("partition {id} is not on this core of the node")));
+        let Some(partition) = self.partitions.get(&id.0).filter(|_| self.is_held(id.0)) else {
+            return Err(CallError::Unknown(format!("partition {id} is not held by this core of the node")));
         };
         self.read_group(id).await?;
         // Series without points leave the index of each replica in its own time.

@@ -301,7 +301,7 @@ impl DataCore {
         for (id, proposal) in proposals {
             let mut has_deleted = proposal.await? == Outcome::Store(Applied::Deleted);
             // What other nodes hold, a reader finds settled there.
-            let Some(partition) = self.partitions.get(&id) else { continue };
+            let Some(partition) = self.partitions.get(&id).filter(|_| self.is_held(id)) else { continue };
             if self.links.is_some() {
                 // Another node may have taken the entry: here it shows when this replica is as far.
                 self.read_group(GroupId(id)).await?;
@@ -507,8 +507,8 @@ impl DataCore {
             Call::HandOver { group, to } => Reply::Done(self.hand_over_wherever(group, to).await),
             Call::Ask(question) => {
                 let mut finding = question.empty();
-                for partition in self.partitions.values() {
-                    question.ask(partition, &mut finding);
+                for id in self.held() {
+                    question.ask(&self.partitions[&id], &mut finding);
                     self.context.yield_now_if_needed().await;
                 }
                 let joined = elsewhere::ask(self, &question, &mut finding).await;
@@ -519,7 +519,7 @@ impl DataCore {
                 let (queue, this) = (self.context.queues.query, self.clone());
                 Reply::Listed(self.context.spawn(queue, "sort a list", listing::gather(this, order)).await)
             }
-            Call::Texts(order) if self.partitions.contains_key(&order.source.partition) => {
+            Call::Texts(order) if self.is_held(order.source.partition) => {
                 Reply::Texts(Ok(listing::texts(self, &order)))
             }
             Call::Texts(order) => Reply::Texts(elsewhere::texts(self, &order).await),

@@ -14,10 +14,13 @@ pub struct LeadersElsewhere(RefCell<BTreeMap<GroupId, NodeId>>);
 impl DataCore {
     /// Whether this node holds only some of the partitions.
     pub fn has_elsewhere(&self) -> bool {
-        self.links.as_ref().is_some_and(|links| {
-            let roster = links.roster();
-            (0..self.partition_map.count()).any(|id| !roster.holds(roster.node, GroupId(id)))
-        })
+        let Some(links) = &self.links else { return false };
+        let (roster, meta) = (links.roster(), self.meta());
+        let is_noted = |id: u32| {
+            let noted = meta.holders_of(id).map(|holders| &holders.noted);
+            noted.is_none_or(|noted| noted.is_empty() || noted.contains(&roster.node.0))
+        };
+        (0..self.partition_map.count()).any(|id| !roster.holds(roster.node, GroupId(id)) || !is_noted(id))
     }
 
     /// The partitions that requests for come to this core, held here or not.
@@ -28,7 +31,25 @@ impl DataCore {
 
     /// Those of them that other nodes hold.
     pub(crate) fn gated_elsewhere(&self) -> impl Iterator<Item = u32> + '_ {
-        self.gated().filter(|id| !self.partitions.contains_key(id))
+        self.gated().filter(|id| !self.is_held(*id))
+    }
+
+    /// Whether this core has a replica of a partition that is kept up to date. A node that has given a partition up still
+    /// has its files, and one that is to take it over does not have all of them.
+    pub(crate) fn is_held(&self, partition: u32) -> bool {
+        let own = self.replicas.placement().node;
+        let is_member = |group| self.replicas.members(group).is_some_and(|members| members.voters().contains(&own));
+        self.partitions.contains_key(&partition) && (self.links.is_none() || is_member(GroupId(partition)))
+    }
+
+    /// Whether this node hears from a group who leads it.
+    pub(super) fn takes_part_in(&self, group: GroupId) -> bool {
+        group == META_GROUP || self.is_held(group.0)
+    }
+
+    /// The partitions of this core that it holds.
+    pub(crate) fn held(&self) -> Vec<u32> {
+        self.partitions.keys().copied().filter(|id| self.is_held(*id)).collect()
     }
 
     /// The groups for which this core has links to other nodes.
@@ -38,7 +59,7 @@ impl DataCore {
 
     /// Who is asked to take an entry of a group; zero: nobody is known to lead it.
     pub(super) fn likely_leader(&self, group: GroupId) -> NodeId {
-        if self.replicas.group(group).is_some() {
+        if self.takes_part_in(group) {
             return self.replicas.leader(group);
         }
         let known = self.leaders.0.borrow().get(&group).copied();
@@ -47,7 +68,7 @@ impl DataCore {
 
     /// A node did not take an entry; `hint` is who may lead, zero if that node did not know or could not be asked.
     pub(super) fn note_refusal(&self, group: GroupId, asked: NodeId, hint: NodeId) {
-        if asked == NodeId(0) || self.replicas.group(group).is_some() {
+        if asked == NodeId(0) || self.takes_part_in(group) {
             return;
         }
         let holders = self.holders_elsewhere(group);
@@ -76,7 +97,10 @@ impl DataCore {
     pub(crate) fn holders_elsewhere(&self, group: GroupId) -> Vec<NodeId> {
         let Some(links) = &self.links else { return Vec::new() };
         let roster = links.roster();
-        let others = roster.holders(group).filter(|node| *node != roster.node);
+        let meta = self.meta();
+        let noted = meta.holders_of(group.0).map(|holders| &holders.noted).filter(|noted| !noted.is_empty());
+        let holds = |node: &NodeId| noted.is_none_or(|noted| noted.contains(&node.0));
+        let others = roster.holders(group).filter(|node| *node != roster.node && holds(node));
         let (mut connected, away): (Vec<_>, Vec<_>) = others.partition(|node| links.is_connected(*node, group));
         connected.extend(away);
         connected

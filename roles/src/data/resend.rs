@@ -156,7 +156,7 @@ impl DataCore {
         };
         // Who leads elsewhere is not seen from here: another holder may know.
         let silence = async {
-            if self.replicas.group(group).is_some() {
+            if self.takes_part_in(group) {
                 return future::pending().await;
             }
             self.context.sleep(SILENCE_MAX).await;

@@ -70,7 +70,7 @@ pub fn run_scan(core: Rc<DataCore>, order: ScanOrder) {
 /// # Errors
 /// A file cannot be read, or the query was stopped.
 pub async fn cost_of_scan(core: Rc<DataCore>, request: ScanRequest) -> Result<ScanCost, String> {
-    let held: Vec<u32> = core.partitions().keys().copied().collect();
+    let held = core.held();
     let mut all = elsewhere::cost(&core, &request).await?;
     all.add(&cost_of_partitions(core, request, &held).await?);
     Ok(all)
@@ -211,7 +211,7 @@ impl<'a> PartOutlet<'a> {
 impl Part {
     async fn run(self, chunks: ChunkProducerEnd<PartChunk>) {
         let mut outlet = PartOutlet::new(&self.core, &self.request.account, chunks);
-        let driven = if self.core.partitions().contains_key(&self.number) {
+        let driven = if self.core.is_held(self.number) {
             self.drive(&mut outlet).await
         } else {
             elsewhere::scan(&self.core, &self.request, self.number, &mut outlet).await

@@ -25,7 +25,7 @@ const RUN_LEN: usize = 8192;
 /// # Errors
 /// The query is to stop, or holds more than it may; partitions that other nodes hold can be read nowhere.
 pub(crate) async fn gather(core: Rc<DataCore>, order: Arc<ListOrder>) -> Result<Vec<Run>, StatementError> {
-    let held = core.partitions().keys().copied().collect();
+    let held = core.held();
     let mut runs = elsewhere::list(&core, &order).await?;
     runs.extend(gather_of(core, order, held).await?);
     Ok(runs)
