@@ -440,7 +440,7 @@ mod tests {
         assert_eq!(index.insert_key(b"cpu,host=b"), SeriesId(1));
         assert_eq!(selected(&index, &equal("host", "a")), [0]);
         assert_eq!(selected(&index, &equal("dc", "")), [1]);
-        assert_eq!(selected(&index, &equal("host", "")), []);
+        assert_eq!(selected(&index, &equal("host", "")), Vec::<u32>::new());
         let not = TagPredicate::NotEqual { key: b"dc"[..].into(), value: b"x"[..].into() };
         assert_eq!(selected(&index, &not), [1, 3]);
         let regex =
