@@ -21,6 +21,8 @@ pub struct Identity {
     pub cluster: u64,
     /// The node of a cluster; zero without one.
     pub node: u64,
+    /// Of a node: tells this folder from any other that the node may have had; zero in folders that have no number yet.
+    pub folder: u64,
     /// Hash ranges that series are dealt to: a power of two.
     pub partitions: u32,
 }
@@ -48,14 +50,15 @@ pub enum Owner {
     /// A server without a cluster; a new folder of one gets `new`.
     Standalone { new: u64 },
     /// A node, by its number and by what tells it from all nodes of all clusters.
-    Node { node: u64, data: u64 },
+    /// A new folder of it gets the number `new`.
+    Node { node: u64, data: u64, new: u64 },
 }
 
 impl std::fmt::Display for Owner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Owner::Standalone { .. } => f.write_str("a server without a cluster"),
-            Owner::Node { node, data } => write!(f, "node {node} of a cluster ({data:016x})"),
+            Owner::Node { node, data, .. } => write!(f, "node {node} of a cluster ({data:016x})"),
         }
     }
 }
@@ -91,11 +94,12 @@ impl Identity {
                 if ["log", "partitions", "meta"].iter().any(|name| folder.join(name).exists()) {
                     return Err(IdentityError::Stranger { path });
                 }
-                let (cluster, node) = match owner {
-                    Owner::Standalone { new } => (new, 0),
-                    Owner::Node { node, data } => (data, node),
+                let (cluster, node, number) = match owner {
+                    Owner::Standalone { new } => (new, 0, 0),
+                    Owner::Node { node, data, new } => (data, node, new),
                 };
-                let identity = Identity { cluster, node, partitions: partitions.unwrap_or(PARTITIONS_DEFAULT) };
+                let partitions = partitions.unwrap_or(PARTITIONS_DEFAULT);
+                let identity = Identity { cluster, node, folder: number, partitions };
                 identity.write(folder).map_err(io_error)?;
                 Ok(identity)
             }
@@ -114,20 +118,20 @@ impl Identity {
 
     /// The text of a copy's identity. Its promises to a cluster are in the logs, which a copy has not: it is nobody's node.
     pub fn text_of_copy(&self) -> String {
-        Identity { node: 0, ..*self }.text()
+        Identity { node: 0, folder: 0, ..*self }.text()
     }
 
     fn owner(&self) -> Owner {
         match self.node {
             0 => Owner::Standalone { new: self.cluster },
-            node => Owner::Node { node, data: self.cluster },
+            node => Owner::Node { node, data: self.cluster, new: self.folder },
         }
     }
 
     fn is_of(&self, owner: Owner) -> bool {
         match owner {
             Owner::Standalone { .. } => self.node == 0,
-            Owner::Node { node, data } => (self.node, self.cluster) == (node, data),
+            Owner::Node { node, data, .. } => (self.node, self.cluster) == (node, data),
         }
     }
 
@@ -141,7 +145,9 @@ impl Identity {
 
     fn text(&self) -> String {
         let node = if self.node == 0 { String::new() } else { format!("node {}\n", self.node) };
-        let body = format!("{FIRST_LINE}\ncluster {:016x}\n{node}partitions {}\n", self.cluster, self.partitions);
+        let folder = if self.folder == 0 { String::new() } else { format!("folder {:016x}\n", self.folder) };
+        let (cluster, partitions) = (self.cluster, self.partitions);
+        let body = format!("{FIRST_LINE}\ncluster {cluster:016x}\n{node}{folder}partitions {partitions}\n");
         let crc = crc32c::crc32c(body.as_bytes());
         format!("{body}crc32c {crc:08x}\n")
     }
@@ -156,8 +162,13 @@ impl Identity {
             node = number.parse().ok()?;
             line = lines.next()?;
         }
+        let mut folder = 0;
+        if let Some(number) = line.strip_prefix("folder ") {
+            folder = u64::from_str_radix(number, 16).ok()?;
+            line = lines.next()?;
+        }
         let partitions = line.strip_prefix("partitions ")?.parse().ok()?;
-        let identity = Identity { cluster, node, partitions };
+        let identity = Identity { cluster, node, folder, partitions };
         (first == FIRST_LINE && identity.text() == text && u32::is_power_of_two(partitions)).then_some(identity)
     }
 }
@@ -180,12 +191,12 @@ mod tests {
     #[test]
     fn a_folder_of_a_node_is_opened_by_that_node_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let owner = Owner::Node { node: 2, data: 9 };
+        let owner = Owner::Node { node: 2, data: 9, new: 5 };
         let made = Identity::establish(folder.path(), Some(4), owner).unwrap();
-        assert_eq!(made, Identity { cluster: 9, node: 2, partitions: 4 });
+        assert_eq!(made, Identity { cluster: 9, node: 2, folder: 5, partitions: 4 });
         assert_eq!(Identity::establish(folder.path(), None, owner).unwrap(), made);
         assert_eq!(Identity::read(folder.path()).unwrap(), made);
-        for stranger in [SEVEN, Owner::Node { node: 1, data: 9 }, Owner::Node { node: 2, data: 8 }] {
+        for stranger in [SEVEN, Owner::Node { node: 1, data: 9, new: 5 }, Owner::Node { node: 2, data: 8, new: 5 }] {
             let refused = Identity::establish(folder.path(), None, stranger);
             assert!(matches!(refused, Err(IdentityError::Owner { .. })), "{stranger}");
         }
@@ -198,7 +209,7 @@ mod tests {
     fn an_identity_is_made_once_and_every_change_of_it_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let made = Identity::establish(folder.path(), None, SEVEN).unwrap();
-        assert_eq!(made, Identity { cluster: 7, node: 0, partitions: 16 });
+        assert_eq!(made, Identity { cluster: 7, node: 0, folder: 0, partitions: 16 });
         assert_eq!(Identity::establish(folder.path(), Some(16), EIGHT).unwrap(), made);
         let other = Identity::establish(folder.path(), Some(8), EIGHT);
         assert!(matches!(other, Err(IdentityError::Partitions { found: 16, asked: 8, .. })));

@@ -18,6 +18,7 @@
 //! ```
 
 pub mod access;
+pub mod acquaintance;
 pub mod backup;
 pub mod ctl;
 pub mod data;

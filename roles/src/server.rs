@@ -3,9 +3,10 @@
 //! Both are one code path: a standalone server is a cluster of one node without a name.
 
 use crate::{
+    acquaintance::Acquaintances,
     backup::{is_unfinished, snapshot},
     data::{
-        Budget, Door, Founding, Membership, MemoryGauge, SeriesCounts, StartFailure, Work, bound_allocator,
+        Budget, Door, Founding, Membership, MemoryGauge, SeriesCounts, StartFailure, TakesPart, Work, bound_allocator,
         message::Message, run_core,
     },
     data_lock::DataLock,
@@ -19,7 +20,7 @@ use crate::{
     udp::UdpListener,
 };
 use anyhow::{Context, bail};
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 use tidemill_http::{AccessLog, Front};
 use tidemill_line::PartitionMap;
 use tidemill_log::Durability;
@@ -41,7 +42,7 @@ fn warn_of_open_door(options: &Options) {
 fn owner(options: &Options, seed: &Seed) -> Owner {
     match &options.cluster {
         None => Owner::Standalone { new: seed.random_u64() },
-        Some(cluster) => Owner::Node { node: cluster.node.0, data: cluster.data_id() },
+        Some(cluster) => Owner::Node { node: cluster.node.0, data: cluster.data_id(), new: seed.random_u64() },
     }
 }
 
@@ -72,18 +73,27 @@ pub fn run_work(options: Options, work: Work) -> anyhow::Result<()> {
 }
 
 /// What a node of a cluster is to the others.
-fn membership(cluster: &ClusterOptions, identity: Identity, incarnation: u64) -> anyhow::Result<Membership> {
+fn membership(
+    cluster: &ClusterOptions,
+    data_dir: &Path,
+    identity: Identity,
+    incarnation: u64,
+) -> anyhow::Result<Membership> {
     let node = tidemill_peer::NodeId(cluster.node.0);
     let certificates = Rotation::follow(cluster.id, node, &cluster.certificates);
     let certificates =
         certificates.with_context(|| format!("cluster.certificates {}", cluster.certificates.display()))?;
     let shape = cluster.shape(identity.partitions);
     let partitions = PartitionMap::new(cluster.groups, identity.partitions)?;
-    Ok(Membership { options: Arc::new(cluster.clone()), certificates, partitions, shape, incarnation })
+    let takes_part = TakesPart::new(Acquaintances::is_noted(data_dir));
+    let options = Arc::new(cluster.clone());
+    Ok(Membership { options, certificates, partitions, shape, incarnation, folder: identity.folder, takes_part })
 }
 
 fn start(options: Options, identity: Identity, door: Door, incarnation: u64) -> anyhow::Result<()> {
-    let membership = options.cluster.as_ref().map(|cluster| membership(cluster, identity, incarnation)).transpose()?;
+    let membership = options.cluster.as_ref();
+    let membership =
+        membership.map(|cluster| self::membership(cluster, &options.data_dir, identity, incarnation)).transpose()?;
     let mut reactor = ReactorOptions::new(options.cores, options.data_dir.clone());
     reactor.dsync = options.log.durability == Durability::Dsync;
     reactor.allow_buffered = options.allow_buffered;

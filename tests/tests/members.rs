@@ -5,7 +5,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use tidemill_perf::{cluster::described_by, http::Client};
+use tidemill_perf::{cluster::described_by, http::Client, server::Server};
 use tidemill_tests::{
     cluster::Cluster,
     subject::{count, query, skip_for_upstream, write},
@@ -202,5 +202,32 @@ fn a_replacement_goes_on_when_nodes_are_killed_in_the_middle_of_it() {
     });
     cluster.kill(2);
     count_everywhere(&cluster, &[1, 3, 4], rows);
+    cluster.stop_all();
+}
+
+#[test]
+fn a_node_that_lost_its_folder_is_not_taken_for_who_it_was() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let mut cluster = founded();
+    cluster.kill(3);
+    std::fs::remove_dir_all(cluster.setup(3).data).unwrap();
+    let setup = cluster.setup(3);
+    if let Ok(mut stranger) = Server::start(setup.clone()) {
+        let begin = Instant::now();
+        while stranger.is_running() {
+            assert!(begin.elapsed() < PATIENCE, "the node with an empty folder goes on");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+    let told = std::fs::read_to_string(&setup.log).unwrap();
+    assert!(told.contains("node 3 of this cluster has had another data folder"), "{told}");
+    // It has had no say: the two others go on, and would not without each other.
+    write_until_taken(&mut cluster.client(1), &lines(1000, 500));
+    count_everywhere(&cluster, &[1, 2], 1500);
+    cluster.add_node(1, 4);
+    cluster.ctl(1, &["replace", "3", "4", "--wait", "60"]).unwrap();
+    count_everywhere(&cluster, &[1, 2, 4], 1500);
     cluster.stop_all();
 }

@@ -141,7 +141,7 @@ impl<'a> PartitionBatch<'a> {
 
     /// The header of an image that is not checked otherwise.
     pub fn header_of(bytes: &[u8]) -> Option<PartitionHeader> {
-        let mut reader = Reader { rest: bytes.get(MAGIC.len() + 4..)? };
+        let mut reader = Reader { rest: bytes.get(MAGIC.len() + size_of::<u16>()..)? };
         PartitionHeader::read(&mut reader).filter(is_sound)
     }
 

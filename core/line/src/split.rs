@@ -374,6 +374,7 @@ mod tests {
             assert_eq!(images.iter().map(|image| image.row_count).sum::<u32>(), 200);
             for image in &images {
                 let batch = PartitionBatch::parse(&image.bytes).unwrap();
+                assert_eq!(PartitionBatch::header_of(&image.bytes).as_ref(), Some(batch.header()));
                 for series in batch.series() {
                     let bits = partition_count.trailing_zeros();
                     let expected = if bits == 0 { 0 } else { series.hash >> (64 - bits) };

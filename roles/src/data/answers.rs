@@ -21,19 +21,24 @@ use tidemill_store::Entry;
 
 impl Answerer for DataCore {
     fn message(&self, message: Message<Payload>) {
+        // A node with a new folder has no vote and no log yet.
+        if !self.takes_part.get() {
+            return;
+        }
         let (group, from) = (message.group.0, message.from.0);
         if let Err(error) = self.replicas.receive(message) {
             tracing::debug!(group, from, %error, "a message of another node was not listened to");
         }
     }
 
-    fn answer(self: Rc<Self>, _from: NodeId, group: GroupId, call: RemoteCall) -> LocalFuture<'static, RemoteReply> {
+    fn answer(self: Rc<Self>, from: NodeId, group: GroupId, call: RemoteCall) -> LocalFuture<'static, RemoteReply> {
         Box::pin(async move {
             match call {
                 RemoteCall::Propose(image) => RemoteReply::Done(self.take_in(group, Payload::Batch(image)).await),
                 RemoteCall::Command(bytes) => RemoteReply::Done(self.take_in(group, Payload::Command(bytes)).await),
                 RemoteCall::ChangeMeta(bytes) => RemoteReply::MetaChanged(self.take_meta_change(bytes).await),
                 RemoteCall::OutwaitWrites => RemoteReply::Done(self.outwait_older_writes().await),
+                RemoteCall::Acquaint(folder) => RemoteReply::Done(self.note_folder(from, folder)),
                 RemoteCall::AwaitAll => RemoteReply::Done(self.await_all_here(group).await),
                 RemoteCall::HandOver(to) => RemoteReply::Done(self.hand_over_from_here(group, to).await),
                 RemoteCall::Queries => {

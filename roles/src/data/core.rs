@@ -2,8 +2,10 @@
 
 use crate::{
     access::AccessOptions,
+    acquaintance::Acquaintances,
     backup::{Entry, snapshot::link_partition},
     data::{
+        acquainting::TakesPart,
         budget::Budget,
         elsewhere::LeadersElsewhere,
         figures::{CoreFigures, WriteFigures},
@@ -62,6 +64,11 @@ pub struct DataCore {
     pub(crate) budget: Budget,
     pub(crate) partition_map: PartitionMap,
     pub(crate) leaders: LeadersElsewhere,
+    pub(crate) takes_part: TakesPart,
+    /// Of a cluster's node, only on [`META_CORE`].
+    pub(crate) acquaintances: Option<Rc<Acquaintances>>,
+    /// Why the others do not let this node take part.
+    pub(crate) refusal: RefCell<Option<String>>,
     pub(crate) partitions: BTreeMap<u32, Rc<Partition<RingDisk>>>,
     pub(crate) replicas: Replicas<RingDisk>,
     /// To the other nodes; none without a cluster.

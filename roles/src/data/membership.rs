@@ -5,7 +5,7 @@
 //! may hold it; the members of the group decide whether it is filled.
 
 use crate::{
-    data::{budget::Budget, core::DataCore, message::Message},
+    data::{acquainting::TakesPart, budget::Budget, core::DataCore, message::Message},
     links::{Links, Roster, Rotation, Start, peer_options},
     options::ClusterOptions,
     replica::{Placement, Surroundings},
@@ -40,6 +40,10 @@ pub struct Membership {
     pub shape: u64,
     /// Of this run of the process.
     pub incarnation: u64,
+    /// The number of this node's data folder.
+    pub folder: u64,
+    /// Not before the others have noted the folder.
+    pub takes_part: TakesPart,
 }
 
 impl Membership {
@@ -120,11 +124,16 @@ impl Membership {
         let ticking = core.clone();
         let run_ticks = async move {
             while !ticking.replicas.is_stopped() {
-                ticking.replicas.tick();
+                if ticking.takes_part.get() {
+                    ticking.replicas.tick();
+                }
                 ticking.context.sleep(TICK_EVERY).await;
             }
         };
         context.spawn(context.queues.latency, "elections", run_ticks).detach();
+        if let Some(known) = core.acquaintances.clone() {
+            context.spawn(context.queues.latency, "acquaintances", core.clone().make_acquaintances(known)).detach();
+        }
         context.spawn(context.queues.latency, "members", core.clone().tend_members()).detach();
         context.spawn(context.queues.latency, "spread of leads", core.clone().spread_leads()).detach();
         Ok(())

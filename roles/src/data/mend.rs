@@ -23,6 +23,9 @@ const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// For reading all of a node's files.
 const EXAMINATION_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// Before a node whose answer was lost is asked once more.
+const AGAIN_PAUSE: Duration = Duration::from_millis(500);
+
 impl DataCore {
     /// Fetches a file from whatever other node has it.
     pub(super) async fn mend(&self, partition: u32, record: &FileRecord) -> Result<NodeId, String> {
@@ -82,7 +85,16 @@ impl DataCore {
                 if node == this.own_node() {
                     return this.examine(mends).await;
                 }
-                match this.ask_node(node, RemoteCall::Examine { mends }).await? {
+                let ask = || this.ask_node(node, RemoteCall::Examine { mends });
+                let answered = match ask().await {
+                    // Of two connections that meet after a start one is given up. Asking again does no harm.
+                    Err(_) => {
+                        this.context.sleep(AGAIN_PAUSE).await;
+                        ask().await
+                    }
+                    answered => answered,
+                };
+                match answered? {
                     RemoteReply::Description(bytes) => {
                         serde_json::from_slice(&bytes).map_err(|error| CallError::Unknown(error.to_string()))
                     }

@@ -4,6 +4,7 @@
 //! stop. Invariants: a partition is touched by the core that it lives on and by nobody else; every core's copy of the
 //! metadata goes through the same changes in the same order; a write is answered after its entries are durable.
 
+mod acquainting;
 mod all_replicas;
 mod answers;
 mod budget;
@@ -43,6 +44,7 @@ mod tag_values;
 mod typed_writes;
 pub mod write;
 
+pub use acquainting::TakesPart;
 pub use budget::Budget;
 pub use core::{DataCore, META_CORE};
 pub use membership::Membership;

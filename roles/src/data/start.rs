@@ -5,7 +5,9 @@
 //! begins a new one: partitions are dealt out anew without a byte of them being moved.
 
 use crate::{
+    acquaintance::Acquaintances,
     data::{
+        acquainting::TakesPart,
         budget::Budget,
         core::{DataCore, Held, META_CORE},
         elsewhere::LeadersElsewhere,
@@ -113,6 +115,9 @@ pub enum StartFailure {
     Io(#[from] std::io::Error),
     #[error("the other cores have ended")]
     Abandoned,
+    /// By the other nodes.
+    #[error("{0}")]
+    Refused(String),
 }
 
 pub(crate) const LOG_FOLDER: &str = "log";
@@ -188,10 +193,19 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     if let Some(membership) = &founding.membership {
         crate::query::number_queries(membership.options.node);
     }
+    let acquaintances = match &founding.membership {
+        Some(membership) if is_meta => {
+            Some(Rc::new(Acquaintances::load(&founding.options.data_dir, membership.folder)?))
+        }
+        _ => None,
+    };
     let core = Rc::new(DataCore {
         budget,
         partition_map: founding.partitions,
         leaders: LeadersElsewhere::default(),
+        takes_part: founding.membership.as_ref().map_or_else(|| TakesPart::new(true), |of| of.takes_part.clone()),
+        acquaintances,
+        refusal: RefCell::default(),
         partitions,
         replicas,
         links,
@@ -314,7 +328,10 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         tracing::error!(%poisoned, "the log ended with an error");
     }
     context.mail.close();
-    served
+    match core.refusal.take() {
+        Some(why) => Err(StartFailure::Refused(why)),
+        None => served,
+    }
 }
 
 /// Whether what a server does by itself is done here: on one core, while requests are served.

@@ -19,6 +19,8 @@ pub enum RemoteCall {
     Command(Bytes),
     /// Change the metadata by an encoded command.
     ChangeMeta(Bytes),
+    /// Note that the node that asks has the data folder of this number.
+    Acquaint(u64),
     /// Wait until every replica of the group has on the disk what its leader, which is asked, has now.
     AwaitAll,
     /// Wait for the node's writes that may have looked field types up before now.

@@ -155,7 +155,7 @@ mod tests {
             "reporting-disabled = true",
             "[data]\nwal-dir = \"/var/lib/influxdb/wal\"\ncache-max-memory-size = 1073741824\ncompact-throughput = \"48m\"",
             "[data]\nindex-version = \"tsi1\"\ncompact-full-write-cold-duration = \"4h0m0s\"",
-            "[shard-precreation]\ncheck-interval = \"10m0s\"\n[tls]\n[[collectd]]\n[[graphite]]\nenabled = false",
+            "[coordinator]\nwrite-timeout = \"10s0ms\"\n[tls]\n[[collectd]]\n[[graphite]]\nenabled = false",
         ] {
             let left = taken(text).unwrap();
             let is_empty = |value: &Value| value.as_table().is_some_and(Table::is_empty);
