@@ -1,7 +1,15 @@
 //! A cluster on one machine.
 
-use crate::subject::{self, Home};
-use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
+use crate::{
+    case, play,
+    subject::{self, Home},
+};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
 use tidemill_perf::{
     cluster::{self, ClusterPlan},
     http::Client,
@@ -10,6 +18,8 @@ use tidemill_perf::{
 
 pub use tidemill_perf::cluster::{Duty, NODES, ONE_GROUP};
 
+/// Longest wait for a write of a cluster whose nodes come and go.
+const WRITE_PATIENCE: Duration = Duration::from_secs(120);
 /// Longest wait for every group to have a leader.
 const ELECTION_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -152,4 +162,35 @@ impl Cluster {
             self.stop(node);
         }
     }
+}
+
+/// Plays the cases of a file with each request at another of these nodes than the one before, and stops the cluster.
+pub fn play_in_turn(cluster: Cluster, nodes: &[usize], cases: &str) {
+    let mut clients: Vec<Client> = nodes.iter().map(|node| cluster.client(*node)).collect();
+    let mut faults = Vec::new();
+    let steps = case::parse(cases).unwrap().into_iter().flat_map(|case| {
+        let title = case.title.clone();
+        case.steps.into_iter().map(move |step| (title.clone(), step))
+    });
+    for (number, (title, step)) in steps.enumerate() {
+        if let Err(fault) = play::step(&mut clients[number % nodes.len()], &step) {
+            faults.push(format!("[{title}] {fault}"));
+        }
+    }
+    cluster.stop_all();
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults[..faults.len().min(5)].join("\n"));
+}
+
+/// Writes until the lines are taken: what a lost node led is led by others soon, and what nobody knows of is written
+/// again, as a client does.
+pub fn write_until_taken(client: &mut Client, lines: &str) {
+    let begin = Instant::now();
+    while begin.elapsed() < WRITE_PATIENCE {
+        let answer = client.write("db=d", lines.as_bytes()).unwrap();
+        if answer.status == 204 {
+            return;
+        }
+        assert!(matches!(answer.status, 500 | 503), "{} {}", answer.status, answer.text());
+    }
+    panic!("no write is taken");
 }

@@ -5,11 +5,9 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
-use tidemill_perf::{cluster::leaders as cluster_leaders, http::Client, server::Server};
+use tidemill_perf::{cluster::leaders as cluster_leaders, server::Server};
 use tidemill_tests::{
-    case,
-    cluster::{Cluster, NODES},
-    play,
+    cluster::{Cluster, NODES, play_in_turn, write_until_taken},
     subject::{count, query, skip_for_upstream, write},
 };
 
@@ -21,21 +19,7 @@ fn play_at_all_nodes(name: &str) {
     if skip_for_upstream("it has no cluster") {
         return;
     }
-    let text = std::fs::read_to_string(case_file(name)).unwrap();
-    let cluster = Cluster::start();
-    let mut clients = NODES.map(|node| cluster.client(node));
-    let mut faults = Vec::new();
-    let steps = case::parse(&text).unwrap().into_iter().flat_map(|case| {
-        let title = case.title.clone();
-        case.steps.into_iter().map(move |step| (title.clone(), step))
-    });
-    for (number, (title, step)) in steps.enumerate() {
-        if let Err(fault) = play::step(&mut clients[number % NODES.len()], &step) {
-            faults.push(format!("[{title}] {fault}"));
-        }
-    }
-    cluster.stop_all();
-    assert!(faults.is_empty(), "{name}: {} faults:\n{}", faults.len(), faults[..faults.len().min(5)].join("\n"));
+    play_in_turn(Cluster::start(), &NODES, &std::fs::read_to_string(case_file(name)).unwrap());
 }
 
 #[test]
@@ -71,19 +55,6 @@ fn points_selected_into_other_measurements() {
 /// `rows` points behind each other from `from` on, in series over all partitions.
 fn lines(from: u64, rows: u64) -> String {
     (from..from + rows).map(|at| format!("m,h=h{} v={at}i {}\n", at % 37, at * 1000)).collect()
-}
-
-/// What the lost node led is led by others soon, and until then a write waits; but of one that was on its way to the lost
-/// node nobody knows, and then it is written again, as a client does.
-fn write_until_taken(client: &mut Client, lines: &str) {
-    for _ in 0..20 {
-        let answer = client.write("db=d", lines.as_bytes()).unwrap();
-        if answer.status == 204 {
-            return;
-        }
-        assert!(matches!(answer.status, 500 | 503), "{} {}", answer.status, answer.text());
-    }
-    panic!("no write is taken");
 }
 
 #[test]

@@ -1,11 +1,8 @@
 //! Several data groups: whichever node is asked, the answer is that of one server, though most rows are elsewhere.
 
 use crate::conformance::case_file;
-use tidemill_perf::http::Client;
 use tidemill_tests::{
-    case,
-    cluster::{Cluster, Duty},
-    play,
+    cluster::{Cluster, Duty, play_in_turn, write_until_taken},
     subject::{count, query, skip_for_upstream, write},
 };
 
@@ -20,21 +17,7 @@ fn play_at_both(name: &str) {
     if skip_for_upstream("it has no cluster") {
         return;
     }
-    let text = std::fs::read_to_string(case_file(name)).unwrap();
-    let cluster = Cluster::start_of(&TWO_AND_META);
-    let mut clients = [1, 2].map(|node| cluster.client(node));
-    let mut faults = Vec::new();
-    let steps = case::parse(&text).unwrap().into_iter().flat_map(|case| {
-        let title = case.title.clone();
-        case.steps.into_iter().map(move |step| (title.clone(), step))
-    });
-    for (number, (title, step)) in steps.enumerate() {
-        if let Err(fault) = play::step(&mut clients[number % 2], &step) {
-            faults.push(format!("[{title}] {fault}"));
-        }
-    }
-    cluster.stop_all();
-    assert!(faults.is_empty(), "{name}: {} faults:\n{}", faults.len(), faults[..faults.len().min(5)].join("\n"));
+    play_in_turn(Cluster::start_of(&TWO_AND_META), &[1, 2], &std::fs::read_to_string(case_file(name)).unwrap());
 }
 
 #[test]
@@ -75,17 +58,6 @@ fn points_selected_into_series_of_other_groups() {
 
 fn lines(from: u64, rows: u64) -> String {
     (from..from + rows).map(|at| format!("m,h=h{} v={at}i {}\n", at % 97, at * 1000)).collect()
-}
-
-fn write_until_taken(client: &mut Client, lines: &str) {
-    for _ in 0..20 {
-        let answer = client.write("db=d", lines.as_bytes()).unwrap();
-        if answer.status == 204 {
-            return;
-        }
-        assert!(matches!(answer.status, 500 | 503), "{} {}", answer.status, answer.text());
-    }
-    panic!("no write is taken");
 }
 
 #[test]

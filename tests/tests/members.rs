@@ -5,9 +5,9 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use tidemill_perf::{cluster::described_by, http::Client, server::Server};
+use tidemill_perf::{cluster::described_by, server::Server};
 use tidemill_tests::{
-    cluster::Cluster,
+    cluster::{Cluster, write_until_taken},
     subject::{count, query, skip_for_upstream, write},
 };
 
@@ -17,19 +17,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// `rows` points behind each other from `from` on, in series over all partitions.
 fn lines(from: u64, rows: u64) -> String {
     (from..from + rows).map(|at| format!("m,h=h{} v={at}i {}\n", at % 37, at * 1000)).collect()
-}
-
-/// What nobody knows of is written again, as a client does.
-fn write_until_taken(client: &mut Client, lines: &str) {
-    let begin = Instant::now();
-    while begin.elapsed() < PATIENCE {
-        let answer = client.write("db=d", lines.as_bytes()).unwrap();
-        if answer.status == 204 {
-            return;
-        }
-        assert!(matches!(answer.status, 500 | 503), "{} {}", answer.status, answer.text());
-    }
-    panic!("no write is taken");
 }
 
 /// Writes through a node as long as something is done; how many rows there are then, from `before` on.

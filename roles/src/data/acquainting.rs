@@ -6,6 +6,7 @@ use crate::{
     links::{Links, RemoteCall, RemoteReply},
     replica::ProposeError,
 };
+use futures_lite::future;
 use std::{
     collections::BTreeSet,
     rc::Rc,
@@ -17,12 +18,14 @@ use std::{
 };
 use tidemill_raft::NodeId;
 
-/// For one node's answer, and between two rounds.
+/// For one node's answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(100);
+/// Between two rounds: while this node waits for the others, and later, for those that were away and those that join.
+const WAITING_PAUSE: Duration = Duration::from_millis(100);
+const LATER_PAUSE: Duration = Duration::from_secs(2);
 
 /// Whether this node may vote and store, told to all of its cores.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct TakesPart(Arc<AtomicBool>);
 
 impl TakesPart {
@@ -50,7 +53,7 @@ impl DataCore {
         })
     }
 
-    /// Tells all other nodes of this one's folder, until each has noted it; the server ends if one of them knows another
+    /// Tells each other node of this one's folder until that has noted it, also those that join later; the server ends if one of them knows another
     /// folder of this node. To be run on the metadata's core.
     pub(super) async fn make_acquaintances(self: Rc<Self>, known: Rc<Acquaintances>) {
         let Some(links) = self.links.clone() else { return };
@@ -76,7 +79,8 @@ impl DataCore {
                     Err(error) => tracing::warn!(%error, "that others have noted this folder cannot be kept"),
                 }
             }
-            self.context.sleep(PAUSE).await;
+            let pause = if self.takes_part.get() { LATER_PAUSE } else { WAITING_PAUSE };
+            future::or(self.context.sleep(pause), self.context.shutdown.requested()).await;
         }
     }
 }

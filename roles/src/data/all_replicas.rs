@@ -58,9 +58,8 @@ impl DataCore {
                 match asked {
                     Ok(()) => return Ok(()),
                     Err(CallError::Refused(ProposeError::NotLeader(hint))) => self.note_refusal(group, leader, hint),
-                    Err(_) => {}
+                    Err(_) => self.note_refusal(group, leader, NodeId(0)),
                 }
-                self.note_refusal(group, leader, NodeId(0));
                 // Asking is of no consequence: whoever leads next is asked.
                 self.context.sleep(LEADER_PAUSE).await;
             }

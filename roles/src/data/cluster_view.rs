@@ -100,7 +100,7 @@ impl DataCore {
         let mut asked: Vec<(NodeId, GroupId)> = Vec::new();
         for (node, member) in roster.nodes.iter().filter(|(node, _)| **node != roster.node) {
             let mut cores = BTreeSet::new();
-            let held = self.linked_groups().into_iter().filter(|group| links.roster().holds(*node, *group));
+            let held = self.linked_groups().into_iter().filter(|group| roster.holds(*node, *group));
             asked.extend(held.filter(|group| cores.insert(core_of(*group, member.cores))).map(|group| (*node, group)));
         }
         let answers: Vec<_> = asked

@@ -5,6 +5,7 @@
 
 use crate::data::{core::DataCore, metadata::META_GROUP};
 use std::{cell::RefCell, collections::BTreeMap};
+use tidemill_meta::Holders;
 use tidemill_raft::{GroupId, NodeId};
 
 /// Who led the groups of other nodes when that was last heard of.
@@ -15,12 +16,12 @@ impl DataCore {
     /// Whether this node holds only some of the partitions.
     pub fn has_elsewhere(&self) -> bool {
         let Some(links) = &self.links else { return false };
-        let (roster, meta) = (links.roster(), self.meta());
-        let is_noted = |id: u32| {
-            let noted = meta.holders_of(id).map(|holders| &holders.noted);
-            noted.is_none_or(|noted| noted.is_empty() || noted.contains(&roster.node.0))
+        let own = links.roster().node;
+        let meta = self.meta();
+        let is_moved = |holders: &Holders| {
+            holders.group != META_GROUP.0 && !holders.noted.is_empty() && !holders.noted.contains(&own.0)
         };
-        (0..self.partition_map.count()).any(|id| !roster.holds(roster.node, GroupId(id)) || !is_noted(id))
+        self.partition_map.groups() > 1 || self.is_meta_node() || meta.holders().iter().any(is_moved)
     }
 
     /// The partitions that requests for come to this core, held here or not.

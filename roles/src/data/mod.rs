@@ -28,7 +28,7 @@ pub mod message;
 mod meta_changes;
 pub(crate) mod metadata;
 mod precreation;
-mod propose;
+pub(crate) mod propose;
 pub mod question;
 mod read_level;
 mod resend;

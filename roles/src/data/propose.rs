@@ -83,7 +83,7 @@ pub(super) async fn ask_leader(
     })
 }
 
-pub(super) fn other_answer(node: NodeId) -> CallError {
+pub(crate) fn other_answer(node: NodeId) -> CallError {
     CallError::Unknown(format!("node {node} gave another answer than was asked for"))
 }
 

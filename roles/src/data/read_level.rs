@@ -85,6 +85,7 @@ impl DataCore {
     pub(super) async fn catch_up_to_here(self: &Rc<Self>, bound: ReadBound) -> Result<SessionToken, CallError> {
         let reads: Vec<_> = self
             .groups()
+            .filter(|group| self.takes_part_in(*group))
             .map(|group| {
                 let (this, bound) = (self.clone(), bound.clone());
                 let read = async move { this.reach(group, &bound).await };
@@ -100,7 +101,7 @@ impl DataCore {
             return Err(CallError::Unknown("the core is stopping".into()));
         }
         let mut shown = SessionToken::default();
-        for group in self.groups() {
+        for group in self.groups().filter(|group| self.takes_part_in(*group)) {
             if let Some(known) = self.replicas.group(group) {
                 shown.raise(group, known.machine().applied());
             }

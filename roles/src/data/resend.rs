@@ -166,13 +166,7 @@ impl DataCore {
             self.context.sleep(left).await;
             Err(CallError::Unknown("no majority of the replicas had the write in time".to_owned()))
         };
-        let tried = future::or(asking, future::or(succession, future::or(silence, late))).await;
-        match &tried {
-            Err(CallError::Refused(ProposeError::NotLeader(hint))) => self.note_refusal(group, leader, *hint),
-            Err(CallError::Unknown(_)) => self.note_refusal(group, leader, NodeId(0)),
-            _ => {}
-        }
-        tried
+        future::or(asking, future::or(succession, future::or(silence, late))).await
     }
 }
 

@@ -3,7 +3,7 @@
 //! Numbers of queries tell the node that they run at, so that they name one query of the whole cluster.
 
 use crate::{
-    data::DataCore,
+    data::{DataCore, propose::other_answer},
     links::{RemoteCall, RemoteReply},
     query::{
         StatementError,
@@ -144,7 +144,7 @@ pub(super) async fn kill(core: &Rc<DataCore>, id: u64, host: Option<&str>) -> Re
                 let told: Value = serde_json::from_slice(&bytes).unwrap_or_default();
                 told.as_str().map(ToOwned::to_owned)
             }
-            Ok(_) => Some(format!("node {node} gave another answer than was asked for")),
+            Ok(_) => Some(other_answer(node).to_string()),
             Err(error) => Some(error.to_string()),
         }
     };

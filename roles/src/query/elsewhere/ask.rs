@@ -161,7 +161,11 @@ pub(in crate::query) async fn scan(
         let mut piece = first;
         loop {
             match piece {
-                Piece::End => return Ok(()),
+                Piece::End { points, series } => {
+                    account.add_points(points)?;
+                    account.add_series(series)?;
+                    return Ok(());
+                }
                 Piece::Outputs { points, series, bytes } => {
                     account.add_points(points)?;
                     account.add_series(series)?;
@@ -171,9 +175,7 @@ pub(in crate::query) async fn scan(
                     let outputs = decoder.decode(&bytes).map_err(|error| PartError::Said(error.to_string()))?;
                     charge.set(bytes.len())?;
                     drop(bytes);
-                    if !outputs.is_empty() {
-                        outlet.send(PartChunk::Outputs(outputs, charge)).await?;
-                    }
+                    outlet.send(PartChunk::Outputs(outputs, charge)).await?;
                 }
                 Piece::Failed(why) | Piece::Unready(why) => return Err(PartError::Said(why)),
                 _ => return Err(PartError::Said(ReadFailure::OtherAnswer(node).to_string())),

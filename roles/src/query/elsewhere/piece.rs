@@ -34,7 +34,10 @@ pub enum Piece {
         bytes: Vec<u8>,
     },
     /// All outputs of the scan were sent.
-    End,
+    End {
+        points: u64,
+        series: u64,
+    },
     Cost {
         series: u64,
         cached_values: u64,

@@ -140,20 +140,17 @@ async fn send_scan(core: &Rc<DataCore>, partition: u32, text: &ScanText, outlet:
             None => chunks.next().await,
             chunk => chunk,
         };
-        let outputs = match chunk {
-            Some(PartChunk::Outputs(outputs, _charge)) => encoder.encode(outputs),
-            Some(PartChunk::End) => Vec::new(),
-            Some(PartChunk::Failed(why)) => return Err(Refusal::Failed(why)),
-            None => return Err(Refusal::Failed(format!("partition {partition} ended its part without saying so"))),
-        };
-        let is_end = outputs.is_empty();
         let counted = account.0.counted();
         let (points, series) = (counted.0 - told.0, counted.1 - told.1);
         told = counted;
-        let bytes = if is_end { encoder.encode(Vec::new()) } else { outputs };
-        outlet.send(encode(&Piece::Outputs { points, series, bytes })).await?;
-        if is_end {
-            return Ok(outlet.send(encode(&Piece::End)).await?);
+        match chunk {
+            Some(PartChunk::Outputs(outputs, _charge)) => {
+                let bytes = encoder.encode(outputs);
+                outlet.send(encode(&Piece::Outputs { points, series, bytes })).await?;
+            }
+            Some(PartChunk::End) => return Ok(outlet.send(encode(&Piece::End { points, series })).await?),
+            Some(PartChunk::Failed(why)) => return Err(Refusal::Failed(why)),
+            None => return Err(Refusal::Failed(format!("partition {partition} ended its part without saying so"))),
         }
         core.context().yield_now_if_needed().await;
     }
