@@ -35,6 +35,25 @@ pub enum Duty {
     /// For a data group, from 1.
     Data(u32),
     Meta,
+    PoolMaster,
+    PoolSlave,
+}
+
+impl Duty {
+    /// The role that a node is started in, and its name in the configuration.
+    pub fn role(self) -> &'static str {
+        match self {
+            Duty::Data(_) => "data",
+            Duty::Meta => "meta",
+            Duty::PoolMaster => "pool-master",
+            Duty::PoolSlave => "pool-slave",
+        }
+    }
+
+    /// Of the cores that the nodes of the plan have: a pool slave runs on one.
+    fn cores(self, cores: usize) -> usize {
+        if self == Duty::PoolSlave { 1 } else { cores }
+    }
 }
 
 /// Three data nodes of one group.
@@ -57,11 +76,11 @@ impl ClusterPlan {
 
     /// A section of a node.
     fn named(&self, node: usize, duty: Duty, port: u16) -> String {
+        let cores = duty.cores(self.cores);
         let duty = match duty {
             Duty::Data(group) => format!("group = {group}"),
-            Duty::Meta => "role = \"meta\"".to_owned(),
+            other => format!("role = {:?}", other.role()),
         };
-        let cores = self.cores;
         format!("[[cluster.nodes]]\nnode = {node}\naddress = \"127.0.0.1:{port}\"\ncores = {cores}\n{duty}\n")
     }
 
@@ -87,13 +106,10 @@ impl ClusterPlan {
         let configuration = self.configuration_of(node);
         std::fs::write(&configuration, text).with_context(|| format!("write {}", configuration.display()))?;
         let mut setup = Setup::new(Kind::Tidemill, &self.binary, &self.folder);
-        setup.role = Some(match duty {
-            Duty::Data(_) => "data".to_owned(),
-            Duty::Meta => "meta".to_owned(),
-        });
+        setup.role = Some(duty.role().to_owned());
         setup.data = self.folder.join(format!("data-{node}"));
         setup.log = self.folder.join(format!("node-{node}.log"));
-        setup.cores = Some(self.cores);
+        setup.cores = Some(duty.cores(self.cores));
         setup.memory_limit = self.memory_limit.clone();
         setup.arguments = vec!["--config".to_owned(), configuration.to_string_lossy().into_owned()];
         Ok(setup)
