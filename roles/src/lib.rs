@@ -13,6 +13,7 @@
 //!                                       ├── subscriber  copies of writes for other servers
 //!                                       ├── handoff   writes that wait for their partitions
 //!                                       ├── udp       line protocol in datagrams
+//!                                       ├── pool      files in the storage pool: masters, slaves, shipping, reading
 //!                                       ├── replica   raft, log and state machines
 //!                                       └── links     what the nodes of a cluster say to each other
 //! ```
@@ -33,6 +34,7 @@ pub mod inspect;
 pub mod line_text;
 pub mod links;
 pub mod options;
+pub mod pool;
 pub mod query;
 pub mod replica;
 pub mod server;

@@ -31,6 +31,10 @@ enum Role {
     Data(Server),
     /// A node of a cluster that votes on its metadata and holds no data; its configuration file has a [cluster] section
     Meta(Server),
+    /// A node of a cluster that decides what its storage pool holds; its configuration file has a [cluster] section
+    PoolMaster(Server),
+    /// A node of a cluster that stores files of its storage pool; its configuration file has a [cluster] section
+    PoolSlave(Server),
     /// Looks into data folders and files of a server that does not run
     #[command(subcommand)]
     Inspect(Inspect),
@@ -130,10 +134,18 @@ fn main() -> ExitCode {
     let asked = match role {
         Some(Role::Data(_)) => Some("data"),
         Some(Role::Meta(_)) => Some("meta"),
+        Some(Role::PoolMaster(_)) => Some("pool-master"),
+        Some(Role::PoolSlave(_)) => Some("pool-slave"),
         _ => None,
     };
     let server = match role {
-        Some(Role::Standalone(server) | Role::Data(server) | Role::Meta(server)) => server,
+        Some(
+            Role::Standalone(server)
+            | Role::Data(server)
+            | Role::Meta(server)
+            | Role::PoolMaster(server)
+            | Role::PoolSlave(server),
+        ) => server,
         Some(Role::Inspect(inspect)) => {
             start_logging("warn");
             return inspect.run();

@@ -13,7 +13,7 @@ use tidemill_http::{
 };
 use tidemill_influxql::{Statement, TimestampText};
 
-const META_NODE: &str = "this is a meta node, which takes no writes and answers no queries: ask a data node";
+const NO_ROWS: &str = "this node holds no rows, takes no writes and answers no queries: ask a data node";
 
 /// Answers the requests of one core.
 pub struct DataService {
@@ -71,8 +71,8 @@ impl Service for DataService {
     }
 
     async fn write(&self, request: WriteRequest) -> WriteOutcome {
-        if self.core.is_meta_node() {
-            return WriteOutcome::Rejected(Refusal::new(400, META_NODE));
+        if self.core.holds_no_rows() {
+            return WriteOutcome::Rejected(Refusal::new(400, NO_ROWS));
         }
         self.core.write(request).await
     }
@@ -82,8 +82,8 @@ impl Service for DataService {
     }
 
     async fn query(&self, request: QueryRequest) -> Result<QueryPieces, Refusal> {
-        if self.core.is_meta_node() {
-            return Err(Refusal::new(400, META_NODE));
+        if self.core.holds_no_rows() {
+            return Err(Refusal::new(400, NO_ROWS));
         }
         let authorized = authorize_query(&self.core.meta(), &request.caller, &request.query, &request.database);
         authorized.map_err(|text| Refusal::new(403, text))?;

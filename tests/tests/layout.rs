@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Crates without I/O, clocks, threads.
-const PURE: [&str; 8] = ["column", "line", "tsm", "influxql", "query", "raft", "meta", "index"];
+const PURE: [&str; 9] = ["column", "line", "tsm", "influxql", "query", "raft", "meta", "pool", "index"];
 /// What no pure crate may reach, at any depth. `libc` would open the door to every system call.
 const BOUND: [&str; 12] = [
     "glommio",
@@ -41,6 +41,7 @@ const LAYERS: [&[&str]; 4] = [
         "tidemill-query",
         "tidemill-raft",
         "tidemill-meta",
+        "tidemill-pool",
         "tidemill-index",
     ],
     &["tidemill-disk", "tidemill-reactor", "tidemill-log", "tidemill-store"],

@@ -22,7 +22,7 @@ pub use command::{Applied, COMMAND_PREFIX, Command, FieldDefinition, PolicyChang
 pub use continuous_query::ContinuousQuery;
 pub use field_types::FieldTypes;
 pub use id::{ContinuousQueryId, DatabaseId, PolicyId, ShardGroupId};
-pub use node::{Holders, NODES_MAX, Node, NodeState};
+pub use node::{Holders, NODES_MAX, Node, NodeDuty, NodeState};
 pub use policy::{DEFAULT_POLICY_NAME, default_shard_group_duration_ns};
 pub use state::{Database, Meta, RetentionPolicy, ShardGroup};
 pub use subscription::Subscription;

@@ -10,6 +10,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 /// The group of the metadata: the last one that there can be.
 const META_GROUP: u32 = u32::MAX;
+/// That of the pool's masters: before it.
+const POOL_GROUP: u32 = u32::MAX - 1;
 /// Nodes that are not gone: as many as one group can have learners, because each follows the metadata.
 pub const NODES_MAX: usize = 32;
 
@@ -21,9 +23,21 @@ pub struct Node {
     /// Where its core 0 listens for other nodes; the others follow port by port.
     pub address: String,
     pub cores: u16,
-    /// Whose series it stores; none: it holds metadata alone.
-    pub data_group: Option<u32>,
+    pub duty: NodeDuty,
     pub state: NodeState,
+}
+
+/// What a node is there for.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum NodeDuty {
+    /// It stores series of a data group, from 0.
+    Data { group: u32 },
+    /// It votes on the metadata and stores nothing.
+    Meta,
+    /// It votes on what the storage pool has.
+    PoolMaster,
+    /// It stores files of the pool. Nodes of one failure domain may fail together; without a name it is the node's own.
+    PoolSlave { domain: Option<String> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -35,6 +49,16 @@ pub enum NodeState {
     Leaving,
     /// Nobody listens to it any more.
     Gone,
+}
+
+impl NodeDuty {
+    /// Whether a node of one duty can do what one of the other does.
+    fn is_like(&self, other: &NodeDuty) -> bool {
+        match (self, other) {
+            (NodeDuty::PoolSlave { .. }, NodeDuty::PoolSlave { .. }) => true,
+            _ => self == other,
+        }
+    }
 }
 
 /// Who holds a raft group.
@@ -148,8 +172,8 @@ impl Meta {
         };
         let (old, new) = (node(old)?, node(new)?);
         // Anybody can vote on the metadata.
-        if old.data_group != new.data_group && group != Some(META_GROUP) {
-            return refused(format!("node {} stores other series than node {}", new.id, old.id));
+        if !old.duty.is_like(&new.duty) && group != Some(META_GROUP) {
+            return refused(format!("node {} is there for something else than node {}", new.id, old.id));
         }
         Ok(())
     }
@@ -176,7 +200,7 @@ impl Meta {
 
     /// What the node is to hold, others are: for each group the one that has the least.
     pub(crate) fn drain_node(&mut self, id: u64) -> Result<Applied, MetaError> {
-        let data_group = self.node_mut(id)?.data_group;
+        let duty = self.node_mut(id)?.duty.clone();
         let mut holders = self.holders.clone();
         for at in 0..holders.len() {
             if !holders[at].wanted.contains(&id) {
@@ -184,7 +208,7 @@ impl Meta {
             }
             let load = |node: u64| holders.iter().filter(|holders| holders.wanted.contains(&node)).count();
             let fit = |node: &&Node| {
-                let is_fit = node.state == NodeState::Active && node.data_group == data_group && node.id != id;
+                let is_fit = node.state == NodeState::Active && node.duty.is_like(&duty) && node.id != id;
                 is_fit && !holders[at].wanted.contains(&node.id)
             };
             let successor = self.nodes.iter().filter(fit).min_by_key(|node| (load(node.id), node.id));
@@ -252,7 +276,11 @@ impl Meta {
 impl Holders {
     /// For people.
     fn name(&self) -> String {
-        if self.group == META_GROUP { "meta".to_owned() } else { self.group.to_string() }
+        match self.group {
+            META_GROUP => "meta".to_owned(),
+            POOL_GROUP => "pool".to_owned(),
+            group => group.to_string(),
+        }
     }
 }
 
@@ -263,7 +291,7 @@ mod tests {
 
     fn node(id: u64) -> Node {
         let (address, state) = (format!("10.0.0.{id}:8088"), NodeState::Active);
-        Node { id, address, cores: 2, data_group: Some(0), state }
+        Node { id, address, cores: 2, duty: NodeDuty::Data { group: 0 }, state }
     }
 
     fn founded() -> Meta {
@@ -335,9 +363,9 @@ mod tests {
             assert!(text(meta.apply(command.clone())).contains(why), "{command:?}");
             assert_eq!(meta, before, "{command:?}");
         }
-        let other = Node { data_group: Some(1), ..node(4) };
+        let other = Node { duty: NodeDuty::Data { group: 1 }, ..node(4) };
         meta.apply(Command::AddNode(other)).unwrap();
-        assert!(text(meta.apply(Command::ReplaceNode { old: 1, new: 4 })).contains("stores other series"));
+        assert!(text(meta.apply(Command::ReplaceNode { old: 1, new: 4 })).contains("is there for something else"));
         assert!(text(meta.apply(Command::DrainNode { node: 1 })).contains("no other node can take"));
     }
 

@@ -72,7 +72,7 @@ pub struct OneNode {
 
 #[derive(Args)]
 pub struct MoveReplica {
-    /// Number of a partition, or `meta`
+    /// Number of a partition, `meta` or `pool`
     group: String,
     from: u64,
     to: u64,
@@ -82,7 +82,7 @@ pub struct MoveReplica {
 
 #[derive(Args)]
 pub struct TransferLeader {
-    /// Number of a partition, or `meta`
+    /// Number of a partition, `meta` or `pool`
     group: String,
     to: u64,
     #[command(flatten)]
@@ -169,7 +169,11 @@ pub(super) fn moving(cluster: &Value) -> Vec<String> {
     moving.map(|holders| group_name(&holders["group"])).collect()
 }
 
-/// The metadata's group has no number.
+/// The metadata's group has no number, and that of the pool's masters has a name.
 pub(super) fn group_name(group: &Value) -> String {
-    if group.is_null() { "metadata".to_owned() } else { number(group) }
+    match group {
+        Value::Null => "metadata".to_owned(),
+        Value::String(name) => name.clone(),
+        group => number(group),
+    }
 }

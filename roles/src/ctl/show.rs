@@ -30,7 +30,7 @@ fn table(value: &Value) -> String {
     let nodes: Vec<&Value> = value["nodes"].as_array().into_iter().flatten().collect();
     let mut out = format!("cluster {}\n\n", value["cluster"].as_str().unwrap_or("?"));
     out.push_str(&format!(
-        "{:<6} {:<5} {:>5}  {:<22} {:>5}  {:<8} {:>5}\n",
+        "{:<6} {:<11} {:>5}  {:<22} {:>5}  {:<8} {:>5}\n",
         "node", "role", "group", "address", "cores", "state", "leads"
     ));
     for node in &nodes {
@@ -45,11 +45,11 @@ fn table(value: &Value) -> String {
         let (id, cores) = (number(&node["node"]), number(&node["cores"]));
         let role = node["role"].as_str().unwrap_or("?");
         let group = node["data_group"].as_u64().map_or_else(|| "-".to_owned(), |group| group.to_string());
-        out.push_str(&format!("{id:<6} {role:<5} {group:>5}  {address:<22} {cores:>5}  {state:<8} {leads:>5}\n"));
+        out.push_str(&format!("{id:<6} {role:<11} {group:>5}  {address:<22} {cores:>5}  {state:<8} {leads:>5}\n"));
     }
     let mut names: Vec<&Value> =
         nodes.iter().flat_map(|node| node["groups"].as_array()).flatten().map(|group| &group["group"]).collect();
-    names.sort_by_key(|name| name.as_u64());
+    names.sort_by_key(|name| (name.as_u64(), name.is_string()));
     names.dedup();
     out.push_str(&format!("\n{:<9} {:>6} {:>6}  {}\n", "group", "leader", "term", "applied, by node"));
     for name in names {

@@ -9,6 +9,7 @@ use crate::{
         message::{CallError, MetaChangeError},
     },
     links::{Answerer, ReadOutlet, RemoteCall, RemoteReply, read_file},
+    pool,
     query::{self, elsewhere},
     replica::{LocalFuture, Payload, Pieces, ProposeError},
 };
@@ -52,6 +53,10 @@ impl Answerer for DataCore {
                     Ok(told) => RemoteReply::Description(told.to_string().into()),
                     Err(error) => RemoteReply::Done(Err(error)),
                 },
+                RemoteCall::Pool(call) => RemoteReply::Pool(pool::answer_as_master(&self, from, &call).await.encode()),
+                RemoteCall::PoolStore(call) => {
+                    RemoteReply::Pool(pool::answer_as_slave(&self, from, &call).await.encode())
+                }
                 RemoteCall::Describe => RemoteReply::Description(self.description().await.to_string().into()),
             }
         })

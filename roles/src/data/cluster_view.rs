@@ -7,7 +7,7 @@ use crate::{
         message::{Call, CallError, Reply},
         metadata::META_GROUP,
     },
-    links::{Duty, Member, RemoteCall, RemoteReply, core_of},
+    links::{Duty, Member, POOL_GROUP, RemoteCall, RemoteReply, core_of},
     options::ClusterOptions,
 };
 use serde_json::{Value, json};
@@ -49,16 +49,16 @@ impl DataCore {
             .into_iter()
             .map(|(node, member, state)| {
                 let mut groups = replicas.remove(&node.0).unwrap_or_default();
-                groups.sort_by_key(|group| group["group"].as_u64());
+                groups.sort_by_key(|group| (group["group"].as_u64(), group["group"].is_string()));
                 // Cores of different nodes share groups in more than one way where their numbers differ.
                 groups.dedup_by_key(|group| group["group"].clone());
-                let (role, data_group) = match member.duty {
-                    Duty::Data { group } => ("data", Some(group + 1)),
-                    Duty::Meta => ("meta", None),
+                let data_group = match member.duty {
+                    Duty::Data { group } => Some(group + 1),
+                    Duty::Meta | Duty::PoolMaster | Duty::PoolSlave => None,
                 };
                 json!({
                     "node": node.0,
-                    "role": role,
+                    "role": member.duty.name(),
                     "data_group": data_group,
                     "address": member.address.to_string(),
                     "cores": member.cores,
@@ -74,8 +74,7 @@ impl DataCore {
             .holders()
             .iter()
             .map(|holders| {
-                let group = if holders.group == META_GROUP.0 { Value::Null } else { holders.group.into() };
-                json!({ "group": group, "wanted": holders.wanted, "noted": holders.noted })
+                json!({ "group": group_name(GroupId(holders.group)), "wanted": holders.wanted, "noted": holders.noted })
             })
             .collect();
         let (id, node) = (cluster.id.to_string(), cluster.node.0);
@@ -123,7 +122,8 @@ impl DataCore {
 
     /// Groups that live on this core.
     pub(super) fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
-        self.partitions.keys().map(|id| GroupId(*id)).chain(self.meta_machine.is_some().then_some(META_GROUP))
+        let meta = self.meta_machine.is_some().then_some(META_GROUP);
+        self.partitions.keys().map(|id| GroupId(*id)).chain(meta)
     }
 
     /// What this core knows of its groups.
@@ -132,8 +132,7 @@ impl DataCore {
         for (id, group) in self.groups().filter_map(|id| self.replicas.group(id).map(|group| (id, group))) {
             let (flushed, _) = group.machine().flushed();
             let mut told = json!({
-                // The metadata's group has no number.
-                "group": if id == META_GROUP { Value::Null } else { id.0.into() },
+                "group": group_name(id),
                 "leader": group.leader().0,
                 "term": group.term().0,
                 "applied": group.machine().applied().0,
@@ -154,6 +153,15 @@ impl DataCore {
             "groups": groups,
             "handoff": self.describe_handoff(),
         })
+    }
+}
+
+/// The metadata's group has no number, and that of the pool's masters has a name.
+fn group_name(group: GroupId) -> Value {
+    match group {
+        META_GROUP => Value::Null,
+        POOL_GROUP => "pool".into(),
+        group => group.0.into(),
     }
 }
 

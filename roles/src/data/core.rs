@@ -23,6 +23,7 @@ use crate::{
     handoff::Handoff,
     links::{Links, RemoteCall, RemoteReply},
     options::Options,
+    pool::PoolParts,
     query::{
         QueryLimits, QueryMemory, StatementError,
         continuous::ContinuousFigures,
@@ -73,6 +74,7 @@ pub struct DataCore {
     pub(crate) replicas: Replicas<RingDisk>,
     /// To the other nodes; none without a cluster.
     pub(crate) links: Option<Rc<Links>>,
+    pub(crate) pool: PoolParts,
     /// Only on [`META_CORE`].
     pub(crate) meta_machine: Option<Rc<MetaMachine<RingDisk>>>,
     pub(crate) meta: RefCell<Meta>,
@@ -180,9 +182,9 @@ impl DataCore {
         self.partition_map.count()
     }
 
-    /// Whether this node only votes on the metadata.
-    pub fn is_meta_node(&self) -> bool {
-        self.options.cluster.as_ref().is_some_and(|cluster| cluster.role() == "meta")
+    /// Whether this node has no part in any partition, and takes no writes and queries.
+    pub fn holds_no_rows(&self) -> bool {
+        self.options.cluster.as_ref().is_some_and(|cluster| cluster.role() != "data")
     }
 
     /// Whether other nodes change what this one has.

@@ -3,7 +3,10 @@
 //! Each of them has a core here all the same, the one with the links to its holders. Who of those leads is not known
 //! here: whoever refuses an entry says who may, and that is remembered.
 
-use crate::data::{core::DataCore, metadata::META_GROUP};
+use crate::{
+    data::{core::DataCore, metadata::META_GROUP},
+    links::{Duty, POOL_FILES, POOL_GROUP, is_numberless},
+};
 use std::{cell::RefCell, collections::BTreeMap};
 use tidemill_meta::Holders;
 use tidemill_raft::{GroupId, NodeId};
@@ -19,9 +22,9 @@ impl DataCore {
         let own = links.roster().node;
         let meta = self.meta();
         let is_moved = |holders: &Holders| {
-            holders.group != META_GROUP.0 && !holders.noted.is_empty() && !holders.noted.contains(&own.0)
+            !is_numberless(GroupId(holders.group)) && !holders.noted.is_empty() && !holders.noted.contains(&own.0)
         };
-        self.partition_map.groups() > 1 || self.is_meta_node() || meta.holders().iter().any(is_moved)
+        self.partition_map.groups() > 1 || self.holds_no_rows() || meta.holders().iter().any(is_moved)
     }
 
     /// The partitions that requests for come to this core, held here or not.
@@ -45,7 +48,8 @@ impl DataCore {
 
     /// Whether this node hears from a group who leads it.
     pub(super) fn takes_part_in(&self, group: GroupId) -> bool {
-        group == META_GROUP || self.is_held(group.0)
+        let is_master = group == POOL_GROUP && self.pool.master.is_some();
+        group == META_GROUP || is_master || self.is_held(group.0)
     }
 
     /// The partitions of this core that it holds.
@@ -55,7 +59,10 @@ impl DataCore {
 
     /// The groups for which this core has links to other nodes.
     pub(super) fn linked_groups(&self) -> Vec<GroupId> {
-        self.gated().map(GroupId).chain(self.meta_machine.is_some().then_some(META_GROUP)).collect()
+        let is_meta = self.options.cluster.as_ref().is_some_and(|cluster| cluster.role() == Duty::Meta.name());
+        let of_pool: &[GroupId] = if is_meta { &[] } else { &[POOL_GROUP, POOL_FILES] };
+        let meta = self.meta_machine.is_some().then_some(META_GROUP);
+        self.gated().map(GroupId).chain(meta).chain(of_pool.iter().copied()).collect()
     }
 
     /// Who is asked to take an entry of a group; zero: nobody is known to lead it.

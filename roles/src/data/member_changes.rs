@@ -14,14 +14,14 @@ use crate::{
         metadata::META_GROUP,
         propose::other_answer,
     },
-    links::{Duty, Member, RemoteCall, RemoteReply, Roster, core_of},
+    links::{Duty, Member, POOL_GROUP, RemoteCall, RemoteReply, Roster, core_of},
     replica::ProposeError,
 };
 use serde_json::json;
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 use tidemill_http::{ClusterOrder, Refusal};
 use tidemill_line::PartitionMap;
-use tidemill_meta::{Command as MetaCommand, Holders, Node, NodeState};
+use tidemill_meta::{Command as MetaCommand, Holders, Node, NodeDuty, NodeState};
 use tidemill_raft::{GroupId, Membership, NodeId, Rejected};
 use tidemill_reactor::CoreId;
 
@@ -82,13 +82,17 @@ impl DataCore {
             id: node.0,
             address: member.address.to_string(),
             cores: member.cores,
-            data_group: match member.duty {
-                Duty::Data { group } => Some(group),
-                Duty::Meta => None,
+            duty: match member.duty {
+                Duty::Data { group } => NodeDuty::Data { group },
+                Duty::Meta => NodeDuty::Meta,
+                Duty::PoolMaster => NodeDuty::PoolMaster,
+                Duty::PoolSlave => NodeDuty::PoolSlave { domain: cluster.domains.get(node).cloned() },
             },
             state: NodeState::Active,
         });
-        let groups = (0..self.partition_map.count()).chain([META_GROUP.0]);
+        let has_pool = founders.holders(POOL_GROUP).next().is_some();
+        let numberless = has_pool.then_some(POOL_GROUP.0).into_iter().chain([META_GROUP.0]);
+        let groups = (0..self.partition_map.count()).chain(numberless);
         let holders = groups.map(|group| {
             let voters: Vec<u64> = founders.voters(GroupId(group)).0.iter().map(|node| node.0).collect();
             Holders { group, wanted: voters.clone(), noted: voters }
@@ -182,7 +186,7 @@ impl DataCore {
             Order::Meta(command) => command,
             Order::HandOver { group, to } => {
                 let core = CoreId(core_of(group, self.context.cores as u16));
-                let is_there = group == META_GROUP || group.0 < self.partition_map.count();
+                let is_there = self.meta().holders_of(group.0).is_some() || group.0 < self.partition_map.count();
                 if !is_there {
                     return Err(Refusal::new(400, format!("there is no group {group}")));
                 }
@@ -214,9 +218,10 @@ impl Order {
     fn parse(ClusterOrder { verb, arguments }: &ClusterOrder, partitions: PartitionMap) -> Result<Order, String> {
         let names: &[&str] = match verb.as_str() {
             "add-data" => &["node", "address", "cores", "group"],
-            "add-meta" => &["node", "address", "cores"],
+            "add-meta" | "add-pool-master" => &["node", "address", "cores"],
+            "add-pool-slave" => &["node", "address", "domain"],
             "replace" => &["old", "new"],
-            "drain" | "remove-data" | "remove-meta" => &["node"],
+            "drain" | "remove-data" | "remove-meta" | "remove-pool" => &["node"],
             "move-replica" => &["group", "from", "to"],
             "transfer-leader" => &["group", "to"],
             _ => return Err(format!("{verb:?} is nothing that can be done with a cluster")),
@@ -231,22 +236,34 @@ impl Order {
         let number = |name: &str| text(name)?.parse::<u64>().map_err(|_| format!("{name} must be a number"));
         let group = || match text("group")? {
             "meta" => Ok(META_GROUP),
-            text => text.parse().map(GroupId).map_err(|_| "group must be a number, or meta".to_owned()),
+            "pool" => Ok(POOL_GROUP),
+            text => text.parse().map(GroupId).map_err(|_| "group must be a number, meta or pool".to_owned()),
         };
         Ok(Order::Meta(match verb.as_str() {
-            "add-data" | "add-meta" => {
-                let is_data = verb == "add-data";
+            "add-data" | "add-meta" | "add-pool-master" | "add-pool-slave" => {
                 let group = if text("group").is_ok() { number("group")? } else { 1 };
                 if group == 0 || group > u64::from(partitions.groups()) {
                     return Err(format!("there is no data group {group}"));
                 }
-                let data_group = is_data.then_some(group as u32 - 1);
+                let duty = match verb.as_str() {
+                    "add-data" => NodeDuty::Data { group: group as u32 - 1 },
+                    "add-meta" => NodeDuty::Meta,
+                    "add-pool-master" => NodeDuty::PoolMaster,
+                    _ => match text("domain").ok() {
+                        Some("") => return Err("a domain has a name".to_owned()),
+                        domain => NodeDuty::PoolSlave { domain: domain.map(str::to_owned) },
+                    },
+                };
+                let cores = match duty {
+                    NodeDuty::PoolSlave { .. } => "1",
+                    _ => text("cores")?,
+                };
                 let member = Member {
-                    duty: data_group.map_or(Duty::Meta, |group| Duty::Data { group }),
+                    duty: duty_of(&duty),
                     address: text("address")?
                         .parse()
                         .map_err(|_| "address must be one like 10.0.0.4:8088".to_owned())?,
-                    cores: text("cores")?.parse().map_err(|_| "cores must be a number".to_owned())?,
+                    cores: cores.parse().map_err(|_| "cores must be a number".to_owned())?,
                 };
                 let has_ports = member.cores > 0 && member.address.port() > 0;
                 if !has_ports || member.address_of(member.cores - 1).is_none() {
@@ -258,11 +275,11 @@ impl Order {
                 if id > NODE_MAX {
                     return Err(format!("numbers of nodes go up to {NODE_MAX}"));
                 }
-                MetaCommand::AddNode(Node { id, address, cores, data_group, state })
+                MetaCommand::AddNode(Node { id, address, cores, duty, state })
             }
             "replace" => MetaCommand::ReplaceNode { old: number("old")?, new: number("new")? },
             "drain" => MetaCommand::DrainNode { node: number("node")? },
-            "remove-data" | "remove-meta" => MetaCommand::RemoveNode { node: number("node")? },
+            "remove-data" | "remove-meta" | "remove-pool" => MetaCommand::RemoveNode { node: number("node")? },
             "move-replica" => MetaCommand::MoveReplica { group: group()?.0, from: number("from")?, to: number("to")? },
             _ => return Ok(Order::HandOver { group: group()?, to: NodeId(number("to")?) }),
         }))
@@ -271,8 +288,17 @@ impl Order {
 
 /// What the metadata say of a node.
 pub(super) fn member_of(node: &Node) -> Option<(NodeId, Member)> {
-    let duty = node.data_group.map_or(Duty::Meta, |group| Duty::Data { group });
-    Some((NodeId(node.id), Member { address: node.address.parse().ok()?, cores: node.cores, duty }))
+    let (address, duty) = (node.address.parse().ok()?, duty_of(&node.duty));
+    Some((NodeId(node.id), Member { address, cores: node.cores, duty }))
+}
+
+fn duty_of(duty: &NodeDuty) -> Duty {
+    match duty {
+        NodeDuty::Data { group } => Duty::Data { group: *group },
+        NodeDuty::Meta => Duty::Meta,
+        NodeDuty::PoolMaster => Duty::PoolMaster,
+        NodeDuty::PoolSlave { .. } => Duty::PoolSlave,
+    }
 }
 
 /// The nodes that entries of the metadata's log bring.

@@ -24,6 +24,7 @@ use crate::{
         typed_writes::TypedWrites,
     },
     options::Options,
+    pool::{PoolParts, shipping},
     query::{
         QueryMemory,
         continuous::{self, ContinuousFigures},
@@ -211,6 +212,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         links,
         meta: RefCell::new(meta_machine.as_ref().map(|machine| machine.state()).unwrap_or_default()),
         meta_machine: meta_machine.clone(),
+        pool: PoolParts::open(&context, &founding).await?,
         replies: Pending::new(),
         cache,
         held,
@@ -261,6 +263,10 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     let copying = context.spawn(context.queues.background, "copies", core.clone().copy_files());
     if let Some(machine) = &meta_machine {
         context.spawn(latency, "metadata", core.clone().lead_meta(machine.clone())).detach();
+    }
+    core.pool.start(&core);
+    if core.links.is_some() && !core.partitions.is_empty() {
+        context.spawn(context.queues.background, "shipping", shipping::run(core.clone())).detach();
     }
     if founding.tag_values_max > 0 {
         context.spawn(latency, "large tags", core.clone().learn_large_tags()).detach();

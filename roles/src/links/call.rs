@@ -35,6 +35,10 @@ pub enum RemoteCall {
     Describe,
     /// Hand the leadership of the group over to this node.
     HandOver(NodeId),
+    /// A [`tidemill_pool::MasterCall`] to a master of the pool, encoded.
+    Pool(Bytes),
+    /// A [`tidemill_pool::StoreCall`] to a slave of the pool, encoded.
+    PoolStore(Bytes),
 }
 
 /// What came of it.
@@ -44,6 +48,8 @@ pub enum RemoteReply {
     /// With the change's place in the log of the metadata.
     MetaChanged(Result<(LogIndex, Applied), MetaChangeError>),
     Description(Bytes),
+    /// A [`tidemill_pool::MasterReply`] or [`tidemill_pool::StoreReply`], encoded.
+    Pool(Bytes),
 }
 
 /// Why there is no reply.

@@ -30,5 +30,5 @@ pub use end::{Links, Start, peer_options};
 pub use files::{is_plain, read_file};
 pub use metrics::LinkMetrics;
 pub use read::{ReadOutlet, RemoteRead, Unwanted};
-pub use roster::{Duty, Member, Roster, core_of};
+pub use roster::{Duty, Member, POOL_FILES, POOL_GROUP, Roster, core_of, is_numberless};
 pub use rotation::{Rotation, RotationError};

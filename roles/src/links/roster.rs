@@ -1,7 +1,8 @@
 //! The nodes of a cluster, who of them holds a group, and on which core.
 //!
 //! A partition has a replica at every node of its data group. The metadata have one at every node: those of the meta
-//! nodes vote, or where there are none those of the first data group, and the others follow.
+//! nodes vote, or where there are none those of the first data group, and the others follow. What the storage pool has is
+//! decided by its masters, and its slaves are asked for files.
 
 use crate::data::metadata::META_GROUP;
 use std::{
@@ -11,6 +12,11 @@ use std::{
 use tidemill_line::PartitionMap;
 use tidemill_peer::PeerId;
 use tidemill_raft::{GroupId, NodeId};
+
+/// The raft group of the pool's masters. It lives on their core 0.
+pub const POOL_GROUP: GroupId = GroupId(u32::MAX - 1);
+/// The files of the pool: no raft group, but what core 0 of a slave is asked for.
+pub const POOL_FILES: GroupId = GroupId(u32::MAX - 2);
 
 /// All nodes, this one included.
 #[derive(Clone, Debug)]
@@ -30,6 +36,22 @@ pub enum Duty {
     Data { group: u32 },
     /// It votes on the metadata and holds no rows.
     Meta,
+    /// It votes on what the storage pool has, and holds no rows.
+    PoolMaster,
+    /// It stores files of the pool.
+    PoolSlave,
+}
+
+impl Duty {
+    /// As configurations and commands have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Duty::Data { .. } => "data",
+            Duty::Meta => "meta",
+            Duty::PoolMaster => "pool-master",
+            Duty::PoolSlave => "pool-slave",
+        }
+    }
 }
 
 /// Where a node listens, and what for.
@@ -46,7 +68,12 @@ pub struct Member {
 /// # Panics
 /// If the node has no cores.
 pub fn core_of(group: GroupId, cores: u16) -> u16 {
-    if group == META_GROUP { 0 } else { (group.0 % u32::from(cores)) as u16 }
+    if is_numberless(group) { 0 } else { (group.0 % u32::from(cores)) as u16 }
+}
+
+/// Whether a group is none of a partition.
+pub fn is_numberless(group: GroupId) -> bool {
+    [META_GROUP, POOL_GROUP, POOL_FILES].contains(&group)
 }
 
 impl Member {
@@ -59,11 +86,12 @@ impl Member {
 impl Roster {
     /// Whether a node has a replica of a group.
     pub fn holds(&self, node: NodeId, group: GroupId) -> bool {
-        let is_meta = group == META_GROUP;
-        self.nodes.get(&node).is_some_and(|member| match member.duty {
-            _ if is_meta => true,
-            Duty::Data { group: own } => self.partitions.group_of(group.0) == own,
-            Duty::Meta => false,
+        self.nodes.get(&node).is_some_and(|member| match (group, member.duty) {
+            (META_GROUP, _) => true,
+            (POOL_GROUP, duty) => duty == Duty::PoolMaster,
+            (POOL_FILES, duty) => duty == Duty::PoolSlave,
+            (partition, Duty::Data { group: own }) => self.partitions.group_of(partition.0) == own,
+            (_, Duty::Meta | Duty::PoolMaster | Duty::PoolSlave) => false,
         })
     }
 

@@ -33,6 +33,8 @@ pub struct ClusterOptions {
     pub nodes: BTreeMap<NodeId, Member>,
     /// Of them, those that the cluster is founded with.
     pub founders: BTreeSet<NodeId>,
+    /// Failure domains of pool slaves that have a name.
+    pub domains: BTreeMap<NodeId, String>,
     /// How many data groups there are.
     pub groups: u32,
     /// The node may be reached from other machines without users or without TLS.
@@ -60,6 +62,8 @@ struct MemberSection {
     role: Option<RoleName>,
     /// Of data nodes, from 1.
     group: Option<u32>,
+    /// Of pool slaves: those of one domain may fail together.
+    domain: Option<String>,
     /// It comes to a cluster that is there already.
     #[serde(default)]
     joins: bool,
@@ -70,6 +74,8 @@ struct MemberSection {
 enum RoleName {
     Data,
     Meta,
+    PoolMaster,
+    PoolSlave,
 }
 
 /// Voters of a group: design, section 1.
@@ -78,19 +84,28 @@ const VOTERS: [usize; 3] = [1, 3, 5];
 impl ClusterSection {
     /// The options that hold for a node with this number of cores, or which one is wrong.
     pub fn options(&self, cores: usize) -> anyhow::Result<ClusterOptions> {
-        let (mut nodes, mut founders) = (BTreeMap::new(), BTreeSet::new());
-        for MemberSection { node, address, cores, role, group, joins } in &self.nodes {
+        let (mut nodes, mut founders, mut domains) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        for MemberSection { node, address, cores, role, group, domain, joins } in &self.nodes {
             ensure!(*node > 0, "cluster.nodes: node 0 is nobody");
             ensure!(*node <= NODE_MAX, "cluster.nodes: node {node}: numbers go up to {NODE_MAX}");
             ensure!(*cores > 0, "cluster.nodes: node {node} has no cores");
-            let duty = match role.unwrap_or(RoleName::Data) {
+            let role = role.unwrap_or(RoleName::Data);
+            let is_ungrouped = group.is_none() || role == RoleName::Data;
+            ensure!(is_ungrouped, "cluster.nodes: node {node}: only a data node belongs to a data group");
+            ensure!(
+                domain.is_none() || role == RoleName::PoolSlave,
+                "cluster.nodes: node {node}: only a pool slave has a domain"
+            );
+            let duty = match role {
                 RoleName::Data => {
                     ensure!(*group != Some(0), "cluster.nodes: node {node}: the first data group is group 1");
                     Duty::Data { group: group.unwrap_or(1) - 1 }
                 }
-                RoleName::Meta => {
-                    ensure!(group.is_none(), "cluster.nodes: node {node}: a meta node belongs to no data group");
-                    Duty::Meta
+                RoleName::Meta => Duty::Meta,
+                RoleName::PoolMaster => Duty::PoolMaster,
+                RoleName::PoolSlave => {
+                    ensure!(*cores == 1, "cluster.nodes: node {node}: a pool slave has 1 core, not {cores}");
+                    Duty::PoolSlave
                 }
             };
             let member = Member { address: *address, cores: *cores, duty };
@@ -98,6 +113,10 @@ impl ClusterSection {
             ensure!(has_ports, "cluster.nodes: node {node} has no ports for its cores");
             let before = nodes.insert(NodeId(*node), member);
             ensure!(before.is_none(), "cluster.nodes: node {node} stands there twice");
+            if let Some(domain) = domain {
+                ensure!(!domain.is_empty(), "cluster.nodes: node {node}: a domain has a name");
+                domains.insert(NodeId(*node), domain.clone());
+            }
             if !joins {
                 founders.insert(NodeId(*node));
             }
@@ -132,6 +151,7 @@ impl ClusterSection {
             nodes,
             groups,
             founders,
+            domains,
             is_insecure: self.insecure.unwrap_or(false),
         })
     }
@@ -142,7 +162,7 @@ fn groups_of(nodes: &BTreeMap<NodeId, Member>) -> anyhow::Result<u32> {
     let with = |duty: Duty| nodes.values().filter(|member| member.duty == duty).count();
     let groups = nodes.values().filter_map(|member| match member.duty {
         Duty::Data { group } => Some(group + 1),
-        Duty::Meta => None,
+        Duty::Meta | Duty::PoolMaster | Duty::PoolSlave => None,
     });
     let Some(groups) = groups.max() else { bail!("cluster.nodes: no node has the role `data`") };
     ensure!(groups as usize <= nodes.len(), "cluster.nodes: data groups are numbered from 1 on without a gap");
@@ -153,6 +173,12 @@ fn groups_of(nodes: &BTreeMap<NodeId, Member>) -> anyhow::Result<u32> {
     }
     let meta = with(Duty::Meta);
     ensure!(meta == 0 || VOTERS.contains(&meta), "cluster.nodes: there may be 1, 3 or 5 meta nodes, not {meta}");
+    let (masters, slaves) = (with(Duty::PoolMaster), with(Duty::PoolSlave));
+    ensure!(
+        masters == 0 || VOTERS.contains(&masters),
+        "cluster.nodes: there may be 1, 3 or 5 pool masters, not {masters}"
+    );
+    ensure!(slaves == 0 || masters > 0, "cluster.nodes: pool slaves need pool masters");
     let followers = nodes.len() - if meta > 0 { meta } else { with(Duty::Data { group: 0 }) };
     ensure!(
         followers <= LEARNERS_MAX,
@@ -164,10 +190,7 @@ fn groups_of(nodes: &BTreeMap<NodeId, Member>) -> anyhow::Result<u32> {
 impl ClusterOptions {
     /// The name of this node's role.
     pub fn role(&self) -> &'static str {
-        match self.nodes.get(&self.node).map(|member| member.duty) {
-            Some(Duty::Meta) => "meta",
-            _ => "data",
-        }
+        self.nodes.get(&self.node).map_or("data", |member| member.duty.name())
     }
 
     /// Tells this node's data from that of any other node of any cluster, for [`crate::identity`].
@@ -184,7 +207,7 @@ impl ClusterOptions {
             text.push_str(&format!(" {node}:{}", member.cores));
             match member.duty {
                 Duty::Data { group } => text.push_str(&format!(":{group}")),
-                Duty::Meta => text.push_str(":meta"),
+                duty => text.push_str(&format!(":{}", duty.name())),
             }
         }
         xxhash_rust::xxh3::xxh3_64(text.as_bytes())
@@ -206,7 +229,10 @@ impl ClusterOptions {
             out.push_str(&format!("\n[[cluster.nodes]]\nnode = {node}\naddress = \"{address}\"\ncores = {cores}\n"));
             match duty {
                 Duty::Data { group } => out.push_str(&format!("role = \"data\"\ngroup = {}\n", group + 1)),
-                Duty::Meta => out.push_str("role = \"meta\"\n"),
+                duty => out.push_str(&format!("role = \"{}\"\n", duty.name())),
+            }
+            if let Some(domain) = self.domains.get(node) {
+                out.push_str(&format!("domain = {}\n", toml::Value::String(domain.clone())));
             }
             if !self.founders.contains(node) {
                 out.push_str("joins = true\n");
@@ -278,6 +304,7 @@ mod tests {
     #[test]
     fn groups_have_the_nodes_that_they_need() {
         let (first, second, meta) = ("group = 1", "role = \"data\"\ngroup = 2", "role = \"meta\"");
+        let master = "role = \"pool-master\"";
         let options = with_duties(&[first, first, second, "", second, second, meta, meta, meta]).unwrap();
         assert_eq!((options.groups, options.nodes[&NodeId(4)].duty), (2, Duty::Data { group: 0 }));
         assert_eq!(options.nodes[&NodeId(9)].duty, Duty::Meta);
@@ -290,7 +317,11 @@ mod tests {
             (&[first, "group = 3", second], ""),
             (&[first, "group = 3"], "without a gap"),
             (&["group = 0"], "the first data group is group 1"),
-            (&["role = \"meta\"\ngroup = 1", first], "belongs to no data group"),
+            (&["role = \"meta\"\ngroup = 1", first], "belongs to a data group"),
+            (&[first, "role = \"pool-master\"\ngroup = 1"], "belongs to a data group"),
+            (&[first, master, master], "1, 3 or 5 pool masters, not 2"),
+            (&[first, master, "role = \"pool-slave\""], "a pool slave has 1 core, not 2"),
+            (&["domain = \"rack\""], "only a pool slave has a domain"),
             (&["role = \"proxy\""], "proxy"),
         ] {
             match with_duties(duties) {
@@ -302,6 +333,25 @@ mod tests {
         }
         let many: Vec<&str> = std::iter::once(first).chain(std::iter::repeat_n(meta, 5)).collect();
         assert!(with_duties(&many).is_ok());
+    }
+
+    #[test]
+    fn a_pool_has_masters_and_slaves_in_domains() {
+        let slave = |node, port: u16, domain: &str| {
+            format!(
+                "[[nodes]]\nnode = {node}\naddress = \"127.0.0.1:{port}\"\ncores = 1\nrole = \"pool-slave\"\n{domain}"
+            )
+        };
+        let master = "[[nodes]]\nnode = 11\naddress = \"127.0.0.1:8400\"\ncores = 2\nrole = \"pool-master\"\n";
+        let slaves = [slave(12, 8500, "domain = \"rack 1\"\n"), slave(13, 8600, "")].concat();
+        let options = section(&(with_nodes("node = 1", &THREE) + master + &slaves)).unwrap();
+        assert_eq!(options.nodes[&NodeId(11)].duty, Duty::PoolMaster);
+        assert_eq!(options.nodes[&NodeId(13)].duty, Duty::PoolSlave);
+        assert_eq!(options.domains, BTreeMap::from([(NodeId(12), "rack 1".to_owned())]));
+        let text = options.text().replace("[cluster]", "").replace("cluster.nodes", "nodes");
+        assert_eq!(section(&text).unwrap(), options);
+        let masterless = section(&(with_nodes("node = 1", &THREE) + &slaves)).unwrap_err();
+        assert!(format!("{masterless:#}").contains("need pool masters"));
     }
 
     #[test]

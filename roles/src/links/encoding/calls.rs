@@ -61,6 +61,8 @@ enum AskedImage {
     Read,
     File { name: String, size: u64, number: u64 },
     HandOver { to: u64 },
+    Pool,
+    PoolStore,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -73,6 +75,7 @@ enum AnsweredImage {
     Description,
     File(Option<String>),
     NotUnderstood,
+    Pool,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -100,6 +103,8 @@ pub fn encode_asked(shape: u64, asked: &Asked) -> Bytes {
         Asked::Call(RemoteCall::Queries) => (AskedImage::Queries, &[]),
         Asked::Call(RemoteCall::KillQuery(id)) => (AskedImage::KillQuery(*id), &[]),
         Asked::Call(RemoteCall::Examine { mends }) => (AskedImage::Examine { mends: *mends }, &[]),
+        Asked::Call(RemoteCall::Pool(call)) => (AskedImage::Pool, call),
+        Asked::Call(RemoteCall::PoolStore(call)) => (AskedImage::PoolStore, call),
         Asked::Read(order) => (AskedImage::Read, order),
         Asked::Call(RemoteCall::HandOver(to)) => (AskedImage::HandOver { to: to.0 }, &[]),
         Asked::File { name, size, number } => {
@@ -116,6 +121,8 @@ pub fn decode_asked(shape: u64, bytes: &Bytes) -> Result<Asked, DecodeError> {
         ArchivedAskedImage::Propose => return Ok(Asked::Call(RemoteCall::Propose(parts.rest()))),
         ArchivedAskedImage::Command => return Ok(Asked::Call(RemoteCall::Command(parts.rest()))),
         ArchivedAskedImage::ChangeMeta => return Ok(Asked::Call(RemoteCall::ChangeMeta(parts.rest()))),
+        ArchivedAskedImage::Pool => return Ok(Asked::Call(RemoteCall::Pool(parts.rest()))),
+        ArchivedAskedImage::PoolStore => return Ok(Asked::Call(RemoteCall::PoolStore(parts.rest()))),
         ArchivedAskedImage::Read => return Ok(Asked::Read(parts.rest())),
         ArchivedAskedImage::OutwaitWrites => Asked::Call(RemoteCall::OutwaitWrites),
         ArchivedAskedImage::Describe => Asked::Call(RemoteCall::Describe),
@@ -150,6 +157,10 @@ pub fn encode_answered(shape: u64, answered: &Answered) -> Bytes {
             payload = description;
             AnsweredImage::Description
         }
+        Answered::Reply(RemoteReply::Pool(reply)) => {
+            payload = reply;
+            AnsweredImage::Pool
+        }
         Answered::Read { bytes, is_last } => {
             payload = bytes;
             AnsweredImage::Read { is_last: *is_last }
@@ -166,6 +177,7 @@ pub fn decode_answered(shape: u64, bytes: &Bytes) -> Result<Answered, DecodeErro
     let image: AnsweredImage = rkyv::deserialize::<_, Error>(image).map_err(|_| DecodeError::Archive)?;
     match image {
         AnsweredImage::Description => return Ok(Answered::Reply(RemoteReply::Description(parts.rest()))),
+        AnsweredImage::Pool => return Ok(Answered::Reply(RemoteReply::Pool(parts.rest()))),
         AnsweredImage::Read { is_last } => return Ok(Answered::Read { bytes: parts.rest(), is_last }),
         _ => parts.end()?,
     }
@@ -177,6 +189,7 @@ pub fn decode_answered(shape: u64, bytes: &Bytes) -> Result<Answered, DecodeErro
         AnsweredImage::MetaRefused(error) => changed(Err(error.into())),
         AnsweredImage::MetaFailed(error) => changed(Err(CallError::from(error).into())),
         AnsweredImage::Description => Answered::Reply(RemoteReply::Description(Bytes::new())),
+        AnsweredImage::Pool => Answered::Reply(RemoteReply::Pool(Bytes::new())),
         AnsweredImage::Read { is_last } => Answered::Read { bytes: Bytes::new(), is_last },
         AnsweredImage::File(None) => Answered::File(Ok(())),
         AnsweredImage::File(Some(why)) => Answered::File(Err(why)),
@@ -242,6 +255,8 @@ mod tests {
             Just(Asked::Call(RemoteCall::Queries)),
             any::<u64>().prop_map(|id| Asked::Call(RemoteCall::KillQuery(id))),
             any::<bool>().prop_map(|mends| Asked::Call(RemoteCall::Examine { mends })),
+            data().prop_map(|call| Asked::Call(RemoteCall::Pool(call))),
+            data().prop_map(|call| Asked::Call(RemoteCall::PoolStore(call))),
             data().prop_map(Asked::Read),
             (".{0,40}", any::<u64>(), any::<u64>()).prop_map(|(name, size, number)| Asked::File { name, size, number }),
         ]
@@ -278,6 +293,7 @@ mod tests {
             ".{0,20}".prop_map(|name| RemoteReply::MetaChanged(Err(MetaError::DatabaseNotFound(name).into()))),
             call_error().prop_map(|error| RemoteReply::MetaChanged(Err(error.into()))),
             data().prop_map(RemoteReply::Description),
+            data().prop_map(RemoteReply::Pool),
         ]
     }
 

@@ -1,0 +1,15 @@
+//! The storage pool: what its nodes say to each other, and what its masters agree on.
+//!
+//! Owns: the questions to masters and slaves and their byte form ([`message`]), the names of files ([`FileId`]) and the
+//! digest by which a master notices that it knows other files of a slave than the slave has ([`FilesDigest`]).
+//! Invariants: the same bytes have the same name everywhere; bytes of other nodes are read without a panic.
+//! Knows nothing of disks, of how messages travel and of clocks.
+
+mod file;
+mod message;
+
+pub use file::{BadFileId, FileId, FilesDigest};
+pub use message::{
+    Arriving, Beat, Beaten, Change, DecodeError, FILES_IN_BEAT_MAX, MasterCall, MasterReply, Place, Placed,
+    READ_BYTES_MAX, Report, Source, StoreCall, StoreReply, Stored,
+};

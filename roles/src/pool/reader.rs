@@ -1,0 +1,1 @@
+//! Blocks of files that are in the pool.
