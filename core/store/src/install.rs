@@ -13,12 +13,14 @@ use crate::{
     pace::breathe,
     partition::{OpenError, Partition},
 };
-use std::{collections::BTreeSet, io};
-use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
+use std::{collections::BTreeSet, io, rc::Rc};
+use tidemill_disk::{Disk, DiskFile, Purpose, WriteBehind};
 use tidemill_raft::EntryId;
 
 /// One write of an arriving file.
 const CALL_BYTES: usize = 512 * 1024;
+/// Writes of it at a time: one is filled while the others are on their way to the disk.
+const CALLS_MAX: usize = 3;
 
 /// The manifest of another replica, on its way to be this one's.
 #[derive(Debug)]
@@ -62,10 +64,8 @@ pub struct ArrivingFile<'a, D: Disk> {
     partition: &'a Partition<D>,
     wanted: &'a WantedFile,
     temporary: String,
-    file: D::File,
-    buffer: <D::File as DiskFile>::Buf,
-    filled: usize,
-    offset: u64,
+    file: Rc<D::File>,
+    writing: WriteBehind<D::File>,
     hash: blake3::Hasher,
 }
 
@@ -121,18 +121,9 @@ impl<D: Disk> Partition<D> {
         if self.disk.list(folder).await.map_err(io_error)?.iter().any(|known| known == name) {
             self.disk.remove(&temporary).await.map_err(io_error)?;
         }
-        let file = self.disk.create(&temporary, Purpose::Data).await.map_err(io_error)?;
-        let buffer = file.alloc(CALL_BYTES);
-        Ok(ArrivingFile {
-            partition: self,
-            wanted,
-            temporary,
-            file,
-            buffer,
-            filled: 0,
-            offset: 0,
-            hash: blake3::Hasher::new(),
-        })
+        let file = Rc::new(self.disk.create(&temporary, Purpose::Data).await.map_err(io_error)?);
+        let writing = WriteBehind::new(file.clone(), 0, CALL_BYTES, CALLS_MAX);
+        Ok(ArrivingFile { partition: self, wanted, temporary, file, writing, hash: blake3::Hasher::new() })
     }
 
     /// Becomes what the manifest says, of which all files have arrived. Readings that were begun before may find that
@@ -166,49 +157,35 @@ impl<D: Disk> Partition<D> {
 }
 
 impl<D: Disk> ArrivingFile<'_, D> {
-    /// Takes the next bytes.
-    pub async fn push(mut self, mut bytes: &[u8]) -> Result<Self, InstallError> {
-        let total = self.offset + (self.filled + bytes.len()) as u64;
-        if total > self.wanted.size {
-            return Err(InstallError::Wrong { path: self.temporary });
-        }
-        self.hash.update(bytes);
-        while !bytes.is_empty() {
-            let room = CALL_BYTES - self.filled;
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.buffer.as_mut()[self.filled..self.filled + now.len()].copy_from_slice(now);
-            self.filled += now.len();
-            bytes = later;
-            if self.filled == CALL_BYTES {
-                self = self.write_out().await?;
-            }
-        }
-        Ok(self)
+    /// Where the next bytes are to be put, never nothing: this memory is written to the disk.
+    pub fn room(&mut self) -> &mut [u8] {
+        self.writing.room()
     }
 
-    async fn write_out(mut self) -> Result<Self, InstallError> {
-        let length = self.filled.next_multiple_of(BLOCK_BYTES);
-        self.buffer.as_mut()[self.filled..length].fill(0);
-        let written = self.file.write_prefix_at(self.buffer, length, self.offset).await;
-        self.buffer = written.map_err(|error| InstallError::Io { path: self.temporary.clone(), error })?;
-        self.offset += self.filled as u64;
-        self.filled = 0;
-        Ok(self)
+    /// The first `count` bytes of the room are there.
+    pub async fn advance(&mut self, count: usize) -> Result<(), InstallError> {
+        if self.writing.end() + count as u64 > self.wanted.size {
+            return Err(InstallError::Wrong { path: self.temporary.clone() });
+        }
+        self.hash.update(&self.writing.room()[..count]);
+        let io_error = |error| InstallError::Io { path: self.temporary.clone(), error };
+        self.writing.advance(count).await.map_err(io_error)
     }
 
     /// All bytes have come: makes the file durable under its name, if it is the one that the manifest names.
-    pub async fn finish(mut self) -> Result<(), InstallError> {
+    pub async fn finish(self) -> Result<(), InstallError> {
         let WantedFile { size, place, hash, .. } = self.wanted;
         let is_right = hash.is_none_or(|hash| *self.hash.finalize().as_bytes() == hash);
-        if !is_right || self.offset + self.filled as u64 != *size {
+        if !is_right || self.writing.end() != *size {
             return Err(InstallError::Wrong { path: self.temporary });
         }
-        if self.filled > 0 {
-            self = self.write_out().await?;
-        }
-        let ArrivingFile { partition, temporary, file, .. } = self;
+        let ArrivingFile { partition, temporary, file, mut writing, .. } = self;
         let io_error = |error| InstallError::Io { path: temporary.clone(), error };
+        writing.flush().await.map_err(io_error)?;
+        drop(writing);
         file.set_len(*size).await.map_err(io_error)?;
+        let alone = || io_error(io::Error::other("it is still being written"));
+        let file = Rc::into_inner(file).ok_or_else(alone)?;
         let path = format!("{}/{place}", partition.folder);
         partition.disk.publish(file, &temporary, &path).await.map_err(io_error)
     }

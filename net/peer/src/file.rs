@@ -28,7 +28,7 @@ impl FileSender {
     }
 
     /// Queues the next bytes, when those before have made room. They are kept until the peer has acknowledged them: the
-    /// owner of a pooled buffer gets it back then ([`Bytes::from_owner`]).
+    /// owner of a pooled buffer gets it back then ([`crate::lend`]).
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), StreamError> {
         let length = bytes.len() as u64;
         self.missing_bytes = self.missing_bytes.checked_sub(length).ok_or(StreamError::Length)?;

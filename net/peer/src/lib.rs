@@ -17,7 +17,8 @@
 //! its checksum, kind, length and place were right.
 //! Knows nothing of raft, logs, queries or what files hold.
 //!
-//! Unsafe code lives in `socket` (reuse of written memory, one socket option) and `rt` (handing over a descriptor).
+//! Unsafe code lives in `socket` (reuse of written memory, one socket option), `rt` (handing over a descriptor) and `lent`
+//! (memory of one thread in what QUIC holds).
 
 pub mod authority;
 mod credentials;
@@ -27,6 +28,7 @@ pub mod frame;
 mod handler;
 mod identity;
 mod inbox;
+mod lent;
 pub mod message;
 mod metrics;
 mod options;
@@ -42,6 +44,7 @@ pub use file::{FileReceiver, FileSender};
 pub use handler::Handler;
 pub use identity::{ClusterId, IdentityError, NodeId, PeerId, certificate_name, node_of_certificate};
 pub use inbox::{HeartbeatBatch, Message};
+pub use lent::lend;
 pub use metrics::PeerMetrics;
 pub use options::{MTU_DEFAULT, MTU_JUMBO, MTU_MIN, Options};
 pub use peers::Peers;

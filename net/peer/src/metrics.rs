@@ -22,9 +22,12 @@ pub struct PeerMetrics {
     pub bytes_copied_out: u64,
     /// Payload that our code copied out of QUIC's buffers, into messages and into blocks of files.
     pub bytes_copied_in: u64,
-    /// Payload of files, as handed over: `bytes_copied_*` minus these are messages.
+    /// Payload of files, as handed over.
     pub file_bytes_sent: u64,
     pub file_bytes_received: u64,
+    /// Of `bytes_copied_*`, what is payload of files; the rest are messages.
+    pub file_bytes_copied_out: u64,
+    pub file_bytes_copied_in: u64,
     /// Packets that QUIC held for lost; their content was sent again.
     pub packets_lost: u64,
     pub bytes_lost: u64,
@@ -68,6 +71,8 @@ impl PeerMetrics {
             bytes_copied_in: 0,
             file_bytes_sent: 0,
             file_bytes_received: 0,
+            file_bytes_copied_out: 0,
+            file_bytes_copied_in: 0,
             packets_lost: 0,
             bytes_lost: 0,
             congestion_events: 0,

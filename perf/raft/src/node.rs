@@ -25,7 +25,9 @@ use std::{
 use tidemill::{
     data::message::CallError,
     links::{Answerer, Duty, Links, Member, ReadOutlet, RemoteCall, RemoteReply, Roster, Start, peer_options},
-    replica::{LocalFuture, Machine, Payload, Pieces, Placement, ProposeError, Replicas, Surroundings, recover},
+    replica::{
+        FilePart, LocalFuture, Machine, Payload, Pieces, Placement, ProposeError, Replicas, Surroundings, recover,
+    },
 };
 use tidemill_line::PartitionMap;
 use tidemill_log::{Durability, LogOptions};
@@ -168,13 +170,8 @@ impl Answerer for Node {
         Box::pin(async {})
     }
 
-    fn open_file(
-        self: Rc<Self>,
-        _: GroupId,
-        name: String,
-        _: u64,
-    ) -> LocalFuture<'static, Result<Box<dyn Pieces>, String>> {
-        Box::pin(async move { Err(format!("there is no file {name}")) })
+    fn open_file(self: Rc<Self>, _: GroupId, part: FilePart) -> LocalFuture<'static, Result<Box<dyn Pieces>, String>> {
+        Box::pin(async move { Err(format!("there is no file {}", part.name)) })
     }
 }
 

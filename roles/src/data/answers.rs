@@ -11,7 +11,7 @@ use crate::{
     links::{Answerer, ReadOutlet, RemoteCall, RemoteReply, read_file},
     pool,
     query::{self, elsewhere},
-    replica::{LocalFuture, Payload, Pieces, ProposeError},
+    replica::{FilePart, LocalFuture, Payload, Pieces, ProposeError},
 };
 use bytes::Bytes;
 use std::rc::Rc;
@@ -72,11 +72,10 @@ impl Answerer for DataCore {
     fn open_file(
         self: Rc<Self>,
         group: GroupId,
-        name: String,
-        size: u64,
+        part: FilePart,
     ) -> LocalFuture<'static, Result<Box<dyn Pieces>, String>> {
         let disk = self.context.disk.clone();
-        Box::pin(async move { read_file(disk, format!("partitions/{:03}", group.0), name, size).await })
+        Box::pin(async move { read_file(disk, format!("partitions/{:03}", group.0), part).await })
     }
 }
 

@@ -56,7 +56,7 @@ const GAUGES: [Figure; 4] = [
     }),
 ];
 
-const COUNTERS: [Figure; 19] = [
+const COUNTERS: [Figure; 23] = [
     ("tidemill_raft_messages_sent_total", "Messages to other nodes but heartbeats.", |c| c.links.messages_sent),
     ("tidemill_raft_heartbeats_sent_total", "Heartbeats and answers to them.", |c| c.links.heartbeats_sent),
     ("tidemill_raft_messages_dropped_total", "For want of a connection or of room.", |c| c.links.messages_dropped),
@@ -78,6 +78,20 @@ const COUNTERS: [Figure; 19] = [
     ("tidemill_peer_copied_bytes_total", "Payload that was copied on its way.", |c| {
         of_peer(c, |peer| peer.bytes_copied_out + peer.bytes_copied_in)
     }),
+    ("tidemill_peer_file_bytes_sent_total", "Bytes of files to other nodes.", |c| {
+        of_peer(c, |peer| peer.file_bytes_sent)
+    }),
+    ("tidemill_peer_file_bytes_received_total", "Bytes of files of other nodes.", |c| {
+        of_peer(c, |peer| peer.file_bytes_received)
+    }),
+    ("tidemill_peer_file_copied_out_bytes_total", "Of what was sent of files, what was copied first.", |c| {
+        of_peer(c, |peer| peer.file_bytes_copied_out)
+    }),
+    (
+        "tidemill_peer_file_copied_in_bytes_total",
+        "Bytes copied from the transport to where files are written from.",
+        |c| of_peer(c, |peer| peer.file_bytes_copied_in),
+    ),
     ("tidemill_peer_packets_lost_total", "Packets that were sent again.", |c| of_peer(c, |peer| peer.packets_lost)),
     ("tidemill_peer_connections_lost_total", "Connections that ended.", |c| of_peer(c, |peer| peer.connections_lost)),
 ];

@@ -10,7 +10,7 @@ use crate::{
         propose::other_answer,
     },
     links::{CallFailure, Duty, RemoteCall, RemoteReply},
-    replica::Sources,
+    replica::{FilePart, Sources, take_in},
 };
 use serde_json::{Value, json};
 use std::{rc::Rc, time::Duration};
@@ -166,11 +166,9 @@ async fn fetch(
     record: &FileRecord,
 ) -> Result<(), String> {
     let wanted = partition.wanted(record);
-    let mut pieces = sources.open(node, group, wanted.source.clone(), wanted.size).await?;
+    let mut inflow = sources.open(node, group, FilePart::head(wanted.source.as_str(), wanted.size)).await?;
     let mut arriving = partition.receive(&wanted).await.map_err(|error| error.to_string())?;
-    while let Some(piece) = pieces.next().await? {
-        arriving = arriving.push(&piece).await.map_err(|error| error.to_string())?;
-    }
+    take_in(&mut *inflow, &mut arriving).await?;
     if !partition.has_file(record) {
         return Err("the file is not needed any more".to_owned());
     }

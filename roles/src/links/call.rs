@@ -3,7 +3,7 @@
 use super::read::ReadOutlet;
 use crate::{
     data::message::{CallError, MetaChangeError},
-    replica::{LocalFuture, Payload, Pieces},
+    replica::{FilePart, LocalFuture, Payload, Pieces},
 };
 use bytes::Bytes;
 use std::rc::Rc;
@@ -74,11 +74,10 @@ pub trait Answerer {
     /// Reads what another node wants to know; the outlet takes the answer. The outlet tells when nobody waits any more.
     fn read(self: Rc<Self>, group: GroupId, order: Bytes, outlet: ReadOutlet) -> LocalFuture<'static, ()>;
 
-    /// The first `size` bytes of a file below the group's folder; [`super::read_file`] reads it. The name is plain.
+    /// Bytes of a file below the group's folder; [`super::read_file`] reads them. The name is plain.
     fn open_file(
         self: Rc<Self>,
         group: GroupId,
-        name: String,
-        size: u64,
+        part: FilePart,
     ) -> LocalFuture<'static, Result<Box<dyn Pieces>, String>>;
 }

@@ -1,14 +1,15 @@
 //! Files of partitions on their way from node to node.
 //!
 //! ```text
-//! asks    number ─ request (name, size, number) ──────────────> checks the name, opens
+//! asks    number ─ request (name, range, number) ─────────────> checks the name, opens
 //!         waits for the file of this number <── file (number) ─ 512 KiB read, queued when there is room, ..
-//!         pieces to whoever installs         <── reply ──────── sent, or why not
+//!         blocks of whoever takes it         <── reply ──────── sent, or why not
 //! ```
 //!
 //! The request stays open until the file is sent: if either side gives up, the other one learns of it.
-//! Invariants: a name has no way out of the group's folder; the last piece is handed out only after the checksum of the
-//! whole file was right.
+//! Invariants: a name has no way out of the group's folder; what is read goes to the transport in the memory that it was
+//! read into, and what arrives is put once into the memory that it is written from; the end is told only after the checksum
+//! of all that was asked for was right.
 
 use super::{
     call::Answerer,
@@ -16,8 +17,8 @@ use super::{
     end::Links,
     metrics::count,
 };
-use crate::replica::{LocalFuture, Pieces, Sources};
-use bytes::{Bytes, BytesMut};
+use crate::replica::{FilePart, Inflow, LocalFuture, Pieces, Sources};
+use bytes::Bytes;
 use futures_lite::future;
 use std::{
     cell::{Cell, RefCell},
@@ -25,12 +26,14 @@ use std::{
     rc::Rc,
     time::Duration,
 };
-use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Notify, Purpose};
-use tidemill_peer::{FileReceiver, GlommioRt, Inquiry, PeerId, Request, Rt};
+use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Notify, Purpose, ReadAhead};
+use tidemill_peer::{FileReceiver, GlommioRt, Inquiry, PeerId, Request, Rt, lend};
 use tidemill_raft::{GroupId, NodeId};
 
-/// Read at one go: large enough that a disk is busy, small enough that its copy is no stall.
+/// Read at one go: large enough that a disk is busy.
 const PIECE_BYTES: usize = 512 << 10;
+/// Reads under way: the disk works while the wire does.
+const READS_MAX: usize = 4;
 const _: () = assert!(PIECE_BYTES.is_multiple_of(BLOCK_BYTES));
 /// A node that does not go on for so long has a disk that hangs; another try may find another node.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -49,55 +52,53 @@ pub fn is_plain(name: &str) -> bool {
     name.split_once('/').map_or_else(|| part(name), |(folder, file)| part(folder) && part(file))
 }
 
-/// The first `size` bytes of a file in `folder` of a disk.
+/// Bytes of a file in `folder` of a disk.
 pub fn read_file<D: Disk>(
     disk: D,
     folder: String,
-    name: String,
-    size: u64,
+    part: FilePart,
 ) -> LocalFuture<'static, Result<Box<dyn Pieces>, String>> {
     Box::pin(async move {
+        let FilePart { name, offset, length } = part;
         if !is_plain(&name) {
             return Err(format!("{name:?} is not the name of a file"));
         }
         let path = format!("{folder}/{name}");
         let file = disk.open(&path, Purpose::Data).await.map_err(|error| error.to_string())?;
-        let length = file.len().await.map_err(|error| error.to_string())?;
-        if length < size {
-            return Err(format!("{path} has {length} bytes, not {size}"));
+        let end =
+            offset.checked_add(length).ok_or_else(|| format!("{length} bytes from {offset} are none of {path}"))?;
+        let size = file.len().await.map_err(|error| error.to_string())?;
+        if size < end {
+            return Err(format!("{path} has {size} bytes, not {end}"));
         }
-        Ok(Box::new(Reading { file: Some(file), path, offset: 0, size }) as Box<dyn Pieces>)
+        let file = Rc::new(file);
+        let reading = ReadAhead::new(file.clone(), offset..end, PIECE_BYTES, READS_MAX);
+        Ok(Box::new(Reading { open: Some((file, reading)), path }) as Box<dyn Pieces>)
     })
 }
 
-struct Reading<F> {
+struct Reading<F: DiskFile> {
     /// None at the end.
-    file: Option<F>,
+    open: Option<(Rc<F>, ReadAhead<F>)>,
     path: String,
-    offset: u64,
-    size: u64,
 }
 
 impl<F: DiskFile> Pieces for Reading<F> {
     fn next(&mut self) -> LocalFuture<'_, Result<Option<Bytes>, String>> {
         Box::pin(async move {
-            let failed = |error: std::io::Error| error.to_string();
-            let left = self.size - self.offset;
-            if left == 0 {
-                if let Some(file) = self.file.take() {
+            let failed = |error: std::io::Error| format!("{}: {error}", self.path);
+            let Some((_, reading)) = &mut self.open else { return Ok(None) };
+            if let Some((buffer, part)) = reading.next().await.map_err(failed)? {
+                // The transport holds the disk's own buffer until the other node has acknowledged what is in it.
+                return Ok(Some(lend(buffer).slice(part)));
+            }
+            if let Some((file, reading)) = self.open.take() {
+                drop(reading);
+                if let Some(file) = Rc::into_inner(file) {
                     file.close().await.map_err(failed)?;
                 }
-                return Ok(None);
             }
-            let Some(file) = &self.file else { return Ok(None) };
-            let read = file.read_at(self.offset, PIECE_BYTES).await.map_err(failed)?;
-            let count = read.as_ref().len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            if count == 0 {
-                return Err(format!("{} ends too early", self.path));
-            }
-            self.offset += count as u64;
-            // A buffer of the disk stays on its core, what the transport holds need not: so it is copied.
-            Ok(Some(Bytes::copy_from_slice(&read.as_ref()[..count])))
+            Ok(None)
         })
     }
 }
@@ -106,8 +107,7 @@ impl<F: DiskFile> Pieces for Reading<F> {
 pub(super) struct FileOrder {
     pub to: PeerId,
     pub group: GroupId,
-    pub name: String,
-    pub size: u64,
+    pub part: FilePart,
     pub number: u64,
 }
 
@@ -121,20 +121,20 @@ pub(super) async fn serve_file(links: Rc<Links>, answerer: Rc<dyn Answerer>, inq
     let Some(outcome) = outcome else { return };
     count(if outcome.is_ok() { &links.counts.files_sent } else { &links.counts.files_refused });
     if let Err(why) = &outcome {
-        tracing::info!(to = %order.to, group = order.group.0, name = order.name, why, "a file was not sent");
+        tracing::info!(to = %order.to, group = order.group.0, name = order.part.name, why, "a file was not sent");
     }
     // If the other node is gone it knows that the file is not whole.
     let _ = inquiry.finish_with(encode_answered(links.roster().shape, &Answered::File(outcome))).await;
 }
 
 async fn send_file(links: &Links, answerer: Rc<dyn Answerer>, order: &FileOrder) -> Result<(), String> {
-    if !is_plain(&order.name) {
-        return Err(format!("{:?} is not the name of a file", order.name));
+    if !is_plain(&order.part.name) {
+        return Err(format!("{:?} is not the name of a file", order.part.name));
     }
-    let mut pieces = answerer.open_file(order.group, order.name.clone(), order.size).await?;
+    let mut pieces = answerer.open_file(order.group, order.part.clone()).await?;
     let peers = links.peers().ok_or("this node is stopping")?;
     let number = order.number.to_le_bytes();
-    let sender = peers.send_file(order.to, u64::from(order.group.0), &number, order.size).await;
+    let sender = peers.send_file(order.to, u64::from(order.group.0), &number, order.part.length).await;
     let mut sender = sender.map_err(|error| error.to_string())?;
     while let Some(piece) = pieces.next().await? {
         sender.write(piece).await.map_err(|error| error.to_string())?;
@@ -152,7 +152,7 @@ pub(super) struct Arrivals {
 struct Arrival {
     from: PeerId,
     group: GroupId,
-    size: u64,
+    length: u64,
     file: RefCell<Option<FileReceiver>>,
     is_here: Notify,
 }
@@ -164,7 +164,7 @@ impl Arrivals {
         let number = u64::from_le_bytes(number);
         let mut awaited = self.awaited.borrow_mut();
         let is_wanted = awaited.get(&number).is_some_and(|wanted| {
-            wanted.from == file.from && u64::from(wanted.group.0) == file.group && wanted.size == file.length
+            wanted.from == file.from && u64::from(wanted.group.0) == file.group && wanted.length == file.length
         });
         if !is_wanted {
             drop(awaited);
@@ -176,9 +176,9 @@ impl Arrivals {
         }
     }
 
-    fn expect(&self, from: PeerId, group: GroupId, size: u64) -> Expected<'_> {
+    fn expect(&self, from: PeerId, group: GroupId, length: u64) -> Expected<'_> {
         let number = self.next.replace(self.next.get() + 1);
-        let arrival = Rc::new(Arrival { from, group, size, file: RefCell::default(), is_here: Notify::new() });
+        let arrival = Rc::new(Arrival { from, group, length, file: RefCell::default(), is_here: Notify::new() });
         self.awaited.borrow_mut().insert(number, arrival.clone());
         Expected { arrivals: self, number, arrival }
     }
@@ -221,19 +221,13 @@ impl RemoteFiles {
 }
 
 impl Sources for RemoteFiles {
-    fn open(
-        &self,
-        from: NodeId,
-        group: GroupId,
-        name: String,
-        size: u64,
-    ) -> LocalFuture<'_, Result<Box<dyn Pieces>, String>> {
+    fn open(&self, from: NodeId, group: GroupId, part: FilePart) -> LocalFuture<'_, Result<Box<dyn Inflow>, String>> {
         Box::pin(async move {
             let links = &self.links;
             count(&links.counts.files_asked);
             let peer = links.roster().peer(from, group).ok_or("no other node of the cluster has it")?;
-            let expected = links.arrivals.expect(peer, group, size);
-            let asked = Asked::File { name, size, number: expected.number };
+            let expected = links.arrivals.expect(peer, group, part.length);
+            let asked = Asked::File { part, number: expected.number };
             let opening = async {
                 let mut request = links.ask(from, group, &asked).await.map_err(|failure| failure.to_string())?;
                 let file =
@@ -242,8 +236,7 @@ impl Sources for RemoteFiles {
                 Ok((request, file))
             };
             let (request, file) = in_time(opening).await?;
-            let arriving = Arriving { links: links.clone(), request, file, left: size, is_whole: false };
-            Ok(Box::new(arriving) as Box<dyn Pieces>)
+            Ok(Box::new(Arriving { links: links.clone(), request, file }) as Box<dyn Inflow>)
         })
     }
 }
@@ -252,34 +245,20 @@ struct Arriving {
     links: Rc<Links>,
     request: Request,
     file: FileReceiver,
-    left: u64,
-    is_whole: bool,
 }
 
-impl Pieces for Arriving {
-    fn next(&mut self) -> LocalFuture<'_, Result<Option<Bytes>, String>> {
+impl Inflow for Arriving {
+    fn fill<'a>(&'a mut self, block: &'a mut [u8]) -> LocalFuture<'a, Result<usize, String>> {
         Box::pin(async move {
-            if self.is_whole {
-                return Ok(None);
-            }
-            // One more than is left: only a block that is not filled was checked to be the last.
-            let length = usize::try_from(self.left + 1).unwrap_or(usize::MAX).min(PIECE_BYTES);
-            let mut block = BytesMut::zeroed(length);
-            let filled = in_time(async { Ok(self.file.fill(&mut block).await) }).await?;
-            let count = match filled {
-                Ok(count) => count,
-                Err(error) => {
-                    let why = future::or(reason(&self.links, &mut self.request), async {
-                        GlommioRt::sleep(REASON_TIME_MAX).await;
-                        error.to_string()
-                    });
-                    return Err(why.await);
-                }
+            let error = match in_time(async { Ok(self.file.fill(block).await) }).await? {
+                Ok(count) => return Ok(count),
+                Err(error) => error,
             };
-            self.is_whole = count < length;
-            self.left = self.left.saturating_sub(count as u64);
-            block.truncate(count);
-            Ok((count > 0).then(|| block.freeze()))
+            let why = future::or(reason(&self.links, &mut self.request), async {
+                GlommioRt::sleep(REASON_TIME_MAX).await;
+                error.to_string()
+            });
+            Err(why.await)
         })
     }
 }

@@ -78,8 +78,8 @@ impl Receiver {
                 let outlet = ReadOutlet::new(inquiry, links.roster().shape);
                 self.rt.spawn(self.answerer.clone().read(group, order, outlet));
             }
-            Asked::File { name, size, number } => {
-                let order = FileOrder { to: inquiry.from, group, name, size, number };
+            Asked::File { part, number } => {
+                let order = FileOrder { to: inquiry.from, group, part, number };
                 self.background.spawn(serve_file(links, self.answerer.clone(), inquiry, order));
             }
         }

@@ -21,7 +21,7 @@ mod replicas;
 mod ticket;
 
 pub use group::{Group, Machine};
-pub use install::{Gift, InstallFailure, LocalFuture, NoSources, Offer, Pieces, Sources};
+pub use install::{FilePart, Gift, Inflow, InstallFailure, LocalFuture, NoSources, Offer, Pieces, Sources, take_in};
 pub use partition_machine::PartitionMachine;
 pub use payload::{Outcome, Payload, members_in};
 pub use placement::Placement;

@@ -1,6 +1,6 @@
 //! A partition as the state machine of its group.
 
-use super::{Gift, InstallFailure, LocalFuture, Machine, Offer, Outcome, Payload, Sources};
+use super::{FilePart, Gift, InstallFailure, LocalFuture, Machine, Offer, Outcome, Payload, Sources, take_in};
 use std::rc::Rc;
 use tidemill_disk::Disk;
 use tidemill_raft::{LogIndex, Term};
@@ -78,12 +78,11 @@ impl<D: Disk> Machine for PartitionMachine<D> {
         Box::pin(async {
             let installation = self.partition.plan_installation(&gift.manifest, gift.base).map_err(unchanged)?;
             for wanted in &installation.wanted {
-                let opened = sources.open(gift.from, gift.group, wanted.source.clone(), wanted.size).await;
-                let mut pieces = opened.map_err(InstallFailure::Unchanged)?;
+                let part = FilePart::head(wanted.source.as_str(), wanted.size);
+                let opened = sources.open(gift.from, gift.group, part).await;
+                let mut inflow = opened.map_err(InstallFailure::Unchanged)?;
                 let mut arriving = self.partition.receive(wanted).await.map_err(unchanged)?;
-                while let Some(piece) = pieces.next().await.map_err(InstallFailure::Unchanged)? {
-                    arriving = arriving.push(&piece).await.map_err(unchanged)?;
-                }
+                take_in(&mut *inflow, &mut arriving).await.map_err(InstallFailure::Unchanged)?;
                 arriving.finish().await.map_err(unchanged)?;
             }
             self.partition.install(installation).await.map_err(|error| match error {

@@ -13,7 +13,7 @@ use tidemill::{
         Answerer, Duty, Links, Member, ReadOutlet, RemoteCall, RemoteReply, Roster, Start, core_of, peer_options,
         read_file,
     },
-    replica::{LocalFuture, Payload, Pieces},
+    replica::{FilePart, LocalFuture, Payload, Pieces},
 };
 use tidemill_disk::{Notify, sim::SimDisk};
 use tidemill_line::PartitionMap;
@@ -149,13 +149,8 @@ impl Answerer for Seen {
         })
     }
 
-    fn open_file(
-        self: Rc<Self>,
-        _: GroupId,
-        name: String,
-        size: u64,
-    ) -> LocalFuture<'static, Result<Box<dyn Pieces>, String>> {
-        read_file(self.disk.clone(), FOLDER.into(), name, size)
+    fn open_file(self: Rc<Self>, _: GroupId, part: FilePart) -> LocalFuture<'static, Result<Box<dyn Pieces>, String>> {
+        read_file(self.disk.clone(), FOLDER.into(), part)
     }
 }
 

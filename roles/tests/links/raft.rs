@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 use tidemill::replica::{
-    Gift, InstallFailure, LocalFuture, Machine, Offer, Outcome, Payload, Placement, Replicas, Sources, Surroundings,
-    recover,
+    FilePart, Gift, InstallFailure, LocalFuture, Machine, Offer, Outcome, Payload, Placement, Replicas, Sources,
+    Surroundings, recover,
 };
 use tidemill_disk::sim::SimDisk;
 use tidemill_log::LogOptions;
@@ -89,12 +89,11 @@ impl Machine for Lines {
         Box::pin(async {
             let size = u64::from_le_bytes(gift.manifest[..].try_into().unwrap());
             let name = format!("g{}/{}", gift.group, gift.base.index);
-            let opened = sources.open(gift.from, gift.group, name, size).await;
-            let mut pieces = opened.map_err(InstallFailure::Unchanged)?;
-            let mut lines = Vec::new();
-            while let Some(piece) = pieces.next().await.map_err(InstallFailure::Unchanged)? {
-                lines.extend_from_slice(&piece);
-            }
+            let opened = sources.open(gift.from, gift.group, FilePart::head(name, size)).await;
+            let mut inflow = opened.map_err(InstallFailure::Unchanged)?;
+            let mut lines = vec![0; size as usize + 1];
+            let count = inflow.fill(&mut lines).await.map_err(InstallFailure::Unchanged)?;
+            lines.truncate(count);
             *self.lines.borrow_mut() = lines;
             self.last.set((gift.base.index, gift.base.term));
             self.flushed.set(self.last.get());

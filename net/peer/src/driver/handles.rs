@@ -141,8 +141,10 @@ impl Driver {
             *crc = crc32c::crc32c_append(*crc, &bytes);
         }
         let length = bytes.len();
-        stream.lane.push_body(bytes);
+        let copied = stream.lane.push_body(bytes);
         self.metrics.file_bytes_sent += length as u64;
+        self.metrics.file_bytes_copied_out += copied as u64;
+        self.metrics.bytes_copied_out += copied as u64;
         self.written(key);
         Poll::Ready(Ok(()))
     }
@@ -217,6 +219,7 @@ impl Driver {
         let outcome = self.fill(key, block, filled, context);
         let placed = (*filled - start) as u64;
         self.metrics.bytes_copied_in += placed;
+        self.metrics.file_bytes_copied_in += placed;
         self.metrics.file_bytes_received += placed;
         outcome
     }

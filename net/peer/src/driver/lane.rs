@@ -59,16 +59,18 @@ impl SendLane {
         0
     }
 
-    /// Appends bytes outside of any frame.
-    pub fn push_body(&mut self, bytes: Bytes) {
+    /// Appends bytes outside of any frame; answers how many of them were copied, as [`SendLane::push_frame`]. They never
+    /// are: their owner hands them over.
+    pub fn push_body(&mut self, bytes: Bytes) -> usize {
         if bytes.is_empty() {
-            return;
+            return 0;
         }
         self.queued_bytes += bytes.len();
         if !self.gathered.is_empty() {
             self.pieces.push_back(self.gathered.split().freeze());
         }
         self.pieces.push_back(bytes);
+        0
     }
 
     /// The stream ends after what is queued.

@@ -212,7 +212,9 @@ fn files_arrive_whole_with_one_copy() {
         }
         let (sent, received) = (one.peers.metrics(), two.peers.metrics());
         assert_eq!((sent.file_bytes_sent, received.file_bytes_received), (expected, expected));
-        // Descriptions, checksums and Hello are copied too; payload only once, and not at all on the sender.
+        // Payload of files is copied once, by the receiver.
+        assert_eq!((sent.file_bytes_copied_out, received.file_bytes_copied_in), (0, expected));
+        // Descriptions, checksums and Hello are copied too.
         assert!(sent.bytes_copied_out < 1000, "{}", sent.bytes_copied_out);
         assert!(received.bytes_copied_in - expected < 1000, "{}", received.bytes_copied_in - expected);
     });

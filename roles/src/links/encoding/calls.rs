@@ -7,7 +7,7 @@ use crate::{
         series_admission::SeriesRefusal,
     },
     links::{RemoteCall, RemoteReply},
-    replica::ProposeError,
+    replica::{FilePart, ProposeError},
 };
 use bytes::Bytes;
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error};
@@ -20,10 +20,9 @@ pub enum Asked {
     Call(RemoteCall),
     /// Read something; what, is for whoever answers.
     Read(Bytes),
-    /// The first `size` bytes of a file of the group, under this number.
+    /// Bytes of a file of the group, under this number.
     File {
-        name: String,
-        size: u64,
+        part: FilePart,
         number: u64,
     },
 }
@@ -59,7 +58,7 @@ enum AskedImage {
     KillQuery(u64),
     Examine { mends: bool },
     Read,
-    File { name: String, size: u64, number: u64 },
+    File { name: String, offset: u64, length: u64, number: u64 },
     HandOver { to: u64 },
     Pool,
     PoolStore,
@@ -107,8 +106,8 @@ pub fn encode_asked(shape: u64, asked: &Asked) -> Bytes {
         Asked::Call(RemoteCall::PoolStore(call)) => (AskedImage::PoolStore, call),
         Asked::Read(order) => (AskedImage::Read, order),
         Asked::Call(RemoteCall::HandOver(to)) => (AskedImage::HandOver { to: to.0 }, &[]),
-        Asked::File { name, size, number } => {
-            (AskedImage::File { name: name.clone(), size: *size, number: *number }, &[])
+        Asked::File { part: FilePart { name, offset, length }, number } => {
+            (AskedImage::File { name: name.clone(), offset: *offset, length: *length, number: *number }, &[])
         }
     };
     seal(shape, &image, [payload].into_iter())
@@ -132,8 +131,10 @@ pub fn decode_asked(shape: u64, bytes: &Bytes) -> Result<Asked, DecodeError> {
         ArchivedAskedImage::Queries => Asked::Call(RemoteCall::Queries),
         ArchivedAskedImage::KillQuery(id) => Asked::Call(RemoteCall::KillQuery(id.to_native())),
         ArchivedAskedImage::Examine { mends } => Asked::Call(RemoteCall::Examine { mends: *mends }),
-        ArchivedAskedImage::File { name, size, number } => {
-            Asked::File { name: name.as_str().to_owned(), size: size.to_native(), number: number.to_native() }
+        ArchivedAskedImage::File { name, offset, length, number } => {
+            let name = name.as_str().to_owned();
+            let part = FilePart { name, offset: offset.to_native(), length: length.to_native() };
+            Asked::File { part, number: number.to_native() }
         }
     };
     parts.end()?;
@@ -258,7 +259,10 @@ mod tests {
             data().prop_map(|call| Asked::Call(RemoteCall::Pool(call))),
             data().prop_map(|call| Asked::Call(RemoteCall::PoolStore(call))),
             data().prop_map(Asked::Read),
-            (".{0,40}", any::<u64>(), any::<u64>()).prop_map(|(name, size, number)| Asked::File { name, size, number }),
+            (".{0,40}", any::<[u64; 3]>()).prop_map(|(name, [offset, length, number])| {
+                let part = FilePart { name, offset, length };
+                Asked::File { part, number }
+            }),
         ]
     }
 

@@ -3,7 +3,7 @@
 use crate::{
     cluster::run::Shared,
     node::folder_of,
-    replica::{LocalFuture, Payload, Pieces, Sources},
+    replica::{FilePart, Inflow, LocalFuture, Payload, Sources},
 };
 use bytes::Bytes;
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
@@ -143,49 +143,51 @@ struct Reading {
     disk: SimDisk,
     path: String,
     offset: u64,
-    size: u64,
+    end: u64,
     shared: Rc<Shared>,
     prng: RefCell<Prng>,
 }
 
 impl Sources for Transfers {
-    fn open(
-        &self,
-        from: NodeId,
-        group: GroupId,
-        name: String,
-        size: u64,
-    ) -> LocalFuture<'_, Result<Box<dyn Pieces>, String>> {
+    fn open(&self, from: NodeId, group: GroupId, part: FilePart) -> LocalFuture<'_, Result<Box<dyn Inflow>, String>> {
         Box::pin(async move {
             let disk = self.shared.disk_of(from.0).ok_or("the other node is down")?;
+            let FilePart { name, offset, length } = part;
             let path = format!("{}/{name}", folder_of(group.0));
             let prng = RefCell::new(Prng::new(self.shared.random()));
             let (from, to, shared) = (from.0, self.node, self.shared.clone());
-            Ok(Box::new(Reading { from, to, disk, path, offset: 0, size, shared, prng }) as Box<dyn Pieces>)
+            let reading = Reading { from, to, disk, path, offset, end: offset + length, shared, prng };
+            Ok(Box::new(reading) as Box<dyn Inflow>)
         })
     }
 }
 
-impl Pieces for Reading {
-    fn next(&mut self) -> LocalFuture<'_, Result<Option<Bytes>, String>> {
+impl Inflow for Reading {
+    /// Short at the end alone, and each part of it may be the one at which the connection breaks.
+    fn fill<'a>(&'a mut self, block: &'a mut [u8]) -> LocalFuture<'a, Result<usize, String>> {
         Box::pin(async move {
-            if self.offset >= self.size {
-                return Ok(None);
+            let mut filled = 0;
+            while filled < block.len() && self.offset < self.end {
+                let breaks = self.prng.borrow_mut().one_in(self.shared.network.borrow().weather.breaks_one_in);
+                if breaks || self.shared.network.borrow().is_cut(self.from, self.to) {
+                    return Err("the connection broke".into());
+                }
+                let failed = |error: std::io::Error| error.to_string();
+                let file = self.disk.open(&self.path, Purpose::Data).await.map_err(failed)?;
+                let before = (self.offset % BLOCK_BYTES as u64) as usize;
+                let part = file.read_at(self.offset - before as u64, 4 * BLOCK_BYTES).await.map_err(failed)?;
+                file.close().await.map_err(failed)?;
+                let left = (block.len() - filled).min((self.end - self.offset) as usize);
+                let bytes = part.as_ref().get(before..).unwrap_or_default();
+                let bytes = &bytes[..bytes.len().min(left)];
+                if bytes.is_empty() {
+                    return Err(format!("{} ends too early", self.path));
+                }
+                block[filled..filled + bytes.len()].copy_from_slice(bytes);
+                filled += bytes.len();
+                self.offset += bytes.len() as u64;
             }
-            let breaks = self.prng.borrow_mut().one_in(self.shared.network.borrow().weather.breaks_one_in);
-            if breaks || self.shared.network.borrow().is_cut(self.from, self.to) {
-                return Err("the connection broke".into());
-            }
-            let failed = |error: std::io::Error| error.to_string();
-            let file = self.disk.open(&self.path, Purpose::Data).await.map_err(failed)?;
-            let part = file.read_at(self.offset, 4 * BLOCK_BYTES).await.map_err(failed)?;
-            file.close().await.map_err(failed)?;
-            let upto = part.as_ref().len().min((self.size - self.offset) as usize);
-            if upto == 0 {
-                return Err(format!("{} ends too early", self.path));
-            }
-            self.offset += upto as u64;
-            Ok(Some(Bytes::copy_from_slice(&part.as_ref()[..upto])))
+            Ok(filled)
         })
     }
 }
