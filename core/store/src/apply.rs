@@ -8,12 +8,13 @@ use crate::{
     id::{DatabaseId, FieldId, ShardGroupId},
     index::SeriesIndex,
     maintenance::{FlushPoint, Job, Publication},
-    manifest::{GroupRecord, PolicyRecord, Tombstone},
+    manifest::{GroupRecord, HandedFile, PolicyRecord, Tier, Tombstone},
     memtable::IncomingRows,
     partition::State,
     sessions::Verdict,
     settle::Unsettled,
     shard_group::ShardGroup,
+    tsm_file::TsmFile,
 };
 use std::{collections::BTreeMap, rc::Rc};
 use tidemill_column::FieldType;
@@ -41,6 +42,8 @@ pub enum Applied {
     /// Points are gone; [`crate::Partition::settle`] takes the series without any out of the index.
     Deleted,
     Dropped,
+    /// Blocks of files belong to the pool; [`crate::Partition::maintain`] removes them here.
+    HandedOver,
 }
 
 /// An entry that cannot be applied.
@@ -147,8 +150,39 @@ impl<D: Disk> State<D> {
         if !self.groups.contains_key(&ShardGroupId(order.shard_group)) {
             return Applied::Nothing;
         }
-        self.copies.insert(index.0, PendingCopy { order, publication: Publication::None });
+        self.copies.insert(index.0, PendingCopy { order, handed: Vec::new(), publication: Publication::None });
         Applied::Copy
+    }
+
+    /// A file that a copy is yet to make here gets its tier when it is made: elsewhere it was there.
+    pub(crate) fn apply_hand_over(&mut self, group: u64, files: &[HandedFile], tier: Tier) -> Applied {
+        let id = ShardGroupId(group);
+        for handed in files {
+            if let Some(copy) = self.copies.get_mut(&handed.generation).filter(|copy| copy.order.shard_group == group) {
+                match copy.handed.iter_mut().find(|(known, _)| known == handed) {
+                    Some((_, known)) => *known = tier.max(*known),
+                    None => copy.handed.push((*handed, tier)),
+                }
+                continue;
+            }
+            let Some(known) = self.groups.get(&id) else { continue };
+            let file = known.files.iter().find(|file| {
+                let record = file.record();
+                record.level == 2 && record.handed() == *handed
+            });
+            if let Some(file) = file.filter(|file| file.tier() < tier) {
+                file.set_tier(tier);
+                self.note_leaving(id, file.clone());
+            }
+        }
+        Applied::HandedOver
+    }
+
+    /// If the blocks of a file are the pool's and still here, they are to go.
+    pub(crate) fn note_leaving(&mut self, group: ShardGroupId, file: Rc<TsmFile<D::File>>) {
+        if file.tier() == Tier::Pool && !file.reads_pool() {
+            self.leaving.push_back((group, file));
+        }
     }
 
     /// Deleted rows may leave the files, and with them the newest time that their series had there. What takes their place

@@ -7,7 +7,7 @@
 
 use crate::{
     read_error::ReadError,
-    tsm_file::{READ_BYTES, TsmFile},
+    tsm_file::{POOL_TRIES, READ_BYTES, TsmFile},
 };
 use tidemill_disk::DiskFile;
 use tidemill_tsm::{file::verify_block, index::Entry};
@@ -27,17 +27,27 @@ impl<'a, F: DiskFile> BlockReader<'a, F> {
     /// A block with its CRC before it, as it is in the file, verified.
     pub async fn stored(&mut self, entry: &Entry) -> Result<&[u8], ReadError> {
         let range = entry.range();
-        let window = self.window_start..self.window_start + self.window.len() as u64;
-        if range.start < window.start || range.end > window.end {
-            let end = range.end.max(range.start + READ_BYTES as u64).min(self.file.blocks_end());
+        let mut tries = 0;
+        loop {
+            let window = self.window_start..self.window_start + self.window.len() as u64;
+            if range.start < window.start || range.end > window.end {
+                let end = range.end.max(range.start + READ_BYTES as u64).min(self.file.blocks_end());
+                self.window.clear();
+                self.window = self.file.read_range(range.start..end).await?;
+                self.window_start = range.start;
+            }
+            tries += 1;
+            let start = (range.start - self.window_start) as usize;
+            let stored = self.window.get(start..).unwrap_or_default();
+            let Err(error) = verify_block(entry, &stored[..stored.len().min(entry.size as usize)]) else { break };
+            // Of the pool another copy may have the right bytes.
+            if tries == POOL_TRIES || !self.file.place().distrust(entry.offset) {
+                return Err(self.file.damaged(entry.offset, &error));
+            }
             self.window.clear();
-            self.window = self.file.read_range(range.start..end).await?;
-            self.window_start = range.start;
         }
         let start = (range.start - self.window_start) as usize;
         let stored = self.window.get(start..).unwrap_or_default();
-        let stored = &stored[..stored.len().min(entry.size as usize)];
-        verify_block(entry, stored).map_err(|error| self.file.damaged(entry.offset, &error))?;
-        Ok(stored)
+        Ok(&stored[..stored.len().min(entry.size as usize)])
     }
 }

@@ -10,7 +10,7 @@
 //! to their pool.
 //! Knows nothing of formats: pages are verified before they come in, a block whenever it is decoded.
 
-use crate::id::IdHash;
+use crate::{file_place::FilePlace, id::IdHash};
 use hashbrown::{HashMap, HashSet};
 use std::{cell::RefCell, collections::VecDeque, io, ops::Range, rc::Rc};
 use tidemill_disk::{DiskFile, Notify};
@@ -164,7 +164,7 @@ impl ReadCache {
     pub async fn read<F: DiskFile>(
         &self,
         key: FileKey,
-        file: &F,
+        file: &FilePlace<F>,
         file_len: u64,
         offset: u64,
         len: usize,
@@ -206,7 +206,7 @@ impl ReadCache {
     async fn chunk<F: DiskFile>(
         &self,
         key: FileKey,
-        file: &F,
+        file: &FilePlace<F>,
         file_len: u64,
         number: u64,
         wanted: u64,
@@ -218,7 +218,7 @@ impl ReadCache {
         };
         let load = async |numbers: Range<u64>| {
             let offset = numbers.start * CHUNK_BYTES as u64;
-            let buf = file.read_at(offset, CHUNK_BYTES * (numbers.end - numbers.start) as usize).await?;
+            let buf = file.read_blocks(offset, CHUNK_BYTES * (numbers.end - numbers.start) as usize).await?;
             let available = (file_len - offset).min(buf.as_ref().len() as u64) as usize;
             let chunks = buf.as_ref()[..available].chunks(CHUNK_BYTES);
             let chunks: Vec<Part> = chunks.map(|chunk| Part::Chunk(chunk.into())).collect();
@@ -266,6 +266,13 @@ impl ReadCache {
         drop(state);
         drop(reading);
         Ok(asked.expect("what is loaded begins with what was asked for"))
+    }
+
+    /// Drops the chunks that hold a range of a file's bytes: they were not what they should be.
+    pub fn drop_chunks(&self, file: FileKey, bytes: Range<u64>) {
+        let state = &mut *self.state.borrow_mut();
+        let numbers = bytes.start / CHUNK_BYTES as u64..bytes.end.div_ceil(CHUNK_BYTES as u64);
+        numbers.for_each(|number| state.drop_part(Place::new(file, PartKind::Chunk, number)));
     }
 
     /// Takes bytes of the budget for what an open file holds as long as it is open.

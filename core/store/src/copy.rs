@@ -13,6 +13,8 @@
 //! | delete before c | its points are left out, and it is done with for the new files |
 //! | delete behind c | it marks the sources; the new files take the mark over, whenever they come |
 //! | flush behind c | its files are no sources |
+//! | hand-over of a source behind c | moves its blocks or not, which are read wherever they are; the copy takes it away |
+//! | hand-over of what it makes | waits for it |
 //! | drop of the group behind c | the copy ends without an edit and what it wrote is removed |
 //! | another copy of the group | waits for this one |
 //!
@@ -26,7 +28,7 @@ use crate::{
     file_run::FileTarget,
     id::ShardGroupId,
     maintenance::{Job, MaintainError, Publication, generation_prefix},
-    manifest::{FileRecord, Manifest, ManifestError},
+    manifest::{FileRecord, HandedFile, Manifest, ManifestError, Tier},
     partition::Partition,
     shard_group::deletions_behind,
     tsm_file::TsmFile,
@@ -39,6 +41,8 @@ use tidemill_raft::LogIndex;
 #[derive(Clone)]
 pub(crate) struct PendingCopy {
     pub order: CopyOrder,
+    /// Files that it makes and that were handed over since, elsewhere already made.
+    pub handed: Vec<(HandedFile, Tier)>,
     pub publication: Publication,
 }
 
@@ -243,9 +247,10 @@ impl<D: Disk> Partition<D> {
             let point = self.state.borrow().flushed.clone();
             let mut manifest = self.manifest_to_publish(&point);
             // Dropped since: then there is nothing to move.
-            if self.is_decided(index) {
-                manifest.copies.retain(|copy| copy.index != index);
-                move_files(&mut manifest, index, group, &sources, &records);
+            if let Some(position) = manifest.copies.iter().position(|copy| copy.index == index) {
+                let handed = manifest.copies.remove(position).handed;
+                let made = records.iter().map(|record| FileRecord { tier: tier_of(record, &handed), ..record.clone() });
+                move_files(&mut manifest, index, group, &self.present(group, &sources), made);
             }
             manifest
         };
@@ -258,16 +263,25 @@ impl<D: Disk> Partition<D> {
             return Err(error);
         }
         // Nothing below waits: what readers see changes at once.
+        let present = self.present(group, &sources);
         let state = &mut *self.state.borrow_mut();
-        if state.copies.remove(&index).is_none() {
-            return Ok(Ending::Void);
-        }
+        let Some(copy) = state.copies.remove(&index) else { return Ok(Ending::Void) };
         let Some(known) = state.groups.get_mut(&group) else { return Ok(Ending::Void) };
-        known.replace(index, &sources, made);
-        let paths = sources.iter().map(|file| file.path().to_string()).collect();
+        let made: Vec<_> = made.into_iter().map(Rc::new).collect();
+        made.iter().for_each(|file| file.set_tier(tier_of(&file.record(), &copy.handed)));
+        known.replace(index, &present, made.clone());
+        made.into_iter().for_each(|file| state.note_leaving(group, file));
+        let paths = sources.iter().map(|file| file.stem()).collect();
         state.jobs.push_back(Job::Remove { paths, files: Vec::new(), is_named: false });
         self.copy_counts.count(bytes_read, sources.len(), &records, &work);
         Ok(Ending::Done)
+    }
+
+    /// The files of a shard group that are these, opened anew or not since: deletes have marked them.
+    fn present(&self, group: ShardGroupId, files: &[Rc<TsmFile<D::File>>]) -> Vec<Rc<TsmFile<D::File>>> {
+        let state = self.state.borrow();
+        let known = state.groups.get(&group).into_iter().flat_map(|known| known.files.iter());
+        known.filter(|known| files.iter().any(|file| file.rank() == known.rank())).cloned().collect()
     }
 
     fn is_decided(&self, index: u64) -> bool {
@@ -306,13 +320,18 @@ impl<D: Disk> Partition<D> {
     }
 }
 
+/// The tier of a file that a copy made, of which these were handed over.
+fn tier_of(record: &FileRecord, handed: &[(HandedFile, Tier)]) -> Tier {
+    handed.iter().find(|(file, _)| *file == record.handed()).map_or(Tier::Local, |(_, tier)| *tier)
+}
+
 /// Puts the new files in the place of their sources, with the deletes that the copy did not apply.
 fn move_files<F: DiskFile>(
     manifest: &mut Manifest,
     index: u64,
     group: ShardGroupId,
     sources: &[Rc<TsmFile<F>>],
-    records: &[FileRecord],
+    records: impl Iterator<Item = FileRecord>,
 ) {
     let is_source = |record: &FileRecord| {
         record.shard_group == group.0 && sources.iter().any(|source| source.rank() == record.rank())
@@ -322,7 +341,7 @@ fn move_files<F: DiskFile>(
     for record in records {
         let touching = left.iter().filter(|deletion| deletion.touches(record.min_time, record.max_time));
         let tombstones = touching.map(|deletion| deletion.tombstone().clone()).collect();
-        manifest.files.push(FileRecord { tombstones, ..record.clone() });
+        manifest.files.push(FileRecord { tombstones, ..record });
     }
     manifest.sort_files();
 }

@@ -3,7 +3,10 @@
 //! An entry is one byte of kind and a body: a partition batch as `core/line` sealed it, a command, or the members of the
 //! partition's group. Commands carry everything that decides their effect; values of clocks and chance are the proposer's.
 
-use crate::index::{SeriesIndex, TagPredicate};
+use crate::{
+    index::{SeriesIndex, TagPredicate},
+    manifest::HandedFile,
+};
 use rkyv::{
     Archive, Deserialize, Serialize,
     api::access_with_context,
@@ -47,6 +50,9 @@ pub enum Command {
     Copy(CopyOrder),
     /// All points of a measurement's field are gone.
     DropField { database: u32, measurement: Vec<u8>, field: Vec<u8> },
+    /// L2 files of a shard group are in the storage pool: their blocks belong to it from here on. Files that are not there
+    /// any more are passed over. With `keeps_local` replicas keep the blocks as well.
+    HandOver { shard_group: u64, files: Vec<HandedFile>, keeps_local: bool },
 }
 
 /// Which files of a shard group an inter-level copy takes. What comes out follows from this, the files and the deletes

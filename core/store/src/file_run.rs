@@ -4,7 +4,10 @@
 //! Invariants: bytes go out in file order, each once; under its final name a file is complete and durable.
 //! Knows nothing of where blocks come from.
 
-use crate::{manifest::FileRecord, tsm_file::tail_crc};
+use crate::{
+    manifest::{FileRecord, Tier},
+    tsm_file::tail_crc,
+};
 use std::io;
 use tidemill_column::{FieldType, Values};
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
@@ -54,6 +57,7 @@ impl FileRecord {
             sequence,
             level: target.level,
             late,
+            tier: Tier::Local,
             hash: [0; 32],
             size: 0,
             blocks_end: 0,

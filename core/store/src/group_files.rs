@@ -5,7 +5,7 @@
 
 use crate::{
     id::{DatabaseId, ShardGroupId},
-    manifest::FileRecord,
+    manifest::{FileRecord, Tier},
     partition::Partition,
 };
 use tidemill_disk::Disk;
@@ -20,8 +20,11 @@ pub struct GroupFiles {
     pub ordered: RunFiles,
     /// L1 files of late rows.
     pub late: RunFiles,
-    /// L2 files by the entry that made them: its index and their bytes, ascending.
+    /// L2 files by the entry that made them: its index and their bytes, ascending. Those in the pool are not among them:
+    /// to make them larger is not worth the way.
     pub sealed: Vec<(u64, u64)>,
+    /// Index of the newest entry that made an L2 file.
+    pub newest_sealed: u64,
     /// Bytes of the other files that a late file lies over, at most.
     pub bytes_under_late: u64,
     /// Files with points that are deleted, and the newest delete of them.
@@ -51,8 +54,7 @@ impl RunFiles {
 impl GroupFiles {
     /// Index of the newest entry that made or marked a file.
     pub fn newest_change(&self) -> u64 {
-        let sealed = self.sealed.last().map_or(0, |(generation, _)| *generation);
-        self.ordered.newest.max(self.late.newest).max(sealed).max(self.newest_delete)
+        self.ordered.newest.max(self.late.newest).max(self.newest_sealed).max(self.newest_delete)
     }
 }
 
@@ -70,6 +72,7 @@ impl<D: Disk> Partition<D> {
                 ordered: RunFiles::default(),
                 late: RunFiles::default(),
                 sealed: Vec::new(),
+                newest_sealed: 0,
                 bytes_under_late: 0,
                 deleted_files: 0,
                 newest_delete: 0,
@@ -77,12 +80,16 @@ impl<D: Disk> Partition<D> {
             };
             let (mut late_from, mut late_to) = (i64::MAX, i64::MIN);
             for record in &records {
+                if record.level == 2 {
+                    files.newest_sealed = files.newest_sealed.max(record.generation);
+                }
                 match (record.level, record.late) {
                     (1, false) => files.ordered.add(record),
                     (1, true) => {
                         files.late.add(record);
                         (late_from, late_to) = (late_from.min(record.min_time), late_to.max(record.max_time));
                     }
+                    _ if record.tier != Tier::Local => {}
                     _ => match files.sealed.iter_mut().find(|(generation, _)| *generation == record.generation) {
                         Some((_, bytes)) => *bytes += record.size,
                         None => files.sealed.push((record.generation, record.size)),

@@ -8,12 +8,13 @@
 //! Knows nothing of how bytes travel.
 
 use crate::{
+    id::ShardGroupId,
     index_file,
-    manifest::{FileRecord, Manifest, ManifestError},
+    manifest::{FileRecord, Manifest, ManifestError, Tier},
     pace::breathe,
     partition::{OpenError, Partition},
 };
-use std::{collections::BTreeSet, io, rc::Rc};
+use std::{collections::BTreeMap, io, rc::Rc};
 use tidemill_disk::{Disk, DiskFile, Purpose, WriteBehind};
 use tidemill_raft::EntryId;
 
@@ -31,15 +32,25 @@ pub struct Installation {
 }
 
 /// A file of another replica.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct WantedFile {
     /// Where it is there, below the partition's folder.
     pub source: String,
     /// Bytes of it, from its begin: it may have more.
     pub size: u64,
     place: String,
-    /// BLAKE3; the file of the indexes has none, and is read before it is used.
-    hash: Option<[u8; 32]>,
+    check: Check,
+}
+
+/// How it is known that the right bytes have arrived.
+#[derive(Clone, Debug, PartialEq)]
+enum Check {
+    /// BLAKE3.
+    Hash([u8; 32]),
+    /// The checksums of its pages, which are below one in the record of its file.
+    Tail(Box<FileRecord>),
+    /// It is read before it is used.
+    Later,
 }
 
 /// Why another replica's files were not taken over. Unless it is [`InstallError::Open`] or [`ManifestError::Unknown`], the
@@ -70,10 +81,14 @@ pub struct ArrivingFile<'a, D: Disk> {
 }
 
 impl WantedFile {
-    /// A file that a manifest names.
+    /// A file that a manifest names; its tail, if its blocks are in the pool.
     pub(crate) fn of(record: &FileRecord) -> WantedFile {
-        let source = format!("g{}/{}", record.shard_group, record.name());
-        WantedFile { place: source.clone(), source, size: record.size, hash: Some(record.hash) }
+        let (name, size, check) = match record.tier {
+            Tier::Pool => (record.tail_name(), record.tail_size(), Check::Tail(Box::new(record.clone()))),
+            Tier::Local | Tier::Both => (record.name(), record.size, Check::Hash(record.hash)),
+        };
+        let source = format!("g{}/{name}", record.shard_group);
+        WantedFile { place: source.clone(), source, size, check }
     }
 }
 
@@ -96,10 +111,16 @@ impl<D: Disk> Partition<D> {
         if manifest.flushed_index <= state.applied.0 {
             return Err(InstallError::Old { manifest: manifest.flushed_index });
         }
-        let files = state.groups.values().flat_map(|group| group.files.iter()).map(|file| file.record());
-        let here: BTreeSet<(u64, String, [u8; 32])> =
-            files.map(|known| (known.shard_group, known.name(), known.hash)).collect();
-        let is_here = |record: &FileRecord| here.contains(&(record.shard_group, record.name(), record.hash));
+        let files = state.groups.values().flat_map(|group| group.files.iter());
+        let here: BTreeMap<(u64, String, [u8; 32]), bool> = files
+            .map(|file| (file.record(), file.reads_pool()))
+            .map(|(known, is_tail)| ((known.shard_group, known.name(), known.hash), is_tail))
+            .collect();
+        // The manifest may be older than the hand-over of a file of which only the tail is here.
+        let is_here = |record: &FileRecord| {
+            let known = here.get(&(record.shard_group, record.name(), record.hash));
+            known.is_some_and(|is_tail| !is_tail || record.tier == Tier::Pool)
+        };
         let missing = manifest.files.iter().filter(|record| !is_here(record));
         let mut wanted: Vec<WantedFile> = missing.map(WantedFile::of).collect();
         if let Some(index) = &mut manifest.index {
@@ -107,7 +128,7 @@ impl<D: Disk> Partition<D> {
             // Each replica counts its own: the name must be none that the present manifest uses.
             index.generation = self.index_file.borrow().next_generation();
             let place = index_file::name_of(index.generation);
-            wanted.push(WantedFile { source, size: index.size, place, hash: None });
+            wanted.push(WantedFile { source, size: index.size, place, check: Check::Later });
         }
         Ok(Installation { manifest, wanted })
     }
@@ -149,9 +170,29 @@ impl<D: Disk> Partition<D> {
             let read = index_file::load(&self.disk, &self.folder, index).await;
             read.map_err(|error| InstallError::Wrong { path: error.to_string() })?;
         }
+        self.check_presence(manifest).await?;
         self.publish_manifest(manifest).await?;
         let fresh = self.opened_anew().await?;
         self.take_over(&fresh);
+        Ok(())
+    }
+
+    /// Since the installation was planned, blocks of files that were here may have been let go.
+    async fn check_presence(&self, manifest: &Manifest) -> Result<(), InstallError> {
+        let mut listed: (Option<u64>, Vec<String>) = (None, Vec::new());
+        // By shard group.
+        for record in &manifest.files {
+            let folder = self.group_folder(ShardGroupId(record.shard_group));
+            if listed.0 != Some(record.shard_group) {
+                let names = self.disk.list(&folder).await;
+                let names = names.map_err(|error| InstallError::Io { path: folder.clone(), error })?;
+                listed = (Some(record.shard_group), names);
+            }
+            let has_tail = record.tier == Tier::Pool && listed.1.contains(&record.tail_name());
+            if !has_tail && !listed.1.contains(&record.name()) {
+                return Err(InstallError::Wrong { path: format!("{folder}/{}", record.name()) });
+            }
+        }
         Ok(())
     }
 }
@@ -174,9 +215,9 @@ impl<D: Disk> ArrivingFile<'_, D> {
 
     /// All bytes have come: makes the file durable under its name, if it is the one that the manifest names.
     pub async fn finish(self) -> Result<(), InstallError> {
-        let WantedFile { size, place, hash, .. } = self.wanted;
-        let is_right = hash.is_none_or(|hash| *self.hash.finalize().as_bytes() == hash);
-        if !is_right || self.writing.end() != *size {
+        let WantedFile { size, place, check, .. } = self.wanted;
+        let is_wrong = matches!(check, Check::Hash(hash) if self.hash.finalize() != *hash);
+        if is_wrong || self.writing.end() != *size {
             return Err(InstallError::Wrong { path: self.temporary });
         }
         let ArrivingFile { partition, temporary, file, mut writing, .. } = self;
@@ -186,6 +227,10 @@ impl<D: Disk> ArrivingFile<'_, D> {
         file.set_len(*size).await.map_err(io_error)?;
         let alone = || io_error(io::Error::other("it is still being written"));
         let file = Rc::into_inner(file).ok_or_else(alone)?;
+        if let Check::Tail(record) = check {
+            let verified = partition.verify_tail(&temporary, record).await;
+            verified.map_err(|error| InstallError::Wrong { path: error.to_string() })?;
+        }
         let path = format!("{}/{place}", partition.folder);
         partition.disk.publish(file, &temporary, &path).await.map_err(io_error)
     }

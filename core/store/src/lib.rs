@@ -19,9 +19,11 @@ mod cost;
 mod cursor;
 mod deletion;
 mod entry;
+mod file_place;
 mod file_run;
 mod flush;
 mod group_files;
+mod hand_over;
 mod id;
 mod index_file;
 mod install;
@@ -32,6 +34,7 @@ mod memtable;
 mod mend;
 mod pace;
 mod partition;
+mod pool_blocks;
 mod publication;
 mod read_error;
 mod restore;
@@ -39,6 +42,7 @@ mod scrub;
 mod sessions;
 mod settle;
 mod shard_group;
+mod sim_pool;
 mod slots;
 mod sorted;
 mod spare;
@@ -63,12 +67,15 @@ pub use id::{DatabaseId, ShardGroupId};
 pub use install::{ArrivingFile, InstallError, Installation, WantedFile};
 pub use maintenance::MaintainError;
 pub use manifest::{
-    CopyRecord, FileRecord, GroupRecord, IndexRecord, Manifest, ManifestError, PolicyRecord, Tombstone,
+    CopyRecord, FileRecord, GroupRecord, HandedFile, IndexRecord, Manifest, ManifestError, PolicyRecord, Tier,
+    Tombstone,
 };
 pub use pace::breathe;
 pub use partition::{OpenError, Partition, PartitionFigures, PartitionView};
+pub use pool_blocks::{LocalFuture, NoPool, PoolBlocks};
 pub use read_error::ReadError;
 pub use scrub::Scrubbed;
 pub use sessions::{SESSIONS_MAX, Sessions, Verdict, WINDOW};
+pub use sim_pool::{SimPool, SimPoolFigures};
 pub use tidemill_index::{FieldId, PostingRef, SeriesId, SeriesIndex, TagPredicate, distinct_tags};
 pub use turn::Turn;

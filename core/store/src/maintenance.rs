@@ -3,7 +3,8 @@
 //! Owns: its order, and what happens when it fails.
 //! Invariants: the manifest is published after the files that it names and before the files that it no longer names are
 //! removed; a job leaves the queue when it is done, so that a failed one is tried again; rows stay readable in memory
-//! until their files have taken over. Removals go first: a flush may be waiting for the room that they make.
+//! until their files have taken over. Removals go first, of blocks that are in the pool as well: a flush may be waiting
+//! for the room that they make.
 //! Knows nothing of why an entry was proposed.
 
 use crate::{
@@ -94,7 +95,7 @@ impl<D: Disk> Partition<D> {
     /// Whether applied entries left work for [`Partition::maintain`].
     pub fn has_work(&self) -> bool {
         let state = self.state.borrow();
-        !state.jobs.is_empty() || !state.unsettled.is_empty()
+        !state.jobs.is_empty() || !state.unsettled.is_empty() || !state.leaving.is_empty()
     }
 
     /// Does the work that applied entries left. Returns the index up to which the log is not needed any more. Only one
@@ -109,6 +110,7 @@ impl<D: Disk> Partition<D> {
     }
 
     async fn work_off(&self) -> Result<(), MaintainError> {
+        let mut left = Ok(());
         loop {
             let removal = self.state.borrow().jobs.iter().position(|job| matches!(job, Job::Remove { .. }));
             if let Some(position) = removal {
@@ -127,6 +129,10 @@ impl<D: Disk> Partition<D> {
                 self.state.borrow_mut().jobs.remove(position);
                 continue;
             }
+            if left.is_ok() && !self.state.borrow().leaving.is_empty() {
+                left = self.let_blocks_go().await;
+                continue;
+            }
             let (point, marks) = match self.state.borrow().jobs.front() {
                 Some(Job::Flush { point, marks, .. }) => (point.clone(), marks.clone()),
                 _ => break,
@@ -143,7 +149,7 @@ impl<D: Disk> Partition<D> {
             // Such a series stays in the index for now; a query of it names the damage.
             tracing::warn!(%error, folder = self.folder, "deleted series cannot be looked at");
         }
-        Ok(())
+        left
     }
 
     /// Gives the memtables that are in files now.
@@ -259,21 +265,25 @@ impl<D: Disk> Partition<D> {
 
     async fn remove(&self, paths: &[String], is_named: bool) -> Result<(), MaintainError> {
         if is_named {
-            let _turn = self.publishing.take().await;
-            let point = self.state.borrow().flushed.clone();
-            let published = self.publish(None, || self.manifest_to_publish(&point)).await;
-            if published.as_ref().is_err_and(MaintainError::is_disk_full) {
-                // The removal is what makes room.
-                self.publish_on_a_full_disk(self.manifest_to_publish(&point)).await?;
-            } else {
-                published?;
-            }
+            self.publish_before_a_removal().await?;
         }
         for path in paths {
             let (folder, prefix) = path.rsplit_once('/').unwrap_or(("", path));
             self.remove_matching(folder, prefix).await?;
         }
         Ok(())
+    }
+
+    /// Publishes what the state says, of the same entry as before.
+    pub(crate) async fn publish_before_a_removal(&self) -> Result<(), MaintainError> {
+        let _turn = self.publishing.take().await;
+        let point = self.state.borrow().flushed.clone();
+        let published = self.publish(None, || self.manifest_to_publish(&point)).await;
+        if published.as_ref().is_err_and(MaintainError::is_disk_full) {
+            // The removal is what makes room.
+            return self.publish_on_a_full_disk(self.manifest_to_publish(&point)).await;
+        }
+        published
     }
 
     /// The series of a file that is dropped may have no other points.
@@ -332,7 +342,10 @@ impl<D: Disk> Partition<D> {
     fn manifest(&self, point: &FlushPoint) -> Manifest {
         let state = self.state.borrow();
         let files = state.groups.values().flat_map(|group| group.files.iter().map(|file| file.record())).collect();
-        let copy = |(index, copy): (&u64, &PendingCopy)| CopyRecord { index: *index, order: copy.order.clone() };
+        let copy = |(index, copy): (&u64, &PendingCopy)| {
+            let (order, handed) = (copy.order.clone(), copy.handed.clone());
+            CopyRecord { index: *index, order, handed }
+        };
         let mut manifest = Manifest {
             flushed_index: point.index.0,
             flushed_term: point.term.0,

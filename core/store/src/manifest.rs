@@ -22,9 +22,13 @@ use std::{io, num::NonZeroUsize};
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 
 const MAGIC: [u8; 8] = *b"TMILLMAN";
-const VERSION: u32 = 8;
+const VERSION: u32 = 9;
 /// Magic, version, crc32c of the body, length of the body.
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8;
+/// End of the name of a TSM file.
+pub const TSM_SUFFIX: &str = ".tsm";
+/// End of the name of what a replica keeps of a file whose blocks are in the pool.
+pub const TAIL_SUFFIX: &str = ".tail";
 /// A manifest of a million files is below this; a length above it is damage.
 const BODY_BYTES_MAX: u64 = 1 << 30;
 
@@ -80,6 +84,8 @@ pub struct CopyRecord {
     /// Index of its entry.
     pub index: u64,
     pub order: CopyOrder,
+    /// Files that it makes and that were handed over since, elsewhere already made.
+    pub handed: Vec<(HandedFile, Tier)>,
 }
 
 /// The file of the series indexes, up to where it is there for good.
@@ -108,6 +114,8 @@ pub struct FileRecord {
     pub level: u8,
     /// Holds late points, which may lie inside the time ranges of other files.
     pub late: bool,
+    /// Where its blocks are.
+    pub tier: Tier,
     /// BLAKE3 of the whole file.
     pub hash: [u8; 32],
     pub size: u64,
@@ -124,6 +132,27 @@ pub struct FileRecord {
     pub max_time: i64,
     pub points: u64,
     pub tombstones: Vec<Tombstone>,
+}
+
+/// Where the blocks of a file are, as the log has decided. A replica may be behind: until it has made the file's tail, it
+/// has all of a file that is in the pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
+pub enum Tier {
+    /// On each replica, and nowhere else.
+    #[default]
+    Local,
+    /// On each replica, and in the pool.
+    Both,
+    /// In the pool. Replicas have the tail: everything behind the blocks.
+    Pool,
+}
+
+/// A file in the pool, or on its way there, by what names it in a shard group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
+pub struct HandedFile {
+    pub generation: u64,
+    pub sequence: u32,
+    pub hash: [u8; 32],
 }
 
 /// Points of a file that are gone: what the entry that deleted them said.
@@ -159,7 +188,26 @@ pub enum ManifestError {
 impl FileRecord {
     /// Name inside the partition's folder of its shard group, as upstream names TSM files.
     pub fn name(&self) -> String {
-        format!("{:09}-{:09}.tsm", self.generation, self.sequence)
+        format!("{}{TSM_SUFFIX}", self.stem())
+    }
+
+    /// Name of its tail, beside where the file would be.
+    pub fn tail_name(&self) -> String {
+        format!("{}{TAIL_SUFFIX}", self.stem())
+    }
+
+    fn stem(&self) -> String {
+        format!("{:09}-{:09}", self.generation, self.sequence)
+    }
+
+    /// What names it in its shard group.
+    pub fn handed(&self) -> HandedFile {
+        HandedFile { generation: self.generation, sequence: self.sequence, hash: self.hash }
+    }
+
+    /// Bytes behind its blocks.
+    pub fn tail_size(&self) -> u64 {
+        self.size.saturating_sub(self.blocks_end)
     }
 
     /// Place among the files of the shard group: of equal times the higher wins. Files that hold no late run do not
@@ -179,7 +227,7 @@ impl Manifest {
             for number in numbers {
                 hasher.update(&number.to_le_bytes());
             }
-            hasher.update(&[file.level, file.late.into()]).update(&file.hash);
+            hasher.update(&[file.level, file.late.into(), file.tier as u8]).update(&file.hash);
             // What of it is gone is told by the entries that deleted it.
             hasher.update(&(file.tombstones.len() as u64).to_le_bytes());
             for tombstone in &file.tombstones {
@@ -313,6 +361,7 @@ mod tests {
             sequence: 1,
             level: 2,
             late: false,
+            tier: Tier::Pool,
             hash: [7; 32],
             size: 4096,
             blocks_end: 70,
@@ -341,6 +390,7 @@ mod tests {
             floats: Floats::Alp,
             file_bytes_max: 1 << 20,
         };
+        let handed = HandedFile { generation: 14, sequence: 2, hash: [3; 32] };
         Manifest {
             flushed_index: 12,
             flushed_term: 2,
@@ -350,7 +400,7 @@ mod tests {
             policies: vec![PolicyRecord { database: 1, policy: 1, floor: -3 }],
             members: vec![1, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0],
             copies_index: 14,
-            copies: vec![CopyRecord { index: 14, order }],
+            copies: vec![CopyRecord { index: 14, order, handed: vec![(handed, Tier::Both)] }],
             index,
         }
     }

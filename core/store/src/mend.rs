@@ -39,8 +39,9 @@ impl<D: Disk> Partition<D> {
                 .open_file(current)
                 .await
                 .map_err(|error: ReadError| InstallError::Wrong { path: error.to_string() })?;
-            let mut state = self.state.borrow_mut();
-            let Some(group) = state.groups.get_mut(&ShardGroupId(record.shard_group)) else { return Ok(()) };
+            let state = &mut *self.state.borrow_mut();
+            let id = ShardGroupId(record.shard_group);
+            let Some(group) = state.groups.get_mut(&id) else { return Ok(()) };
             let files = Rc::make_mut(&mut group.files);
             let Some(place) = files.iter_mut().find(|file| file.rank() == record.rank()) else { return Ok(()) };
             // A delete came in between: it is to be in the new one as well.
@@ -48,6 +49,8 @@ impl<D: Disk> Partition<D> {
                 continue;
             }
             *place = Rc::new(opened);
+            let place = place.clone();
+            state.note_leaving(id, place);
             return Ok(());
         }
     }

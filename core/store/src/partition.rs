@@ -17,7 +17,8 @@ use crate::{
     index::SeriesIndex,
     index_file::{self, IndexFile},
     maintenance::{FlushPoint, Job, Publication, generation_prefix},
-    manifest::{CopyRecord, FileRecord, GroupRecord, Manifest, ManifestError, PolicyRecord, Tombstone},
+    manifest::{CopyRecord, FileRecord, GroupRecord, Manifest, ManifestError, PolicyRecord, Tier, Tombstone},
+    pool_blocks::{NoPool, PoolBlocks},
     read_error::ReadError,
     sessions::Sessions,
     settle::{Settling, Unsettled},
@@ -40,6 +41,7 @@ pub struct Partition<D: Disk> {
     pub(crate) folder: String,
     cache: Rc<ReadCache>,
     file_keys: Rc<Cell<u64>>,
+    pub(crate) pool: Rc<dyn PoolBlocks>,
     pub(crate) state: RefCell<State<D>>,
     /// Maintenance is one at a time.
     pub(crate) maintaining: Cell<bool>,
@@ -72,6 +74,8 @@ pub(crate) struct State<D: Disk> {
     pub copies: BTreeMap<u64, PendingCopy>,
     /// Newest copy entry that was seen.
     pub copies_index: u64,
+    /// Files whose blocks belong to the pool and are here still.
+    pub leaving: VecDeque<(ShardGroupId, Rc<TsmFile<D::File>>)>,
     /// What took points away, until [`Partition::settle`] has looked at its series.
     pub unsettled: VecDeque<Unsettled>,
     /// What could not be read of it, until the next flush.
@@ -102,6 +106,9 @@ pub struct PartitionFigures {
     pub series: u64,
     /// Bytes of the files on disk.
     pub disk_bytes: u64,
+    /// Of the files those that are in the pool, and the bytes of their blocks that are there alone.
+    pub pool_files: usize,
+    pub pool_bytes: u64,
     /// Of the files those that a copy made, and those that hold late rows.
     pub copied_files: usize,
     pub late_files: usize,
@@ -123,6 +130,17 @@ impl<D: Disk> Partition<D> {
         cache: Rc<ReadCache>,
         file_keys: Rc<Cell<u64>>,
     ) -> Result<Partition<D>, OpenError> {
+        Partition::open_with_pool(disk, folder, cache, file_keys, Rc::new(NoPool)).await
+    }
+
+    /// As [`Partition::open`]; blocks of files that were handed over are read from `pool`.
+    pub async fn open_with_pool(
+        disk: D,
+        folder: String,
+        cache: Rc<ReadCache>,
+        file_keys: Rc<Cell<u64>>,
+        pool: Rc<dyn PoolBlocks>,
+    ) -> Result<Partition<D>, OpenError> {
         let io_error = |path: &str| {
             let path = path.to_string();
             move |error| OpenError::Io { path, error }
@@ -134,7 +152,8 @@ impl<D: Disk> Partition<D> {
         // killed; 3. its sources are removed below; 4. the power fails, and the manifest before names them.
         disk.sync_dir(&folder).await.map_err(io_error(&folder))?;
         let copies_of = |record: &CopyRecord| {
-            (record.index, PendingCopy { order: record.order.clone(), publication: Publication::None })
+            let (order, handed) = (record.order.clone(), record.handed.clone());
+            (record.index, PendingCopy { order, handed, publication: Publication::None })
         };
         let flushed = FlushPoint {
             index: LogIndex(manifest.flushed_index),
@@ -155,6 +174,7 @@ impl<D: Disk> Partition<D> {
             folder,
             cache,
             file_keys,
+            pool,
             state: RefCell::new(State {
                 databases: BTreeMap::new(),
                 groups: flushed.groups.iter().map(group_of).collect(),
@@ -166,6 +186,7 @@ impl<D: Disk> Partition<D> {
                 jobs: VecDeque::new(),
                 copies: manifest.copies.iter().map(copies_of).collect(),
                 copies_index: manifest.copies_index,
+                leaving: VecDeque::new(),
                 unsettled: VecDeque::new(),
                 unreadable: Vec::new(),
                 scratch: Vec::new(),
@@ -186,21 +207,33 @@ impl<D: Disk> Partition<D> {
         let mut deletions: BTreeMap<(DatabaseId, u64), Rc<Deletion>> = BTreeMap::new();
         for record in manifest.files {
             let (database, group) = (DatabaseId(record.database), ShardGroupId(record.shard_group));
-            let policy = record.policy;
-            let file = partition.open_file(record).await?;
+            let (policy, name) = (record.policy, record.name());
+            let file = Rc::new(partition.open_file(record).await?);
+            if file.reads_pool() {
+                let folder = partition.group_folder(group);
+                let removed = partition.remove_matching(&folder, &name).await;
+                removed.map_err(|error| OpenError::Io { path: folder, error: std::io::Error::other(error) })?;
+            }
             if !is_restored {
                 partition.enter(database, &file).await?;
                 deletions.extend(file.all_deletions().into_iter().map(|one| ((database, one.index()), one)));
             }
             let mut state = partition.state.borrow_mut();
+            state.note_leaving(group, file.clone());
             let group = state.groups.entry(group).or_insert_with(|| ShardGroup::new(database, policy));
-            Rc::make_mut(&mut group.files).push(Rc::new(file));
+            Rc::make_mut(&mut group.files).push(file);
         }
         let unsettled =
             deletions.into_iter().map(|((database, _), deletion)| Unsettled::Deleted { database, deletion });
         partition.state.borrow_mut().unsettled.extend(unsettled);
         if !is_restored {
-            partition.settle().await?;
+            match partition.settle().await {
+                // Such a series stays in the index, and is looked at again behind the next flush.
+                Err(error @ ReadError::Pool { .. }) => {
+                    tracing::warn!(%error, folder = partition.folder, "deleted series cannot be looked at");
+                }
+                settled => settled?,
+            }
         }
         Ok(partition)
     }
@@ -258,6 +291,10 @@ impl<D: Disk> Partition<D> {
                 self.apply_drop(state, index, Some(DatabaseId(database)), &groups)
             }
             Some(Entry::Command(Command::Copy(order))) => state.apply_copy(index, order),
+            Some(Entry::Command(Command::HandOver { shard_group, files, keeps_local })) => {
+                let tier = if keeps_local { Tier::Both } else { Tier::Pool };
+                state.apply_hand_over(shard_group, &files, tier)
+            }
         };
         state.applied = index;
         Ok(applied)
@@ -295,7 +332,7 @@ impl<D: Disk> Partition<D> {
                 state.unsettled.push_back(Unsettled::Series { database: group.database, left });
             }
             for file in group.files.iter() {
-                paths.push(file.path().to_string());
+                paths.push(file.stem());
                 files.push((group.database, file.clone()));
             }
             for generation in group.frozen.iter().map(|frozen| frozen.generation) {
@@ -315,14 +352,45 @@ impl<D: Disk> Partition<D> {
 
     /// Opens a file that the manifest names or is about to name.
     pub(crate) async fn open_file(&self, record: FileRecord) -> Result<TsmFile<D::File>, ReadError> {
-        let path = format!("{}/{}", self.group_folder(ShardGroupId(record.shard_group)), record.name());
         let key = FileKey(self.file_keys.replace(self.file_keys.get() + 1));
-        TsmFile::open(&self.disk, path, record, key, self.cache.clone()).await
+        self.open_by(record, key, self.cache.clone()).await
+    }
+
+    /// As [`Partition::open_file`], for one pass over it.
+    pub(crate) async fn open_past_the_cache(&self, record: &FileRecord) -> Result<TsmFile<D::File>, ReadError> {
+        self.open_by(record.clone(), FileKey(0), Rc::new(ReadCache::new(0))).await
+    }
+
+    async fn open_by(
+        &self,
+        record: FileRecord,
+        key: FileKey,
+        cache: Rc<ReadCache>,
+    ) -> Result<TsmFile<D::File>, ReadError> {
+        let folder = self.group_folder(ShardGroupId(record.shard_group));
+        let (path, tail) = (format!("{folder}/{}", record.name()), format!("{folder}/{}", record.tail_name()));
+        if record.tier != Tier::Pool {
+            return TsmFile::open(&self.disk, path, record, key, cache).await;
+        }
+        // A tail has its name only when it is whole. Until then, or if it was damaged since, the file may be here.
+        let (both, pool) = ((key, cache.clone()), self.pool.clone());
+        let opened = TsmFile::open_tail(&self.disk, (&tail, path.clone()), record.clone(), both, pool).await;
+        match opened {
+            Ok(file) => Ok(file),
+            Err(error) => TsmFile::open(&self.disk, path, record, key, cache).await.map_err(|_| error),
+        }
+    }
+
+    /// Opens what is at `path` as the tail of a file, for one pass over it.
+    pub(crate) async fn open_tail(&self, path: &str, record: &FileRecord) -> Result<TsmFile<D::File>, ReadError> {
+        let cache = (FileKey(0), Rc::new(ReadCache::new(0)));
+        TsmFile::open_tail(&self.disk, (path, path.to_string()), record.clone(), cache, self.pool.clone()).await
     }
 
     /// The partition as its folder has it now.
     pub(crate) async fn opened_anew(&self) -> Result<Partition<D>, OpenError> {
-        Partition::open(self.disk.clone(), self.folder.clone(), self.cache.clone(), self.file_keys.clone()).await
+        let (disk, folder, pool) = (self.disk.clone(), self.folder.clone(), self.pool.clone());
+        Partition::open_with_pool(disk, folder, self.cache.clone(), self.file_keys.clone(), pool).await
     }
 
     /// Takes over what another opening of the same folder found.
@@ -344,7 +412,9 @@ impl<D: Disk> Partition<D> {
             let Some(group) = folder.strip_prefix('g').and_then(|number| number.parse::<u64>().ok()) else { continue };
             let path = format!("{}/{folder}", self.folder);
             for name in self.disk.list(&path).await.map_err(|error| self.open_error(error))? {
-                if !files.iter().any(|file| file.shard_group == group && file.name() == name) {
+                let is_of =
+                    |file: &FileRecord| file.name() == name || (file.tier == Tier::Pool && file.tail_name() == name);
+                if !files.iter().any(|file| file.shard_group == group && is_of(file)) {
                     tracing::info!(path, name, "removing a file that no manifest names");
                     self.disk.remove(&format!("{path}/{name}")).await.map_err(|error| self.open_error(error))?;
                 }
@@ -407,7 +477,9 @@ impl<D: Disk> Partition<D> {
             figures.files += group.files.len();
             for file in group.files.iter() {
                 figures.file_bytes += file.byte_size();
-                figures.disk_bytes += file.size();
+                figures.disk_bytes += file.local_size();
+                figures.pool_files += usize::from(file.tier() != Tier::Local);
+                figures.pool_bytes += file.size() - file.local_size();
                 figures.copied_files += usize::from(file.level() == 2);
                 figures.late_files += usize::from(file.rank().0);
             }

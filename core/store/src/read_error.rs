@@ -9,6 +9,9 @@ pub enum ReadError {
     Damaged { file: String, offset: u64, what: String },
     #[error("{file}: {error}")]
     Io { file: String, error: String },
+    /// No copy of its blocks can be read now.
+    #[error("{file}: {error}")]
+    Pool { file: String, error: String },
 }
 
 impl ReadError {

@@ -1,19 +1,16 @@
 //! Reading files again for no other reason than to see whether they are still what was written.
 //!
-//! Owns: the pass over one file. Invariants: every byte of the file is held against the hash that the manifest has of
+//! Owns: the pass over one file. Invariants: every byte of the file that is here is held against the hash that the manifest has of
 //! it, from the disk and not from the cache; where they differ, checksums tell the places, and damage of one block does
-//! not hide that of another.
+//! not hide that of another. Of a file in the pool the pages behind the blocks are held against their checksums.
 //! Knows nothing of when and how fast: the caller paces it.
 
 use crate::{
-    cache::{FileKey, ReadCache},
-    id::ShardGroupId,
     manifest::FileRecord,
     partition::Partition,
     read_error::ReadError,
     tsm_file::{READ_BYTES, TsmFile},
 };
-use std::rc::Rc;
 use tidemill_disk::Disk;
 
 /// What a pass over a file found.
@@ -35,10 +32,12 @@ impl<D: Disk> Partition<D> {
     /// and stops the pass by answering `false`.
     pub async fn scrub(&self, record: &FileRecord, pace: &mut impl AsyncFnMut(u64) -> bool) -> Scrubbed {
         let mut scrubbed = Scrubbed::default();
-        let path = format!("{}/{}", self.group_folder(ShardGroupId(record.shard_group)), record.name());
         // Opened anew, past the cache: header, directory and footer are verified on the way.
-        let opened = TsmFile::open(&self.disk, path, record.clone(), FileKey(0), Rc::new(ReadCache::new(0))).await;
-        match opened {
+        match self.open_past_the_cache(record).await {
+            Ok(file) if file.reads_pool() => match scrub_tail(&file, pace).await {
+                Ok(is_complete) => scrubbed.is_complete = is_complete,
+                Err(error) => scrubbed.findings.push(error),
+            },
             Ok(file) => {
                 if let Err(error) = scrub_file(&file, &mut scrubbed, pace).await {
                     scrubbed.findings.push(error);
@@ -86,6 +85,21 @@ async fn scrub_file<F: tidemill_disk::DiskFile>(
         scrubbed.findings.push(file.damaged(0, &"the content is not what its BLAKE3 hash says"));
     }
     Ok(())
+}
+
+/// Reads every page behind the blocks; those are read where they are. Returns whether it came to the end.
+async fn scrub_tail<F: tidemill_disk::DiskFile>(
+    file: &TsmFile<F>,
+    pace: &mut impl AsyncFnMut(u64) -> bool,
+) -> Result<bool, ReadError> {
+    let (pages, bytes) = (file.page_count().max(1) as u64, file.local_size());
+    let mut scan = file.keys_with_statistics();
+    while scan.next().await?.is_some() {
+        if !pace(bytes / pages).await {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Reads a file whose hash is wrong again, for the places.

@@ -99,13 +99,13 @@ impl<F: DiskFile> ShardGroup<F> {
     }
 
     /// The files of a copy take over from its sources; tombstones that the copy did not apply go along.
-    pub fn replace(&mut self, copy: u64, sources: &[Rc<TsmFile<F>>], made: Vec<TsmFile<F>>) {
+    pub fn replace(&mut self, copy: u64, sources: &[Rc<TsmFile<F>>], made: Vec<Rc<TsmFile<F>>>) {
         let mut all = self.files.as_ref().clone();
         all.retain(|file| !sources.iter().any(|source| Rc::ptr_eq(source, file)));
         let left = deletions_behind(copy, sources);
         for file in made {
             left.iter().for_each(|deletion| file.add_tombstone(deletion));
-            all.push(Rc::new(file));
+            all.push(file);
         }
         self.set_files(all);
     }

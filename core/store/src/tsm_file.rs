@@ -5,18 +5,20 @@
 //! the [`ReadCache`].
 //! Invariants: the directory is verified against the manifest's checksum when the file is opened, each page against its
 //! checksum in the directory before a key of it is believed, each block against its own whenever it is decoded; the
-//! bytes of a file never change.
+//! bytes of a file never change, wherever they are: a reader goes on while its blocks move to the pool.
 //! Knows nothing of series ids, memtables and the manifest's publication.
 
 use crate::{
     block_reader::BlockReader,
-    cache::{CHUNK_BYTES, FileKey, Part, PartKind, ReadCache},
+    cache::{CHUNK_BYTES, FileBytes, FileKey, Part, PartKind, ReadCache},
     deletion::Deletion,
+    file_place::FilePlace,
     key_scan::KeyScan,
-    manifest::FileRecord,
+    manifest::{FileRecord, TSM_SUFFIX, Tier},
+    pool_blocks::PoolBlocks,
     read_error::ReadError,
 };
-use std::{cell::RefCell, ops::Range, rc::Rc};
+use std::{cell::RefCell, io, ops::Range, rc::Rc};
 use tidemill_column::Values;
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 use tidemill_tsm::{
@@ -29,12 +31,14 @@ use tidemill_tsm::{
 
 /// Most bytes of one read.
 pub(crate) const READ_BYTES: usize = 512 * 1024;
+/// A block from the pool that is damaged is asked for so often, each time of another copy if there is one.
+pub(crate) const POOL_TRIES: usize = 3;
 
 /// A file that queries read.
 pub struct TsmFile<F: DiskFile> {
     cache_key: FileKey,
     path: String,
-    file: F,
+    place: RefCell<Rc<FilePlace<F>>>,
     blocks_end: u64,
     directory: Directory,
     record: RefCell<FileRecord>,
@@ -62,8 +66,7 @@ pub(crate) fn tail_crc(tail: &[u8], blocks_end: u64, summary: &FileSummary) -> u
 }
 
 impl<F: DiskFile> TsmFile<F> {
-    /// Opens a file that the manifest names: reads its directory and footer. A file without a directory, from upstream,
-    /// has its index read once.
+    /// Opens a file that the manifest names, all of which is at `path`.
     pub async fn open<D: Disk<File = F>>(
         disk: &D,
         path: String,
@@ -72,20 +75,50 @@ impl<F: DiskFile> TsmFile<F> {
         cache: Rc<ReadCache>,
     ) -> Result<TsmFile<F>, ReadError> {
         let io_error = |error| ReadError::io(&path, &error);
-        let damaged = |what: &dyn std::fmt::Display| ReadError::damaged(&path, record.directory_offset, what);
         let file = disk.open(&path, Purpose::Data).await.map_err(io_error)?;
         let size = file.len().await.map_err(io_error)?;
+        let head = file.read_at(0, BLOCK_BYTES).await.map_err(io_error)?;
+        verify_header(head.as_ref()).map_err(|error| ReadError::damaged(&path, 0, error))?;
+        TsmFile::open_place(FilePlace::Here(file), size, path, record, cache_key, cache).await
+    }
+
+    /// Opens a file that the manifest names and whose blocks are in the pool; what is behind them is at `tail`. `path` is
+    /// where the file would be if it were here.
+    pub async fn open_tail<D: Disk<File = F>>(
+        disk: &D,
+        (tail, path): (&str, String),
+        record: FileRecord,
+        (cache_key, cache): (FileKey, Rc<ReadCache>),
+        pool: Rc<dyn PoolBlocks>,
+    ) -> Result<TsmFile<F>, ReadError> {
+        let io_error = |error| ReadError::io(tail, &error);
+        let file = disk.open(tail, Purpose::Data).await.map_err(io_error)?;
+        let size = file.len().await.map_err(io_error)?.saturating_add(record.blocks_end);
+        let place = FilePlace::Pool { tail: file, blocks_end: record.blocks_end, hash: record.hash, pool };
+        TsmFile::open_place(place, size, path, record, cache_key, cache).await
+    }
+
+    /// Reads the directory and footer of a file of `size` bytes. A file without a directory, from upstream, has its index
+    /// read once.
+    async fn open_place(
+        place: FilePlace<F>,
+        size: u64,
+        path: String,
+        record: FileRecord,
+        cache_key: FileKey,
+        cache: Rc<ReadCache>,
+    ) -> Result<TsmFile<F>, ReadError> {
+        let io_error = |error| ReadError::io(&path, &error);
+        let damaged = |what: &dyn std::fmt::Display| ReadError::damaged(&path, record.directory_offset, what);
         let offsets = [record.blocks_end, record.directory_offset, record.index_offset, size];
         if size != record.size || !offsets.is_sorted() || size - record.index_offset < FOOTER_BYTES as u64 {
             return Err(damaged(&format_args!("the file has {size} bytes, the manifest says {}", record.size)));
         }
-        let head = file.read_at(0, BLOCK_BYTES).await.map_err(io_error)?;
-        verify_header(head.as_ref()).map_err(|error| ReadError::damaged(&path, 0, error))?;
         let footer_offset = size - FOOTER_BYTES as u64;
-        let footer = read_range(&file, footer_offset..size).await.map_err(io_error)?;
+        let footer = place.read_range(footer_offset..size).await.map_err(io_error)?;
         let footer = footer.first_chunk().ok_or_else(|| damaged(&"no footer"))?;
         let (crc, directory) = if record.directory_offset < record.index_offset {
-            let bytes = read_range(&file, record.directory_offset..record.index_offset).await.map_err(io_error)?;
+            let bytes = place.read_range(record.directory_offset..record.index_offset).await.map_err(io_error)?;
             let pages = bytes.split_last_chunk::<TRAILER_BYTES>().map_or(&[][..], |(pages, _)| pages);
             let (index, statistics) = (record.index_offset..footer_offset, record.blocks_end..record.directory_offset);
             (crc32c::crc32c(&bytes), Directory::parse(pages, index, statistics))
@@ -96,7 +129,7 @@ impl<F: DiskFile> TsmFile<F> {
             let mut offset = index.start;
             while offset < index.end {
                 let upto = index.end.min(offset + READ_BYTES as u64);
-                let bytes = read_range(&file, offset..upto).await.map_err(io_error)?;
+                let bytes = place.read_range(offset..upto).await.map_err(io_error)?;
                 crc = crc32c::crc32c_append(crc, &bytes);
                 built = built.and_then(|()| builder.push(&bytes));
                 offset = upto;
@@ -115,7 +148,8 @@ impl<F: DiskFile> TsmFile<F> {
         let deletions = RefCell::new(compiled.collect::<Result<_, _>>().map_err(|error| damaged(&error))?);
         let blocks_end = record.blocks_end;
         let record = RefCell::new(record);
-        let file = TsmFile { cache_key, path, file, blocks_end, directory, record, deletions, cache };
+        let place = RefCell::new(Rc::new(place));
+        let file = TsmFile { cache_key, path, place, blocks_end, directory, record, deletions, cache };
         file.cache.hold(file.byte_size());
         Ok(file)
     }
@@ -134,13 +168,44 @@ impl<F: DiskFile> TsmFile<F> {
         self.record.borrow().level
     }
 
-    /// Bytes on disk.
+    /// Bytes of the whole file.
     pub fn size(&self) -> u64 {
         self.record.borrow().size
     }
 
+    /// Bytes of it on this disk.
+    pub fn local_size(&self) -> u64 {
+        self.size() - if self.place().is_pool() { self.blocks_end } else { 0 }
+    }
+
+    /// Whether its blocks are read from the pool.
+    pub fn reads_pool(&self) -> bool {
+        self.place().is_pool()
+    }
+
+    /// From here on blocks are read from the pool. `tail` holds what is behind them.
+    pub(crate) fn move_to_pool(&self, tail: F, pool: Rc<dyn PoolBlocks>) {
+        let (blocks_end, hash) = (self.blocks_end, self.record.borrow().hash);
+        *self.place.borrow_mut() = Rc::new(FilePlace::Pool { tail, blocks_end, hash, pool });
+    }
+
+    /// The manifest says that the file is in this tier, from its next publication on.
+    pub(crate) fn set_tier(&self, tier: Tier) {
+        self.record.borrow_mut().tier = tier;
+    }
+
+    pub fn tier(&self) -> Tier {
+        self.record.borrow().tier
+    }
+
+    /// Where the file is, or would be if its blocks were not in the pool.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// How the paths of all begin that may be on the disk of it.
+    pub fn stem(&self) -> String {
+        format!("{}.", self.path.strip_suffix(TSM_SUFFIX).unwrap_or(&self.path))
     }
 
     /// Bytes that the open file holds in memory, whatever the cache holds of it.
@@ -229,9 +294,7 @@ impl<F: DiskFile> TsmFile<F> {
 
     /// Reads, verifies and decodes one block. The caller goes on behind it for `ahead` bytes.
     pub async fn read_block(&self, entry: &Entry, ahead: u64) -> Result<(Vec<i64>, Values), ReadError> {
-        let size = self.record.borrow().size;
-        let bytes = self.cache.read(self.cache_key, &self.file, size, entry.offset, entry.size as usize, ahead).await;
-        let bytes = bytes.map_err(|error| ReadError::io(&self.path, &error))?;
+        let bytes = self.verified_block(entry, ahead).await?;
         let damaged = |what: &dyn std::fmt::Display| self.damaged(entry.offset, what);
         let body = verify_block(entry, &bytes).map_err(|error| damaged(&error))?;
         let parts = block::Parts::of(body).map_err(|error| damaged(&error))?;
@@ -241,6 +304,35 @@ impl<F: DiskFile> TsmFile<F> {
             return Err(damaged(&"the block's times are not those of the index"));
         }
         Ok((times, values))
+    }
+
+    /// A block with its CRC before it, by way of the cache. One from the pool is asked for again if it is damaged.
+    async fn verified_block(&self, entry: &Entry, ahead: u64) -> Result<FileBytes, ReadError> {
+        let mut tries = 0;
+        loop {
+            let place = self.place();
+            let readable = place.blocks_readable(self.size());
+            let read =
+                self.cache.read(self.cache_key, &place, readable, entry.offset, entry.size as usize, ahead).await;
+            let bytes = read.map_err(|error| self.io_error(&error))?;
+            tries += 1;
+            let Err(error) = verify_block(entry, &bytes) else { return Ok(bytes) };
+            if tries == POOL_TRIES || !place.distrust(entry.offset) {
+                return Err(self.damaged(entry.offset, &error));
+            }
+            self.cache.drop_chunks(self.cache_key, entry.range());
+        }
+    }
+
+    pub(crate) fn io_error(&self, error: &io::Error) -> ReadError {
+        match self.reads_pool() {
+            true => ReadError::Pool { file: self.path.clone(), error: error.to_string() },
+            false => ReadError::io(&self.path, error),
+        }
+    }
+
+    pub(crate) fn place(&self) -> Rc<FilePlace<F>> {
+        self.place.borrow().clone()
     }
 
     pub(crate) fn damaged(&self, offset: u64, what: &dyn std::fmt::Display) -> ReadError {
@@ -261,7 +353,7 @@ impl<F: DiskFile> TsmFile<F> {
 
     /// Bytes of the file, past the cache.
     pub(crate) async fn read_range(&self, range: Range<u64>) -> Result<Vec<u8>, ReadError> {
-        read_range(&self.file, range).await.map_err(|error| ReadError::io(&self.path, &error))
+        self.place().read_range(range).await.map_err(|error| self.io_error(&error))
     }
 
     async fn index_page(&self, number: usize) -> Result<Rc<FileIndex>, ReadError> {
@@ -355,23 +447,4 @@ impl<F: DiskFile> Drop for TsmFile<F> {
         let chunks = self.size().div_ceil(CHUNK_BYTES as u64);
         self.cache.forget(self.cache_key, chunks.max(self.page_count() as u64));
     }
-}
-
-/// The bytes of a range; fewer where the file ends before it does.
-async fn read_range<F: DiskFile>(file: &F, range: Range<u64>) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(range.end.saturating_sub(range.start) as usize);
-    let mut offset = range.start / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-    while offset < range.end {
-        let asked = ((range.end - offset) as usize).next_multiple_of(BLOCK_BYTES).min(READ_BYTES);
-        let part = file.read_at(offset, asked).await?;
-        let part = part.as_ref();
-        let skip = range.start.saturating_sub(offset) as usize;
-        let upto = part.len().min((range.end - offset) as usize);
-        bytes.extend_from_slice(part.get(skip..upto).unwrap_or_default());
-        if part.len() < asked {
-            break;
-        }
-        offset += part.len() as u64;
-    }
-    Ok(bytes)
 }

@@ -1,7 +1,7 @@
 //! The server's side: making a snapshot, reading from it, letting it go.
 //!
 //! Every core flushes its partitions and links their files; then the metadata follow, so that they know whatever the
-//! files hold. What is dropped meanwhile is in neither or in the files alone, and a start drops it from those too.
+//! files hold. Files whose blocks are in the storage pool are read from there: a backup is whole without a pool. What is dropped meanwhile is in neither or in the files alone, and a start drops it from those too.
 
 use super::contents::{self, Contents, Entry};
 use crate::{
@@ -19,7 +19,7 @@ use std::{
 use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
 use tidemill_http::{ByteSource, Refusal, SnapshotOutcome, SnapshotRequest};
 use tidemill_reactor::{RingDisk, RingFile};
-use tidemill_store::{Manifest, Partition};
+use tidemill_store::{FileRecord, Manifest, Partition, Tier};
 
 /// Folder of all snapshots, in the data folder.
 pub const FOLDER: &str = "snapshots";
@@ -121,31 +121,77 @@ pub async fn link_partition(
     for _ in 0..LINK_TRIES {
         let manifest = partition.snapshot().await;
         let (data_dir, snapshot, folder) = (data_dir.clone(), snapshot.clone(), source.clone());
-        let linked = core.context().offload(move || link_files(&data_dir, &snapshot, &folder, &manifest)).await;
-        match linked {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            linked => return linked.map_err(failed),
+        let linked = core.context().offload(move || link_files(&data_dir, &snapshot, &folder, manifest)).await;
+        let (entries, pooled) = match linked {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            linked => linked.map_err(failed)?,
+        };
+        match fetch_files(core, &format!("{FOLDER}/{name}/{source}"), partition, &pooled).await {
+            Ok(()) => return Ok(entries),
+            // Copied away or dropped meanwhile.
+            Err(_) if !pooled.iter().all(|record| partition.has_file(record)) => {}
+            Err(text) => return Err(CallError::Unknown(format!("{source}: {text}"))),
         }
     }
     Err(CallError::Unknown(format!("{source}: its files change faster than they can be linked")))
 }
 
-fn link_files(data_dir: &Path, snapshot: &Path, folder: &str, manifest: &Manifest) -> io::Result<Vec<Entry>> {
+/// What of a manifest is there now, and the files that are still to come from the pool.
+fn link_files(
+    data_dir: &Path,
+    snapshot: &Path,
+    folder: &str,
+    mut manifest: Manifest,
+) -> io::Result<(Vec<Entry>, Vec<FileRecord>)> {
     // What an earlier try linked may be gone from the manifest since.
     match fs::remove_dir_all(snapshot.join(folder)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut entries = Vec::new();
-    for record in &manifest.files {
+    let (mut entries, mut pooled) = (Vec::new(), Vec::new());
+    for record in &mut manifest.files {
         let path = format!("{folder}/g{}/{}", record.shard_group, record.name());
         let link = snapshot.join(&path);
         fs::create_dir_all(link.parent().unwrap_or(snapshot))?;
-        fs::hard_link(data_dir.join(&path), &link)?;
+        match fs::hard_link(data_dir.join(&path), &link) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && record.tier == Tier::Pool => {
+                pooled.push(record.clone());
+            }
+            linked => linked?,
+        }
         entries.push(Entry { path, size: record.size, hash: record.hash });
+        record.tier = Tier::Local;
     }
     entries.push(put(snapshot, &format!("{folder}/manifest"), &manifest.encode())?);
-    Ok(entries)
+    Ok((entries, pooled))
+}
+
+/// Reads files from the pool into a folder.
+async fn fetch_files(
+    core: &DataCore,
+    folder: &str,
+    partition: &Partition<RingDisk>,
+    records: &[FileRecord],
+) -> Result<(), String> {
+    let disk = &core.context().disk;
+    for record in records {
+        let path = format!("{folder}/g{}/{}", record.shard_group, record.name());
+        let file = disk.create(&path, Purpose::Data).await.map_err(|error| error.to_string())?;
+        let mut written = 0;
+        // Comes in pieces of the same size, which is one of whole blocks, but for the last.
+        let mut take = async |bytes: &[u8]| -> io::Result<()> {
+            let mut buffer = file.alloc(bytes.len().next_multiple_of(BLOCK_BYTES));
+            buffer.as_mut()[..bytes.len()].copy_from_slice(bytes);
+            buffer.as_mut()[bytes.len()..].fill(0);
+            file.write_at(buffer, written).await?;
+            written += bytes.len() as u64;
+            Ok(())
+        };
+        partition.read_whole(record, &mut take).await.map_err(|error| error.to_string())?;
+        file.set_len(record.size).await.map_err(|error| error.to_string())?;
+        file.close().await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 /// Writes a small file of a snapshot.

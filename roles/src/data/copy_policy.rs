@@ -158,6 +158,7 @@ mod tests {
             ordered: RunFiles { files: ordered, bytes: ordered as u64 * 100, newest: ordered as u64 * 10 },
             late: RunFiles { files: late, bytes: late as u64 * 10, newest: late as u64 * 10 },
             sealed: vec![(5, 1000)],
+            newest_sealed: 5,
             bytes_under_late: 1000,
             deleted_files: 0,
             newest_delete: 0,

@@ -107,6 +107,8 @@ impl CoreFigures {
             store.files += part.files;
             store.series += part.series;
             store.disk_bytes += part.disk_bytes;
+            store.pool_files += part.pool_files;
+            store.pool_bytes += part.pool_bytes;
             store.copied_files += part.copied_files;
             store.late_files += part.late_files;
             store.copies.add(&part.copies);
@@ -338,6 +340,8 @@ fn gauges() -> Vec<Figure> {
         ("tidemill_files_l2", "TSM files made by copies.", |c| c.store.copied_files as u64),
         ("tidemill_files_late", "TSM files of late rows.", |c| c.store.late_files as u64),
         ("tidemill_files_disk_bytes", "TSM files on disk.", |c| c.store.disk_bytes),
+        ("tidemill_files_pool", "TSM files that are in the storage pool.", |c| c.store.pool_files as u64),
+        ("tidemill_files_pool_bytes", "Of these, bytes that are in the pool alone.", |c| c.store.pool_bytes),
         ("tidemill_series", "Series with points.", |c| c.store.series),
         ("tidemill_cache_bytes", "Parts of files in memory.", |c| c.cache.bytes as u64),
         ("tidemill_cache_page_bytes", "Of these, pages of indexes and statistics.", |c| c.cache.page_bytes as u64),

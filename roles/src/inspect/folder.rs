@@ -9,7 +9,7 @@ use crate::{
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 use tidemill_meta::Meta;
-use tidemill_store::Manifest;
+use tidemill_store::{Manifest, Tier};
 
 /// One TSM file.
 pub struct DataFile {
@@ -31,6 +31,8 @@ pub enum Kind {
 pub struct Folder {
     pub kind: Kind,
     pub files: Vec<DataFile>,
+    /// Files of which only the tail is here.
+    pooled: usize,
     _lock: DataLock,
 }
 
@@ -40,30 +42,41 @@ impl Folder {
         if !identity::is_in(root) {
             let files = files_below(root, "tsm").with_context(|| root.display().to_string())?;
             let files = files.into_iter().map(upstream_file).collect();
-            return Ok(Folder { kind: Kind::Upstream, files, _lock: DataLock::shared(root)? });
+            return Ok(Folder { kind: Kind::Upstream, files, pooled: 0, _lock: DataLock::shared(root)? });
         }
         let lock = DataLock::shared(root)?;
         let identity = Identity::read(root)?;
         let meta = futures_lite::future::block_on(MetaMachine::load(ScratchDisk::new(root)))?.state();
-        let mut files = Vec::new();
+        let (mut files, mut pooled) = (Vec::new(), 0);
         for partition in 0..identity.partitions {
             let folder = root.join(partition_folder(partition));
             let Some(manifest) = read_manifest(&folder)? else { continue };
             for record in &manifest.files {
                 let (database, policy) = names(&meta, record.database, record.policy);
                 let path = folder.join(format!("g{}", record.shard_group)).join(record.name());
+                if record.tier == Tier::Pool && !path.exists() {
+                    pooled += 1;
+                    continue;
+                }
                 files.push(DataFile { path, database, policy, group: record.shard_group });
             }
         }
-        Ok(Folder { kind: Kind::Tidemill, files, _lock: lock })
+        Ok(Folder { kind: Kind::Tidemill, files, pooled, _lock: lock })
     }
 
     /// What the files do not show.
-    pub fn note(&self) -> Option<&'static str> {
-        match self.kind {
-            Kind::Tidemill => Some("Rows that are only in the log are not counted: see `inspect cat-log`."),
-            Kind::Upstream => Some("Points in write-ahead logs are not counted, and tombstones not applied."),
-        }
+    pub fn note(&self) -> String {
+        let note = match self.kind {
+            Kind::Tidemill => "Rows that are only in the log are not counted: see `inspect cat-log`.",
+            Kind::Upstream => "Points in write-ahead logs are not counted, and tombstones not applied.",
+        };
+        self.pool_note().map_or(note.to_owned(), |pooled| format!("{note} {pooled}"))
+    }
+
+    /// What is elsewhere.
+    pub fn pool_note(&self) -> Option<String> {
+        let pooled = self.pooled;
+        (pooled > 0).then(|| format!("{pooled} files have their blocks in the storage pool and are not counted."))
     }
 }
 

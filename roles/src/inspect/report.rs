@@ -53,9 +53,7 @@ impl Report {
             self.as_json(&groups, &of_databases, &by_codec, out)
         } else {
             as_tables(&groups, &of_databases, &by_codec, out)?;
-            if let Some(note) = folder.note() {
-                out.line(note)?;
-            }
+            out.line(folder.note())?;
             Ok(())
         }
     }

@@ -71,6 +71,9 @@ impl Verify {
             out.line(format_args!(
                 "{damages} damages in {files} files, {blocks} blocks, {values} points, in {seconds:.1} s"
             ))?;
+            if let Some(note) = folder.pool_note() {
+                out.line(note)?;
+            }
         }
         match damages {
             0 => Ok(()),

@@ -10,8 +10,8 @@ use rkyv::rancor::Error;
 use tidemill_column::FieldType;
 use tidemill_meta::{DatabaseId, FieldDefinition, Meta, PolicyChange, PolicyId, PolicySpec, ShardGroupId};
 use tidemill_store::{
-    Command, CopyOrder, CopyRecord, Entry, FileRecord, Floats, GroupRecord, IndexRecord, Manifest, Measurements,
-    PolicyRecord, Sessions, TagCondition, Tombstone,
+    Command, CopyOrder, CopyRecord, Entry, FileRecord, Floats, GroupRecord, HandedFile, IndexRecord, Manifest,
+    Measurements, PolicyRecord, Sessions, TagCondition, Tier, Tombstone,
 };
 
 fuzz_target!(|data: &[u8]| {
@@ -125,10 +125,12 @@ fn commands() -> Vec<Command> {
     let matches = TagCondition::Matches { key: b"dc".to_vec(), regex: "x|y".into() };
     let delete =
         |measurements, condition| Command::Delete { database: 1, measurements, condition, min_time: -5, max_time: 5 };
+    let handed = vec![HandedFile { generation: 12, sequence: 1, hash: [7; 32] }];
     vec![
         Command::PLAIN_FLUSH,
         Command::Flush { floats: Floats::Alp },
         Command::Copy(order()),
+        Command::HandOver { shard_group: 7, files: handed, keeps_local: true },
         Command::DropDatabase { database: 1, groups: vec![1, 2, 3] },
         delete(Measurements::Matching("^cpu".into()), TagCondition::All),
         delete(
@@ -163,9 +165,11 @@ fn manifest() -> Manifest {
         sequence,
         level: 2,
         late: sequence == 2,
+        tier: [Tier::Local, Tier::Both, Tier::Pool][sequence as usize],
         hash: [7; 32],
         size: 4096,
         blocks_end: 70,
+        directory_offset: 75,
         index_offset: 77,
         tail_crc: 5,
         min_time: -3,
@@ -188,7 +192,8 @@ fn manifest() -> Manifest {
         groups: vec![GroupRecord { shard_group: 7, database: 1, policy: 1, newest: 9 }],
         policies: vec![PolicyRecord { database: 1, policy: 1, floor: -3 }],
         copies_index: 14,
-        copies: vec![CopyRecord { index: 14, order: order() }],
+        members: Vec::new(),
+        copies: vec![CopyRecord { index: 14, order: order(), handed: vec![(file(1).handed(), Tier::Both)] }],
         index: Some(IndexRecord { generation: 1, size: 4096, crc: 9, is_behind: false }),
     }
 }

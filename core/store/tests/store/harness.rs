@@ -11,8 +11,8 @@ use tidemill_disk::sim::{Crash, Prng, SimDisk};
 use tidemill_line::{Batch, ParseOptions, PartitionMap, Precision, ShardGroupRange, SplitPlan, Splitter};
 use tidemill_raft::{LogIndex, Term};
 use tidemill_store::{
-    Applied, Batch as CursorBatch, Command, DatabaseId, Entry, Manifest, Partition, ReadCache, ReadError, ScanField,
-    SeriesId, ShardGroupId, TagPredicate, write_prefix,
+    Applied, Batch as CursorBatch, Command, DatabaseId, Entry, FileRecord, HandedFile, Manifest, Partition, ReadCache,
+    ReadError, ScanField, SeriesId, ShardGroupId, SimPool, TagPredicate, write_prefix,
 };
 use tidemill_tsm::statistics::BlockStatistics;
 
@@ -24,6 +24,7 @@ pub struct Store {
     /// The entries since the beginning, by index from 1.
     pub log: Vec<Vec<u8>>,
     pub cache_bytes: usize,
+    pub pool: Rc<SimPool>,
 }
 
 /// Images of the points as entries, one a shard group.
@@ -64,8 +65,9 @@ pub fn images(database: u32, points: &[Point], session: u64, sequence: u64) -> V
 
 impl Store {
     pub async fn new(disk: SimDisk, cache_bytes: usize) -> Store {
-        let partition = open(&disk, cache_bytes).await.unwrap();
-        Store { disk, partition: Rc::new(partition), log: Vec::new(), cache_bytes }
+        let pool = Rc::new(SimPool::new(cache_bytes as u64));
+        let partition = open_with(&disk, cache_bytes, &pool).await.unwrap();
+        Store { disk, partition: Rc::new(partition), log: Vec::new(), cache_bytes, pool }
     }
 
     pub fn apply(&mut self, entry: Vec<u8>) -> Applied {
@@ -94,7 +96,7 @@ impl Store {
 
     /// As after a restart: the log's entries are applied behind what the files hold.
     pub async fn reopen(&mut self, disk: SimDisk) {
-        let partition = open(&disk, self.cache_bytes).await.unwrap();
+        let partition = open_with(&disk, self.cache_bytes, &self.pool).await.unwrap();
         replay(&partition, &self.log);
         self.disk = disk;
         self.partition = Rc::new(partition);
@@ -103,6 +105,28 @@ impl Store {
     pub async fn crash(&mut self, crash: Crash, seed: u64) {
         let disk = self.disk.crash(crash, seed);
         self.reopen(disk).await;
+    }
+
+    /// Puts sealed files that `is_meant` into the pool, and gives what hands them over, by shard group.
+    pub fn shipped(&self, mut is_meant: impl FnMut(&FileRecord) -> bool) -> BTreeMap<u64, Vec<HandedFile>> {
+        let mut handed: BTreeMap<u64, Vec<HandedFile>> = BTreeMap::new();
+        for record in self.partition.sealed_files() {
+            let path = format!("{FOLDER}/g{}/{}", record.shard_group, record.name());
+            let Some(content) = self.disk.content(&path).filter(|_| is_meant(&record)) else { continue };
+            assert_eq!(self.pool.put(content), record.hash);
+            handed.entry(record.shard_group).or_default().push(record.handed());
+        }
+        handed
+    }
+
+    /// Hands over all sealed files; how many.
+    pub fn hand_over(&mut self, keeps_local: bool) -> usize {
+        let handed = self.shipped(|_| true);
+        let count = handed.values().map(Vec::len).sum();
+        for (shard_group, files) in handed {
+            self.command(&Command::HandOver { shard_group, files, keeps_local });
+        }
+        count
     }
 
     /// The manifest on disk.
@@ -121,6 +145,16 @@ impl Store {
 pub async fn open(disk: &SimDisk, cache_bytes: usize) -> Result<Partition<SimDisk>, tidemill_store::OpenError> {
     let cache = Rc::new(ReadCache::new(cache_bytes));
     Partition::open(disk.clone(), FOLDER.into(), cache, Rc::new(Cell::new(0))).await
+}
+
+/// As [`open`], with a pool to read from.
+pub async fn open_with(
+    disk: &SimDisk,
+    cache_bytes: usize,
+    pool: &Rc<SimPool>,
+) -> Result<Partition<SimDisk>, tidemill_store::OpenError> {
+    let cache = Rc::new(ReadCache::new(cache_bytes));
+    Partition::open_with_pool(disk.clone(), FOLDER.into(), cache, Rc::new(Cell::new(0)), pool.clone()).await
 }
 
 pub fn replay(partition: &Partition<SimDisk>, log: &[Vec<u8>]) {

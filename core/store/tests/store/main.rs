@@ -4,6 +4,7 @@ mod copies;
 mod damage;
 mod deletes;
 mod faults;
+mod hand_over;
 mod harness;
 mod maintenance;
 mod model;

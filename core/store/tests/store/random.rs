@@ -7,7 +7,7 @@ use crate::{
 use std::collections::BTreeMap;
 use tidemill_column::{FieldType, Value};
 use tidemill_disk::sim::{Crash, Executor, Fault, Prng, SimDisk, Task};
-use tidemill_store::{Applied, Command, CopyFigures, CopyOrder, Floats, Measurements, TagCondition};
+use tidemill_store::{Applied, Command, CopyFigures, CopyOrder, Floats, HandedFile, Measurements, TagCondition};
 
 const DATABASES: [u32; 2] = [7, 9];
 const MEASUREMENTS: [&str; 3] = ["cpu", "m e,m", "net"];
@@ -23,6 +23,8 @@ struct Swarm {
     delete_one_in: u64,
     drop_one_in: u64,
     copy_one_in: u64,
+    hand_over_one_in: u64,
+    pool_fails_one_in: u64,
     crash_one_in: u64,
     fault_one_in: u64,
     late_one_in: u64,
@@ -40,6 +42,8 @@ impl Swarm {
             delete_one_in: one_of(&[5, 12, 1000]),
             drop_one_in: one_of(&[20, 60, 1000]),
             copy_one_in: one_of(&[2, 6, 1000]),
+            hand_over_one_in: one_of(&[2, 6, 1000]),
+            pool_fails_one_in: one_of(&[2, 20, u64::MAX]),
             crash_one_in: one_of(&[15, 40, 1000]),
             fault_one_in: one_of(&[3, 10, 1000]),
             late_one_in: one_of(&[2, 5, 1000]),
@@ -62,6 +66,9 @@ struct Run {
     newest: BTreeMap<u64, i64>,
     sequences: BTreeMap<u64, u64>,
     background: Vec<Task<()>>,
+    /// What was handed over before, which may be gone.
+    handed: Vec<(u64, HandedFile)>,
+    pool_failures: u64,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +78,9 @@ struct Totals {
     deletes: u64,
     drops: u64,
     copies: CopyFigures,
+    files_handed_over: u64,
+    pool_reads: u64,
+    pool_failures: u64,
     crashes: u64,
     failures: u64,
     summaries: u64,
@@ -187,7 +197,10 @@ impl Run {
     fn settle(&mut self, applied: Applied) {
         assert_eq!(applied, Applied::Deleted);
         let partition = self.store.partition.clone();
-        self.background.push(self.executor.spawn(async move { partition.settle().await.unwrap() }));
+        self.background.push(self.executor.spawn(async move {
+            // The pool may be in trouble; then the series are looked at behind the next flush.
+            let _ = partition.settle().await;
+        }));
     }
 
     fn drop_field(&mut self) {
@@ -303,8 +316,30 @@ impl Run {
         self.store.command(&Command::Copy(order));
         let partition = self.store.partition.clone();
         self.background.push(self.executor.spawn(async move {
-            partition.copy().await.unwrap();
+            // The pool may be in trouble.
+            let _ = partition.copy().await;
         }));
+    }
+
+    /// Hands over some of what is sealed, and now and then what is not there any more.
+    fn hand_over(&mut self, totals: &mut Totals) {
+        let one_in = [1, 2][self.prng.below(2) as usize];
+        let prng = &mut self.prng;
+        let shipped = self.store.shipped(|_| prng.one_in(one_in));
+        for (shard_group, mut files) in shipped {
+            totals.files_handed_over += files.len() as u64;
+            self.handed.extend(files.iter().map(|file| (shard_group, *file)));
+            let older = self.handed.iter().filter(|(group, _)| *group == shard_group).map(|(_, file)| *file);
+            files.extend(older.filter(|_| self.prng.one_in(4)));
+            let keeps_local = self.prng.one_in(4);
+            self.store.command(&Command::HandOver { shard_group, files, keeps_local });
+        }
+        if self.prng.one_in(2) {
+            let partition = self.store.partition.clone();
+            self.background.push(self.executor.spawn(async move {
+                partition.maintain().await.unwrap();
+            }));
+        }
     }
 
     fn count_copies(&self, totals: &mut Totals) {
@@ -315,6 +350,11 @@ impl Run {
     async fn quiesce(&mut self, totals: &mut Totals) {
         for task in std::mem::take(&mut self.background) {
             task.join().await;
+        }
+        let failures = self.store.pool.figures().failures;
+        if std::mem::replace(&mut self.pool_failures, failures) != failures {
+            // Series of which blocks could not be read are looked at behind a flush.
+            self.flush_some();
         }
         for _ in 0..100 {
             match self.store.partition.maintain().await {
@@ -346,6 +386,10 @@ impl Run {
             if self.prng.one_in(self.swarm.copy_one_in) {
                 self.copy();
             }
+            if self.prng.one_in(self.swarm.hand_over_one_in) {
+                self.hand_over(totals);
+            }
+            self.store.pool.fail_one_in(self.swarm.pool_fails_one_in);
             if self.prng.one_in(self.swarm.flush_one_in) {
                 self.flush_some();
                 totals.flushes += 1;
@@ -375,6 +419,7 @@ impl Run {
             for _ in 0..self.prng.below(40) {
                 self.executor.yield_now().await;
             }
+            self.store.pool.fail_one_in(u64::MAX);
             totals.summaries += check_points(&self.store.partition, &self.model, &mut self.prng, 12, &context).await;
             if self.prng.one_in(8) {
                 self.quiesce(totals).await;
@@ -406,6 +451,9 @@ impl Run {
         assert_eq!(self.store.tsm_files().keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>(), "{context}");
         self.check_no_strangers(&context);
         self.count_copies(totals);
+        let pool = self.store.pool.figures();
+        (totals.pool_reads, totals.pool_failures) =
+            (totals.pool_reads + pool.reads, totals.pool_failures + pool.failures);
         // All of it to the last level: what was deleted is gone, and everything is in one file a group.
         for database in DATABASES {
             for group in GROUPS {
@@ -434,8 +482,8 @@ impl Run {
 
     fn check_no_strangers(&self, context: &str) {
         for path in self.store.disk.paths() {
-            let is_known =
-                path.contains("/index-") || ["/manifest", "/spare", ".tsm"].iter().any(|end| path.ends_with(end));
+            let is_known = path.contains("/index-")
+                || ["/manifest", "/spare", ".tsm", ".tail"].iter().any(|end| path.ends_with(end));
             assert!(is_known, "{context}: {path} is left over");
         }
         let indexes = self.store.disk.paths().into_iter().filter(|path| path.contains("/index-")).count();
@@ -459,6 +507,8 @@ fn run(seed: u64, totals: &mut Totals) {
             newest: BTreeMap::new(),
             sequences: BTreeMap::new(),
             background: Vec::new(),
+            handed: Vec::new(),
+            pool_failures: 0,
         };
         run.go(seed, totals).await;
     });
@@ -477,7 +527,7 @@ fn random_runs_agree_with_the_model() {
         run(seed, &mut totals);
     }
     println!("{totals:?}");
-    assert!(totals.summaries > 0);
+    assert!(totals.summaries > 0 && totals.files_handed_over > 0 && totals.pool_reads > 0 && totals.pool_failures > 0);
     let CopyFigures { copies, blocks_copied, blocks_merged, blocks_joined, blocks_vanished, .. } = totals.copies;
     for counter in [copies, blocks_copied, blocks_merged, blocks_joined, blocks_vanished] {
         assert!(counter > 0, "{totals:?}");
