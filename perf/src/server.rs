@@ -266,6 +266,10 @@ fn enter_control_group(command: &mut Command, setup: &Setup) -> Result<()> {
 fn command(setup: &Setup, port: u16) -> Result<Command> {
     let mut command = Command::new(&setup.binary);
     match setup.kind {
+        // It keeps nothing, and its configuration file says the rest.
+        Kind::Tidemill if setup.role.as_deref() == Some("proxy") => {
+            command.args(["proxy", "--http", &format!("127.0.0.1:{port}")]).args(&setup.arguments);
+        }
         Kind::Tidemill => {
             command.args(&setup.role).arg("--data").arg(&setup.data).arg("--http").arg(format!("127.0.0.1:{port}"));
             if let Some(cores) = setup.cores {

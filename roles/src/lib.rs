@@ -4,6 +4,7 @@
 //! main ── options, identity ─┬─ inspect   tools for folders of stopped servers
 //!                            ├─ ctl       certificates of a cluster
 //!                            ├─ shell     a client
+//!                            ├─ proxy     a front of a cluster
 //!                            └─ server      standalone, or a node of a cluster
 //!                                 └── data ── start (recover, serve, stop), core (what lives on one core)
 //!                                       ├── service   HTTP requests
@@ -35,6 +36,7 @@ pub mod line_text;
 pub mod links;
 pub mod options;
 pub mod pool;
+pub mod proxy;
 pub mod query;
 pub mod replica;
 pub mod server;

@@ -9,6 +9,7 @@ use tidemill::{
     http_agent::Trust,
     inspect::Inspect,
     options::{CommandLine, Options},
+    proxy::{self, ProxyOptions},
     shell::Shell,
 };
 use tracing_subscriber::EnvFilter;
@@ -35,6 +36,8 @@ enum Role {
     PoolMaster(Server),
     /// A node of a cluster that stores files of its storage pool; its configuration file has a [cluster] section
     PoolSlave(Server),
+    /// A front of a cluster that keeps nothing: passes requests to its nodes, and to others where one does not answer
+    Proxy(Proxy),
     /// Looks into data folders and files of a server that does not run
     #[command(subcommand)]
     Inspect(Inspect),
@@ -106,6 +109,16 @@ struct RestoreArguments {
 }
 
 #[derive(Args)]
+struct Proxy {
+    /// Configuration file (TOML) with a [proxy] section
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Where to serve HTTP, instead of the file's bind-address
+    #[arg(long, value_name = "ADDR:PORT")]
+    http: Option<SocketAddr>,
+}
+
+#[derive(Args)]
 struct Server {
     /// Folder of all data; made if it is not there [default: ./tidemill-data]
     #[arg(long, value_name = "DIR")]
@@ -146,6 +159,7 @@ fn main() -> ExitCode {
             | Role::PoolMaster(server)
             | Role::PoolSlave(server),
         ) => server,
+        Some(Role::Proxy(arguments)) => return ended(run_proxy(&arguments)),
         Some(Role::Inspect(inspect)) => {
             start_logging("warn");
             return inspect.run();
@@ -220,6 +234,13 @@ fn ended(result: anyhow::Result<()>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_proxy(arguments: &Proxy) -> anyhow::Result<()> {
+    let mut options = ProxyOptions::read(&arguments.config)?;
+    options.bind = arguments.http.unwrap_or(options.bind);
+    start_logging(&options.log_level);
+    proxy::run(options)
 }
 
 fn run_backup(arguments: BackupArguments) -> anyhow::Result<()> {

@@ -180,6 +180,7 @@ struct HttpSection {
     realm: Option<String>,
     auth_enabled: Option<bool>,
     shared_secret: Option<String>,
+    proxy_secret: Option<String>,
     ping_auth_enabled: Option<bool>,
     pprof_auth_enabled: Option<bool>,
     pprof_enabled: Option<bool>,
@@ -229,13 +230,13 @@ enum FloatEncodingName {
 /// Bytes: an integer, or a text with the suffix k, m or g (of 1024).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
-enum Size {
+pub(crate) enum Size {
     Bytes(u64),
     Text(String),
 }
 
 impl Size {
-    fn bytes(&self, key: &str) -> anyhow::Result<u64> {
+    pub(crate) fn bytes(&self, key: &str) -> anyhow::Result<u64> {
         match self {
             Size::Bytes(bytes) => Ok(*bytes),
             Size::Text(text) => parse_size(text).with_context(|| key.to_string()),
@@ -490,7 +491,11 @@ fn access_options(section: &HttpSection) -> anyhow::Result<AccessOptions> {
             bail!("http.{key} needs http.auth-enabled = true");
         }
     }
-    Ok(AccessOptions { is_enabled, shared_secret: section.shared_secret.clone().unwrap_or_default() })
+    Ok(AccessOptions {
+        is_enabled,
+        shared_secret: section.shared_secret.clone().unwrap_or_default(),
+        proxy_secret: section.proxy_secret.clone().unwrap_or_default(),
+    })
 }
 
 /// As upstream's.
@@ -524,9 +529,8 @@ fn continuous_options(section: &ContinuousSection) -> anyhow::Result<ContinuousO
     })
 }
 
-/// A duration as InfluxQL writes it.
 /// As Go writes it, or with the units of the query language, such as `7d`.
-fn duration(text: &str, key: &str) -> anyhow::Result<Duration> {
+pub(crate) fn duration(text: &str, key: &str) -> anyhow::Result<Duration> {
     if let Some(parsed) = go_duration::parse(text) {
         return Ok(parsed);
     }
@@ -680,7 +684,7 @@ mod tests {
         assert_eq!((http.body_bytes_max, http.connection_count_max, http.row_count_max), (1024, 3, 4));
         assert_eq!((http.realm.as_str(), http.headers.len()), ("r", 1));
         assert!(http.ping_auth && http.debug_auth);
-        let access = AccessOptions { is_enabled: true, shared_secret: "s".into() };
+        let access = AccessOptions { is_enabled: true, shared_secret: "s".into(), proxy_secret: String::new() };
         assert_eq!(options.access, access);
         let https = &options.https;
         assert_eq!((https.is_enabled, https.certificate.as_path()), (true, Path::new("/c")));

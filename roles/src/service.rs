@@ -51,6 +51,15 @@ impl Service for DataService {
         self.gate.authenticate(|| self.core.meta(), credentials, peer, now_s, &*self.core).await
     }
 
+    fn is_proved(&self, text: &str, proof: &str) -> bool {
+        self.gate.is_of_proxy(text, proof)
+    }
+
+    async fn placement(&self) -> Result<String, Refusal> {
+        let told = self.core.placement().await;
+        told.map(|value| value.to_string()).map_err(|error| Refusal::new(503, error.to_string()))
+    }
+
     fn admit_to_insides(&self, caller: &Caller) -> Result<(), Refusal> {
         let is_admin = match caller {
             Caller::Anyone => true,

@@ -138,6 +138,7 @@ impl UdpListener {
             retention_policy: self.options.retention_policy.clone(),
             precision: self.options.precision,
             unsigned: false,
+            claim: None,
             session: None,
             consistency: Consistency::default(),
             caller: Caller::Anyone,

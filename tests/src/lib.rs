@@ -2,7 +2,7 @@
 //!
 //! Owns: the subject under test and the judge as processes in folders of their own, the case-file format, the
 //! comparison of JSON answers, the differential test and its random statements, small file systems that can be
-//! filled, clusters and what befalls them.
+//! filled, clusters and what befalls them, proxies.
 //!
 //! The subject is `tidemill` (`TIDEMILL_BIN`, or the binary beside the test binary). `TIDEMILL_SUBJECT=influxdb` puts
 //! Debian's influxd in its place, which proves that a scenario asks for what upstream really does.
@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod differential;
 pub mod message_pack;
 pub mod play;
+pub mod proxy;
 pub mod random_statements;
 pub mod small_disk;
 pub mod subject;

@@ -162,11 +162,13 @@ enum Deed {
     Cluster,
     /// Something is to be done with them.
     ChangeCluster,
+    /// Where series go.
+    Placement,
 }
 
 /// Every statement with everything that changes what it wants. Where it could change what others want, it fails behind
 /// the check: the users and shards that it names do not exist.
-const DEEDS: [Deed; 76] = [
+const DEEDS: [Deed; 77] = [
     Deed::Query("SHOW DATABASES", NOTHING),
     Deed::Query("SELECT v FROM m", READ),
     Deed::Query("SELECT v FROM d..m", READ),
@@ -243,6 +245,7 @@ const DEEDS: [Deed; 76] = [
     Deed::PrometheusRead,
     Deed::Cluster,
     Deed::ChangeCluster,
+    Deed::Placement,
     Deed::Open("/ping", 204),
     Deed::Open("/status", 204),
     Deed::Open("/health", 200),
@@ -326,6 +329,8 @@ const NO_SAMPLES: &[u8] = b"\x00";
 const SAMPLES_OF_M: &[u8] = b"\x13\x48\x0a\x11\x10\x01\x1a\x0d\x12\x08__name__\x1a\x01m";
 /// Tells admins how the nodes stand.
 const CLUSTER: &str = "/cluster";
+/// Tells proxies and admins where series go.
+const PLACEMENT: &str = "/cluster/placement";
 /// Has scenarios of its own in `backup`.
 const OF_BACKUPS: &str = "/snapshots";
 
@@ -336,7 +341,7 @@ impl Deed {
             Deed::Query(text, _) => !text.contains("DROP FIELD"),
             Deed::Write(_) => true,
             Deed::WriteV2(_) | Deed::PrometheusWrite | Deed::PrometheusRead | Deed::Open(..) => false,
-            Deed::Cluster | Deed::ChangeCluster => false,
+            Deed::Cluster | Deed::ChangeCluster | Deed::Placement => false,
         }
     }
 
@@ -362,6 +367,7 @@ impl Deed {
             }
             Deed::Open(path, _) => client.request("GET", &format!("{path}?{url}"), &headers, b""),
             Deed::Cluster => client.request("GET", &format!("{CLUSTER}?{url}"), &headers, b""),
+            Deed::Placement => client.request("GET", &format!("{PLACEMENT}?{url}"), &headers, b""),
             Deed::ChangeCluster => client.request("POST", &format!("{CLUSTER}?do=drain&node=1{url}"), &headers, b""),
         };
         let answer = answer.unwrap();
@@ -404,7 +410,8 @@ impl Deed {
             Deed::Cluster | Deed::ChangeCluster if user == "root" => {
                 (404, "this server is not a node of a cluster".to_owned())
             }
-            Deed::Cluster | Deed::ChangeCluster => (403, "error authorizing admin access".to_owned()),
+            Deed::Placement if user == "root" => (200, String::new()),
+            Deed::Cluster | Deed::ChangeCluster | Deed::Placement => (403, "error authorizing admin access".to_owned()),
             Deed::Open(..) => unreachable!("answered above"),
         }
     }
@@ -488,6 +495,7 @@ fn every_proof_by_every_user_at_every_endpoint() {
         covered.extend(DEEDS.iter().filter_map(|deed| match deed {
             Deed::Open(path, _) => Some(*path),
             Deed::Cluster => Some(CLUSTER),
+            Deed::Placement => Some(PLACEMENT),
             _ => None,
         }));
         for (path, status) in LONG_AND_OPEN {

@@ -1,7 +1,7 @@
 //! The case files under `conformance/`, each on a fresh server.
 
 use std::path::{Path, PathBuf};
-use tidemill_perf::server::Kind;
+use tidemill_perf::{http::Client, server::Kind};
 use tidemill_tests::{case, play, subject};
 
 /// Faults that are told in full.
@@ -24,12 +24,18 @@ pub fn case_files() -> Vec<PathBuf> {
 }
 
 fn play_file(name: &str) {
-    let path = case_file(name);
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let cases = case::parse(&text).unwrap_or_else(|error| panic!("{name}: {error:#}"));
     let home = subject::Home::new();
     let server = home.start();
     let mut client = subject::client(&server);
+    play_at(name, &mut client);
+    subject::stop(server);
+}
+
+/// Plays a case file at a fresh server, or at what stands before one.
+pub fn play_at(name: &str, client: &mut Client) {
+    let path = case_file(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let cases = case::parse(&text).unwrap_or_else(|error| panic!("{name}: {error:#}"));
     let (mut steps, mut faults) = (0, Vec::new());
     for case in &cases {
         if subject::kind() == Kind::Influxd
@@ -40,12 +46,11 @@ fn play_file(name: &str) {
         }
         for step in &case.steps {
             steps += 1;
-            if let Err(fault) = play::step(&mut client, step) {
+            if let Err(fault) = play::step(client, step) {
                 faults.push(format!("[{}] {fault}", case.title));
             }
         }
     }
-    subject::stop(server);
     let told = faults.iter().take(TOLD_MAX).cloned().collect::<Vec<_>>().join("\n");
     assert!(faults.is_empty(), "{name}: {} of {steps} steps are wrong:\n{told}", faults.len());
 }

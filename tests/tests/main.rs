@@ -22,6 +22,7 @@ mod members;
 mod memory;
 mod monitor;
 mod prometheus;
+mod proxy;
 mod secrets;
 mod services;
 mod shell;

@@ -1,7 +1,8 @@
 //! Line protocol into columns, and columns into the batches that partitions store.
 //!
 //! Owns: the parser ([`Batch::parse`]), the texts of its rejections ([`LineError`], [`DroppedPoint`]), the split of a
-//! parsed body by shard group and partition ([`Splitter`]), the byte image of one such part ([`PartitionBatch`]) and
+//! parsed body by shard group and partition ([`Splitter`]), the split of a body that is not
+//! parsed ([`LineRouter`]) and the identities of its parts ([`BatchClaim`]), the byte image of one such part ([`PartitionBatch`]) and
 //! the form of a series key ([`series_key`]).
 //!
 //! Invariants:
@@ -16,6 +17,7 @@
 //! time of lines without one, the shard groups and the rows to leave out come in as arguments.
 
 mod batch;
+mod claim;
 mod image;
 mod key;
 mod line_end;
@@ -26,6 +28,7 @@ mod partition_batch;
 mod partition_map;
 mod precision;
 mod reason;
+mod route;
 mod schema_table;
 pub mod series_key;
 mod series_table;
@@ -38,6 +41,7 @@ pub use batch::{
     Batch, INPUT_BYTES_MAX, InputTooLong, ParseOptions, Parsed, RETAINED_BYTES_MAX, Row, SchemaView, SeriesView,
     ValueRef,
 };
+pub use claim::{BatchClaim, CLAIM_GROUPS_MAX, NoClaim};
 pub use image::{FORMAT_VERSION, Identity, PartitionHeader};
 pub use line_error::{
     DROPPED_MAX, DropReason, DroppedPoint, ERROR_TEXT_BYTES_MAX, ERRORS_MAX, LineError, Reason, Span,
@@ -48,6 +52,7 @@ pub use partition_batch::{
 };
 pub use partition_map::{PARTITIONS_MAX, PartitionMap, PartitionMapError};
 pub use precision::Precision;
+pub use route::LineRouter;
 pub use split::{PartitionImage, SHARD_GROUPS_MAX, ShardGroupRange, SplitError, SplitPlan, Splitter};
 
 /// Longest series key, and longest series key + 4 + field name, in bytes. Index entries of TSM files hold key lengths in

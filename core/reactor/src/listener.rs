@@ -67,6 +67,12 @@ impl Listeners {
         let listener = unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) };
         Ok(CoreListener { listener, metrics: metrics.clone() })
     }
+
+    /// All sockets that were not taken, for threads that are no cores of this reactor.
+    pub fn into_std(self) -> Vec<std::net::TcpListener> {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        sockets.drain(..).flatten().map(std::net::TcpListener::from).collect()
+    }
 }
 
 /// The socket that finds out whether the port is free. A port that is taken is asked for again for a while: the kernel

@@ -22,8 +22,9 @@ enum Phase {
     Request,
 }
 
+/// What is known of one connection while it is open.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     /// Address of the other end, where it is known.
     peer: Option<IpAddr>,
     phase: Cell<Phase>,
@@ -39,7 +40,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(peer: Option<IpAddr>) -> Connection {
+    /// A fresh connection, whose first head is awaited.
+    pub fn new(peer: Option<IpAddr>) -> Connection {
         Connection {
             peer,
             phase: Cell::new(Phase::Head),
@@ -53,12 +55,13 @@ impl Connection {
         }
     }
 
-    pub(crate) fn peer(&self) -> Option<IpAddr> {
+    /// Address of the other end, where it is known.
+    pub fn peer(&self) -> Option<IpAddr> {
         self.peer
     }
 
     /// Bytes came in.
-    pub(crate) fn received(&self, count: usize) {
+    pub fn received(&self, count: usize) {
         if count > 0 && self.phase.get() == Phase::Idle {
             self.phase.set(Phase::Head);
             self.since.set(Instant::now());
@@ -66,7 +69,7 @@ impl Connection {
     }
 
     /// Bytes went out.
-    pub(crate) fn sent(&self, count: usize) {
+    pub fn sent(&self, count: usize) {
         self.sent_bytes.set(self.sent_bytes.get() + count as u64);
         if let Some(since) = self.blocked_since.take() {
             self.blocked_before.set(self.blocked_before.get() + since.elapsed());
@@ -74,27 +77,27 @@ impl Connection {
     }
 
     /// The peer's window and our send buffer are full.
-    pub(crate) fn blocked(&self) {
+    pub fn blocked(&self) {
         if self.blocked_since.get().is_none() {
             self.blocked_since.set(Some(Instant::now()));
         }
     }
 
     /// A head is complete.
-    pub(crate) fn begin_request(&self) {
+    pub fn begin_request(&self) {
         self.phase.set(Phase::Request);
         self.blocked_before.set(Duration::ZERO);
         self.sent_bytes.set(0);
     }
 
     /// The answer is handed over in full (its last bytes may still be on the way).
-    pub(crate) fn end_request(&self) {
+    pub fn end_request(&self) {
         self.phase.set(Phase::Idle);
         self.since.set(Instant::now());
     }
 
     /// True once the connection must be closed; otherwise the caller is woken when that changes.
-    pub(crate) fn is_condemned(&self, context: &Context<'_>) -> bool {
+    pub fn is_condemned(&self, context: &Context<'_>) -> bool {
         if self.condemned.get() {
             return true;
         }
@@ -106,34 +109,35 @@ impl Connection {
     }
 
     /// Closes the connection at its next turn, whatever it is doing.
-    pub(crate) fn condemn(&self) {
+    pub fn condemn(&self) {
         self.condemned.set(true);
         self.wake();
     }
 
     /// Gives the connection a turn.
-    pub(crate) fn wake(&self) {
+    pub fn wake(&self) {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
     }
 
     /// Since when it has had no request, while it has none.
-    pub(crate) fn idle_since(&self) -> Option<Instant> {
+    pub fn idle_since(&self) -> Option<Instant> {
         (self.phase.get() == Phase::Idle && !self.condemned.get()).then(|| self.since.get())
     }
 
     /// After this answer the peer may still be sending: what comes is read for a while before the socket closes.
-    pub(crate) fn linger(&self) {
+    pub fn linger(&self) {
         self.lingers.set(true);
     }
 
-    pub(crate) fn is_lingering(&self) -> bool {
+    /// Whether what still comes is to be read for a while.
+    pub fn is_lingering(&self) -> bool {
         self.lingers.get()
     }
 
     /// Condemns the connection if one of its deadlines has passed; true if that is new.
-    pub(crate) fn enforce_deadlines(&self, now: Instant, options: &Options) -> bool {
+    pub fn enforce_deadlines(&self, now: Instant, options: &Options) -> bool {
         let is_new = !self.condemned.get() && self.is_overdue(now, options);
         if is_new {
             self.condemn();

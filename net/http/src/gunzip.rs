@@ -9,7 +9,7 @@ use flate2::{Crc, Decompress, FlushDecompress, Status};
 
 /// Why a body is not what its header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum GunzipError {
+pub enum GunzipError {
     #[error("Request Entity Too Large")]
     TooLarge,
     #[error("EOF")]
@@ -53,7 +53,8 @@ const FLAGS_RESERVED: u8 = 0xe0;
 /// The least by which the output grows.
 const GROWTH_BYTES_MIN: usize = 32 << 10;
 
-pub(crate) struct Gunzip {
+/// A body that comes in pieces, decompressed.
+pub struct Gunzip {
     state: State,
     /// Bytes of the header or trailer that is being read.
     frame: [u8; HEADER_LEN],
@@ -68,7 +69,7 @@ pub(crate) struct Gunzip {
 
 impl Gunzip {
     /// `bytes_max` limits the output.
-    pub(crate) fn new(bytes_max: usize) -> Gunzip {
+    pub fn new(bytes_max: usize) -> Gunzip {
         Gunzip {
             state: State::Header(0),
             frame: [0; HEADER_LEN],
@@ -83,7 +84,7 @@ impl Gunzip {
     }
 
     /// Takes the next bytes of the body.
-    pub(crate) fn push(&mut self, mut input: &[u8]) -> Result<(), GunzipError> {
+    pub fn push(&mut self, mut input: &[u8]) -> Result<(), GunzipError> {
         while !input.is_empty() {
             if self.state == State::Deflate {
                 let taken = self.inflate(input)?;
@@ -97,12 +98,12 @@ impl Gunzip {
     }
 
     /// Bytes that the output takes so far.
-    pub(crate) fn held_bytes(&self) -> usize {
+    pub fn held_bytes(&self) -> usize {
         self.out.capacity()
     }
 
     /// The whole output, once the input has ended.
-    pub(crate) fn finish(self) -> Result<Vec<u8>, GunzipError> {
+    pub fn finish(self) -> Result<Vec<u8>, GunzipError> {
         match self.state {
             State::Header(0) if self.member_count > 0 => Ok(self.out),
             State::Header(0) => Err(GunzipError::Empty),

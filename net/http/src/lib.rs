@@ -16,6 +16,7 @@
 mod accept;
 mod access_log;
 mod answer;
+mod answer_headers;
 mod body;
 mod census;
 mod connection;
@@ -39,8 +40,14 @@ mod tls;
 mod write;
 
 pub use access_log::{AccessLog, AccessLogOptions, LogWriter, StatusFilter, StatusFilterError};
+pub use answer_headers::AnswerHeaders;
 pub use census::Callers;
+pub use connection::Connection;
+pub use gunzip::{Gunzip, GunzipError};
 pub use options::{HEAD_BYTES_MAX_FLOOR, Options};
+pub use parameters::{Parameters, X_TIDEMILL_SESSION};
+pub use query::statements;
+pub use reply::{X_TIDEMILL_OUTCOME, error_parts, media_type};
 pub use request_id::RequestIds;
 pub use router::endpoint_paths;
 pub use server::{Front, Server};
@@ -48,3 +55,4 @@ pub use service::{
     ByteSource, Caller, ClusterOrder, Consistency, Credentials, Piece, Pieces, QueryRequest, ReadLevel, Refusal,
     Service, SnapshotOutcome, SnapshotRequest, WriteOutcome, WriteRequest, WriteTarget, Zone,
 };
+pub use write::{X_TIDEMILL_CLAIM, X_TIDEMILL_PROOF};

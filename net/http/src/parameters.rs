@@ -15,18 +15,18 @@ use std::time::Duration;
 
 /// Names and values, in the order in which they count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Parameters(Vec<(String, String)>);
+pub struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
     /// Of a URL's query string or a urlencoded form. A pair with a `%` that no byte follows is left out.
-    pub(crate) fn from_urlencoded(text: &[u8]) -> Parameters {
+    pub fn from_urlencoded(text: &[u8]) -> Parameters {
         let pairs = text.split(|byte| *byte == b'&').filter(|pair| is_decodable(pair));
         let pairs = pairs.flat_map(form_urlencoded::parse);
         Parameters(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
     }
 
     /// The body of a form, if the content type is one; `None` for other bodies.
-    pub(crate) fn from_form(headers: &HeaderMap, body: &[u8]) -> Option<Parameters> {
+    pub fn from_form(headers: &HeaderMap, body: &[u8]) -> Option<Parameters> {
         let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
         let (media_type, attributes) = content_type.split_once(';').unwrap_or((content_type, ""));
         match media_type.trim().to_ascii_lowercase().as_str() {
@@ -37,26 +37,27 @@ impl Parameters {
     }
 
     /// Adds parameters that count less than those here.
-    pub(crate) fn append(&mut self, other: Parameters) {
+    pub fn append(&mut self, other: Parameters) {
         self.0.extend(other.0);
     }
 
     /// The first value of this name, or "".
-    pub(crate) fn value(&self, name: &str) -> &str {
+    pub fn value(&self, name: &str) -> &str {
         self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
     /// The first value of this name, unless it is empty.
-    pub(crate) fn text(&self, name: &str) -> Option<String> {
+    pub fn text(&self, name: &str) -> Option<String> {
         Some(self.value(name)).filter(|value| !value.is_empty()).map(str::to_owned)
     }
 
     /// All names and values.
-    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    pub(crate) fn is_true(&self, name: &str) -> bool {
+    /// Whether the first value of this name is `true`.
+    pub fn is_true(&self, name: &str) -> bool {
         self.value(name) == "true"
     }
 }
@@ -122,7 +123,7 @@ pub(crate) fn consistency(word: &str) -> Option<Consistency> {
 }
 
 /// A client's session: what it has seen, in requests and answers.
-pub(crate) const X_TIDEMILL_SESSION: HeaderName = HeaderName::from_static("x-tidemill-session");
+pub const X_TIDEMILL_SESSION: HeaderName = HeaderName::from_static("x-tidemill-session");
 /// How old an answer may be without `max_staleness`.
 const STALENESS_DEFAULT: Duration = Duration::from_secs(10);
 

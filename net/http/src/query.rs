@@ -58,7 +58,7 @@ pub(crate) async fn query<S: Service>(
         }
     }
     parameters.append(url.clone());
-    let query = match parse(&parameters, call.options) {
+    let query = match statements(&parameters, call.options) {
         Ok(query) => query,
         Err((status, text)) => return Reply::error(spelling, status, &text),
     };
@@ -104,7 +104,10 @@ pub(crate) async fn query<S: Service>(
 }
 
 /// The statements of a request, or the status and text of its refusal.
-fn parse(parameters: &Parameters, options: &Options) -> Result<Query, (StatusCode, String)> {
+///
+/// # Errors
+/// There are none, they are too long, or they cannot be understood.
+pub fn statements(parameters: &Parameters, options: &Options) -> Result<Query, (StatusCode, String)> {
     let bad = |text: String| (StatusCode::BAD_REQUEST, text);
     let text = parameters.value("q").trim();
     if text.is_empty() {

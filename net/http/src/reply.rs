@@ -4,8 +4,8 @@ use crate::body::Payload;
 use crate::encode::Format;
 use crate::parameters::X_TIDEMILL_SESSION;
 use crate::service::{Refusal, WriteOutcome};
-use hyper::StatusCode;
-use hyper::header::{CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::{HeaderMap, StatusCode};
 
 /// How an endpoint's errors are spelled, and whose name stands in `WWW-Authenticate`.
 #[derive(Clone, Copy)]
@@ -27,6 +27,8 @@ pub(crate) struct Reply {
 
 pub(crate) const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
 const X_INFLUXDB_ERROR: HeaderName = HeaderName::from_static("x-influxdb-error");
+/// There where nobody knows what became of a write.
+pub const X_TIDEMILL_OUTCOME: HeaderName = HeaderName::from_static("x-tidemill-outcome");
 /// Bytes of an error that its header shows.
 const ERROR_HEADER_BYTES_MAX: usize = 1024;
 
@@ -46,20 +48,12 @@ impl Reply {
 
     /// An error document.
     pub(crate) fn error(spelling: Spelling<'_>, status: StatusCode, text: &str) -> Reply {
-        let mut encoder = spelling.format.encoder(Default::default());
-        let mut body = Vec::new();
-        encoder.begin_document(&mut body);
-        encoder.end_document(&mut body, Some(text));
-        if spelling.is_pretty && spelling.format == Format::Json {
-            body = crate::indent::indented(&body);
-        }
-        let mut reply = Reply::new(status, Payload::Bytes(body));
+        let mut reply = Reply::new(status, Payload::Bytes(error_document(spelling.format, spelling.is_pretty, text)));
         if status == StatusCode::UNAUTHORIZED {
             let challenge = format!("Basic realm=\"{}\"", spelling.realm);
             reply.headers.push((WWW_AUTHENTICATE, header_text(challenge.as_bytes())));
         } else {
-            let shown = text.as_bytes().get(..ERROR_HEADER_BYTES_MAX).unwrap_or(text.as_bytes());
-            reply.headers.push((X_INFLUXDB_ERROR, header_text(shown)));
+            reply.headers.push((X_INFLUXDB_ERROR, error_header(text)));
         }
         reply
     }
@@ -96,8 +90,11 @@ impl Reply {
             }
             WriteOutcome::Overloaded { why, retry_after_s } => Reply::overloaded(spelling, why, *retry_after_s),
             WriteOutcome::DiskFull => Reply::error(spelling, StatusCode::INSUFFICIENT_STORAGE, "disk full"),
-            WriteOutcome::NotEverywhere(text) | WriteOutcome::Unknown(text) => {
-                Reply::error(spelling, StatusCode::INTERNAL_SERVER_ERROR, text)
+            WriteOutcome::NotEverywhere(text) => Reply::error(spelling, StatusCode::INTERNAL_SERVER_ERROR, text),
+            WriteOutcome::Unknown(text) => {
+                let mut reply = Reply::error(spelling, StatusCode::INTERNAL_SERVER_ERROR, text);
+                reply.headers.push((X_TIDEMILL_OUTCOME, HeaderValue::from_static("unknown")));
+                reply
             }
         }
     }
@@ -108,6 +105,31 @@ impl Reply {
         self.headers.push((CONNECTION, HeaderValue::from_static("close")));
         self
     }
+}
+
+fn error_document(format: Format, is_pretty: bool, text: &str) -> Vec<u8> {
+    let mut encoder = format.encoder(Default::default());
+    let mut body = Vec::new();
+    encoder.begin_document(&mut body);
+    encoder.end_document(&mut body, Some(text));
+    if is_pretty && format == Format::Json { crate::indent::indented(&body) } else { body }
+}
+
+fn error_header(text: &str) -> HeaderValue {
+    header_text(text.as_bytes().get(..ERROR_HEADER_BYTES_MAX).unwrap_or(text.as_bytes()))
+}
+
+/// The body and the headers of an answer that is an error, in the format that the request asks for.
+pub fn error_parts(request: &HeaderMap, is_pretty: bool, text: &str) -> (HeaderMap, Vec<u8>) {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type(request)));
+    headers.insert(X_INFLUXDB_ERROR, error_header(text));
+    (headers, error_document(crate::accept::format(request), is_pretty, text))
+}
+
+/// The media type of answers to a request.
+pub fn media_type(request: &HeaderMap) -> &'static str {
+    crate::accept::format(request).media_type()
 }
 
 /// A header value of any text: what may not stand in a header becomes a space.

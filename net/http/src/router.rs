@@ -2,6 +2,7 @@
 
 use crate::accept;
 use crate::access_log::{self, AccessLog, Entry};
+use crate::answer_headers::{AnswerHeaders, REQUEST_ID};
 use crate::body::{RequestRecord, ResponseBody};
 use crate::census::{self, Census, Open};
 use crate::connection::Connection;
@@ -11,26 +12,21 @@ use crate::options::Options;
 use crate::parameters::{Parameters, credentials};
 use crate::prometheus;
 use crate::query::{QueryCall, query};
-use crate::reply::{Reply, Spelling, TEXT_PLAIN, header_text};
+use crate::reply::{Reply, Spelling, TEXT_PLAIN};
 use crate::request_id::RequestIds;
 use crate::service::{Caller, ClusterOrder, Credentials, Refusal, Service};
 use crate::snapshot::{self, snapshot};
-use crate::write::{Dialect, WriteCall, drain, write};
+use crate::write::{Dialect, WriteCall, X_TIDEMILL_CLAIM, drain, proof, write};
 use glommio::timer::Timer;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderValue};
 use hyper::http::request;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
-
-const X_INFLUXDB_VERSION: HeaderName = HeaderName::from_static("x-influxdb-version");
-const X_INFLUXDB_BUILD: HeaderName = HeaderName::from_static("x-influxdb-build");
-const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const FLUX_DISABLED: &str =
     "Flux query service disabled. Verify flux-enabled=true in the [http] section of the InfluxDB config.\n";
@@ -40,11 +36,8 @@ pub(crate) struct Core<S> {
     pub(crate) service: Rc<S>,
     pub(crate) options: Options,
     pub(crate) metrics: Rc<HttpMetrics>,
-    pub(crate) request_ids: RequestIds,
     pub(crate) access_log: Option<AccessLog>,
-    /// Headers that every answer, or every routed answer, carries.
-    fixed_headers: HeaderMap,
-    routed_headers: Vec<(HeaderName, HeaderValue)>,
+    headers: AnswerHeaders,
 }
 
 /// What is noted of a request while it is answered.
@@ -69,10 +62,11 @@ enum Route {
     DebugRequests,
     Snapshots,
     Cluster,
+    Placement,
 }
 
 /// What is served where.
-const ROUTES: [(&str, Route); 14] = [
+const ROUTES: [(&str, Route); 15] = [
     ("/query", Route::Query),
     ("/write", Route::Write(Dialect::V1)),
     ("/api/v2/write", Route::Write(Dialect::V2)),
@@ -87,10 +81,13 @@ const ROUTES: [(&str, Route); 14] = [
     ("/debug/requests", Route::DebugRequests),
     (snapshot::PATH, Route::Snapshots),
     (CLUSTER_PATH, Route::Cluster),
+    (PLACEMENT_PATH, Route::Placement),
 ];
 
 /// How the nodes of a cluster stand, and what is done with them; not of upstream.
 const CLUSTER_PATH: &str = "/cluster";
+/// Where series go, for proxies; not of upstream.
+const PLACEMENT_PATH: &str = "/cluster/placement";
 
 /// Paths of all endpoints.
 pub fn endpoint_paths() -> impl Iterator<Item = &'static str> {
@@ -114,7 +111,7 @@ impl Route {
             Route::Ping | Route::Status => "GET, HEAD",
             Route::Snapshots => "DELETE, GET, POST",
             Route::Cluster => "GET, POST",
-            Route::Health | Route::Metrics | Route::DebugVars | Route::DebugRequests => "GET",
+            Route::Health | Route::Metrics | Route::DebugVars | Route::DebugRequests | Route::Placement => "GET",
         }
     }
 
@@ -134,7 +131,7 @@ impl Route {
             Route::Health => Endpoint::Health,
             Route::Metrics => Endpoint::Metrics,
             Route::DebugVars => Endpoint::DebugVars,
-            Route::DebugRequests | Route::Snapshots | Route::Cluster => Endpoint::Other,
+            Route::DebugRequests | Route::Snapshots | Route::Cluster | Route::Placement => Endpoint::Other,
         }
     }
 }
@@ -147,17 +144,8 @@ impl<S: Service> Core<S> {
         request_ids: RequestIds,
         access_log: Option<AccessLog>,
     ) -> Core<S> {
-        let mut fixed_headers = HeaderMap::new();
-        fixed_headers.insert(X_INFLUXDB_VERSION, header_text(options.version.as_bytes()));
-        fixed_headers.insert(X_INFLUXDB_BUILD, header_text(options.build.as_bytes()));
-        let mut routed_headers = Vec::new();
-        for (name, value) in &options.headers {
-            match name.parse() {
-                Ok(name) => routed_headers.push((name, header_text(value.as_bytes()))),
-                Err(_) => tracing::error!(name, "not a name of a header; left out of all answers"),
-            }
-        }
-        Core { service, options, metrics, request_ids, access_log, fixed_headers, routed_headers }
+        let headers = AnswerHeaders::new(&options, request_ids);
+        Core { service, options, metrics, access_log, headers }
     }
 
     /// Answers one request.
@@ -187,7 +175,7 @@ impl<S: Service> Core<S> {
         let note = |id: &str| {
             *entry.borrow_mut() = log.map(|log| Entry::new(log, &head, connection.peer(), id));
         };
-        let mut headers = self.fixed_headers.clone();
+        let mut headers = self.headers.unrouted();
         let reply = match route {
             None => {
                 note("-");
@@ -199,7 +187,7 @@ impl<S: Service> Core<S> {
             }
             Some(route) => {
                 let format = accept::format(&head.headers);
-                self.add_routed_headers(&mut headers, &head.headers);
+                headers = self.headers.routed(&head.headers);
                 note(headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or("-"));
                 if head.method == Method::OPTIONS {
                     Reply::empty(StatusCode::OK)
@@ -224,26 +212,6 @@ impl<S: Service> Core<S> {
         response
     }
 
-    fn add_routed_headers(&self, headers: &mut HeaderMap, request: &HeaderMap) {
-        let given =
-            [X_REQUEST_ID, REQUEST_ID].into_iter().find_map(|name| request.get(name).filter(|id| !id.is_empty()));
-        let id = given.cloned().unwrap_or_else(|| header_text(self.request_ids.next_id().as_bytes()));
-        headers.insert(REQUEST_ID, id.clone());
-        headers.insert(X_REQUEST_ID, id);
-        if let Some(origin) = request.get(header::ORIGIN) {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            let fixed = |text| HeaderValue::from_static(text);
-            headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, fixed("DELETE, GET, OPTIONS, POST, PUT"));
-            let allowed = "Accept, Accept-Encoding, Authorization, Content-Length, Content-Type, X-CSRF-Token, \
-                           X-HTTP-Method-Override";
-            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, fixed(allowed));
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, fixed("Date, X-InfluxDB-Version, X-InfluxDB-Build"));
-        }
-        for (name, value) in &self.routed_headers {
-            headers.insert(name, value.clone());
-        }
-    }
-
     async fn dispatch(
         &self,
         route: Route,
@@ -260,6 +228,13 @@ impl<S: Service> Core<S> {
         if Census::is_open() && matches!(head.uri.path(), "/query" | "/write") {
             let is_write = route.endpoint() == Endpoint::Write;
             metrics.census.count(access_log::user(&url, &head.headers).as_deref(), peer, is_write);
+        }
+        let claimed = head.headers.get(&X_TIDEMILL_CLAIM).and_then(|text| text.to_str().ok());
+        if route == Route::Placement
+            && let Some(text) = claimed
+            && service.is_proved(text, proof(&head.headers))
+        {
+            return placement(service, spelling).await;
         }
         let caller = match self.caller(route, credentials(&url, &head.headers), peer).await {
             Ok(caller) => caller,
@@ -309,6 +284,7 @@ impl<S: Service> Core<S> {
                 Ok(text) => Reply::of_type(StatusCode::OK, "application/json; charset=utf-8", text),
                 Err(refusal) => Reply::refusal(spelling, &refusal),
             },
+            Route::Placement => placement(service, spelling).await,
             Route::DebugRequests => match census::duration(url.value("seconds")) {
                 Ok(duration) => {
                     let _open = Open::new();
@@ -334,7 +310,7 @@ impl<S: Service> Core<S> {
     ) -> Result<Caller, Refusal> {
         let is_asked = match route {
             Route::Query | Route::Write(_) | Route::PrometheusWrite | Route::PrometheusRead => true,
-            Route::Snapshots | Route::Cluster => true,
+            Route::Snapshots | Route::Cluster | Route::Placement => true,
             Route::Ping | Route::Status | Route::Health | Route::Metrics => self.options.ping_auth,
             Route::DebugVars | Route::DebugRequests => self.options.debug_auth,
             // It answers that it is off, whoever asks.
@@ -344,7 +320,7 @@ impl<S: Service> Core<S> {
             return Ok(Caller::Anyone);
         }
         let caller = self.service.authenticate(credentials, peer).await?;
-        if route.is_debug() || route == Route::Cluster {
+        if route.is_debug() || matches!(route, Route::Cluster | Route::Placement) {
             self.service.admit_to_insides(&caller)?;
         }
         Ok(caller)
@@ -371,6 +347,13 @@ impl<S: Service> Core<S> {
 }
 
 /// How the nodes stand, or what is to be done with them: `do` names it. `entropy` is about their files.
+async fn placement<S: Service>(service: &S, spelling: Spelling<'_>) -> Reply {
+    match service.placement().await {
+        Ok(text) => Reply::of_type(StatusCode::OK, "application/json; charset=utf-8", text),
+        Err(refusal) => Reply::refusal(spelling, &refusal),
+    }
+}
+
 async fn cluster<S: Service>(service: &S, method: &Method, url: &Parameters) -> Result<String, Refusal> {
     match (url.value("entropy"), *method == Method::POST) {
         ("", _) => {}

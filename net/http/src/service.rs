@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemill_influxql::{Query, Statement};
-use tidemill_line::Precision;
+use tidemill_line::{BatchClaim, Precision};
 use tidemill_query::{ResultSeries, TimeZone};
 
 /// Answers the requests of one core.
@@ -81,6 +81,17 @@ pub trait Service: 'static {
     /// The server is no node of a cluster, or cannot tell.
     fn cluster(&self) -> impl Future<Output = Result<String, Refusal>> {
         ready(Err(Refusal::new(404, "this server is not a node of a cluster")))
+    }
+
+    /// Whether a process of the cluster that proves itself has said this.
+    fn is_proved(&self, text: &str, proof: &str) -> bool {
+        let _ = (text, proof);
+        false
+    }
+
+    /// The body of `/cluster/placement`: where series go and what this node leads, a JSON object.
+    fn placement(&self) -> impl Future<Output = Result<String, Refusal>> {
+        ready(Err(Refusal::new(404, "this server has no partitions")))
     }
 
     /// Does something with the nodes of the cluster; what came of it, a JSON object.
@@ -169,6 +180,8 @@ pub struct WriteTarget {
     /// Whether `7u` is an unsigned integer. Upstream's default build refuses it, and so does a write that does not ask.
     pub unsigned: bool,
     pub consistency: Consistency,
+    /// What a proxy says of the body's batches.
+    pub claim: Option<Arc<BatchClaim>>,
     /// What the client's session has seen; it wants to hear what it has seen behind this write.
     pub session: Option<String>,
     pub caller: Caller,

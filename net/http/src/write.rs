@@ -10,13 +10,18 @@ use crate::options::Options;
 use crate::parameters::{Parameters, consistency, session};
 use crate::reply::{Reply, Spelling};
 use crate::service::{Caller, Consistency, Refusal, Service, WriteOutcome, WriteRequest, WriteTarget};
-use hyper::StatusCode;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_ENCODING, EXPECT};
+use hyper::header::{CONTENT_ENCODING, EXPECT, HeaderName};
 use hyper::http::request;
+use hyper::{HeaderMap, StatusCode};
 use std::cell::Cell;
 use std::rc::Rc;
-use tidemill_line::Precision;
+use std::sync::Arc;
+use tidemill_line::{BatchClaim, NoClaim, Precision};
+
+/// What a proxy says of a body or asks for, and its proof that it may.
+pub const X_TIDEMILL_CLAIM: HeaderName = HeaderName::from_static("x-tidemill-claim");
+pub const X_TIDEMILL_PROOF: HeaderName = HeaderName::from_static("x-tidemill-proof");
 
 /// Which parameters name the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +95,29 @@ pub(crate) async fn write<S: Service>(
         None => return Reply::error(spelling, StatusCode::BAD_REQUEST, "invalid consistency level"),
     }
     target.session = session(&head.headers);
+    target.claim = match claim(call.service, &head.headers) {
+        Ok(claim) => claim,
+        Err(refusal) => return Reply::refusal(spelling, &refusal),
+    };
     let (body, _charge) = body.into_parts();
     let outcome = call.service.write(WriteRequest { target, body }).await;
     Reply::write_outcome(spelling, &outcome)
+}
+
+/// What a proxy says of the body's batches, once it has proved who it is.
+fn claim<S: Service>(service: &S, headers: &HeaderMap) -> Result<Option<Arc<BatchClaim>>, Refusal> {
+    let Some(text) = headers.get(&X_TIDEMILL_CLAIM) else { return Ok(None) };
+    let (text, proof) = (text.to_str().unwrap_or_default(), proof(headers));
+    if !service.is_proved(text, proof) {
+        return Err(Refusal::new(403, "this node does not know the proxy: http.proxy-secret is another one"));
+    }
+    let claim = text.parse().map_err(|error: NoClaim| Refusal::new(400, error.to_string()))?;
+    Ok(Some(Arc::new(claim)))
+}
+
+/// The proof that a header carries.
+pub(crate) fn proof(headers: &HeaderMap) -> &str {
+    headers.get(&X_TIDEMILL_PROOF).and_then(|proof| proof.to_str().ok()).unwrap_or_default()
 }
 
 pub(crate) fn target_v1(url: &Parameters, caller: Caller) -> Result<WriteTarget, Refusal> {
@@ -106,6 +131,7 @@ pub(crate) fn target_v1(url: &Parameters, caller: Caller) -> Result<WriteTarget,
         precision,
         unsigned: url.value("unsigned") == "true",
         consistency: Consistency::default(),
+        claim: None,
         session: None,
         caller,
     })
@@ -131,6 +157,7 @@ fn target_v2(url: &Parameters, caller: Caller) -> Result<WriteTarget, Refusal> {
         precision,
         unsigned: url.value("unsigned") == "true",
         consistency: Consistency::default(),
+        claim: None,
         session: None,
         caller,
     })

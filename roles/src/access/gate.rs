@@ -6,6 +6,7 @@
 use super::{
     failures::Failures,
     password,
+    proof::is_proved,
     token::{self, TokenError},
 };
 use sha2::{Digest, Sha256};
@@ -28,10 +29,12 @@ pub struct AccessOptions {
     pub is_enabled: bool,
     /// Signs bearer tokens; they are refused while it is empty.
     pub shared_secret: String,
+    /// What proxies prove themselves with; none is believed while it is empty.
+    pub proxy_secret: String,
 }
 
 impl std::fmt::Debug for AccessOptions {
-    /// The secret stays out of logs.
+    /// Secrets stay out of logs.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let has_secret = !self.shared_secret.is_empty();
         let mut shown = formatter.debug_struct("AccessOptions");
@@ -61,6 +64,11 @@ pub trait Offload {
 }
 
 impl Gate {
+    /// Whether a proxy that knows the secret has said this.
+    pub fn is_of_proxy(&self, text: &str, proof: &str) -> bool {
+        is_proved(&self.options.proxy_secret, text, proof)
+    }
+
     pub fn new(options: AccessOptions) -> Gate {
         Gate { options, verified: RefCell::default(), failures: RefCell::default(), verifying: Cell::new(0) }
     }
@@ -210,7 +218,7 @@ mod tests {
     }
 
     fn gate(shared_secret: &str) -> Gate {
-        Gate::new(AccessOptions { is_enabled: true, shared_secret: shared_secret.into() })
+        Gate::new(AccessOptions { is_enabled: true, shared_secret: shared_secret.into(), ..AccessOptions::default() })
     }
 
     fn ask(
@@ -274,7 +282,8 @@ mod tests {
 
     #[test]
     fn secrets_stay_out_of_debug_texts() {
-        let options = AccessOptions { is_enabled: true, shared_secret: "topsecret".into() };
+        let options =
+            AccessOptions { is_enabled: true, shared_secret: "topsecret".into(), proxy_secret: "topsecret".into() };
         assert!(!format!("{options:?}").contains("topsecret"));
     }
 }

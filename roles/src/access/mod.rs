@@ -9,7 +9,9 @@ mod authorization;
 mod failures;
 mod gate;
 pub mod password;
+mod proof;
 mod token;
 
 pub use authorization::{authorize_query, authorize_write, may_see, of_statement};
 pub use gate::{AccessOptions, Gate, Offload};
+pub use proof::{is_proved, proof};

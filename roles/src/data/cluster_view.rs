@@ -24,6 +24,9 @@ use tidemill_store::Partition;
 /// A node that says nothing for so long is shown as away.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 
+/// Of what is told to proxies.
+const PLACEMENT_VERSION: u32 = 1;
+
 impl DataCore {
     /// All nodes with their replicas of all groups, as far as they can be reached; none without a cluster.
     pub async fn describe_cluster(self: &Rc<Self>) -> Option<Result<Value, CallError>> {
@@ -79,6 +82,49 @@ impl DataCore {
             .collect();
         let (id, node) = (cluster.id.to_string(), cluster.node.0);
         Some(Ok(json!({ "cluster": id, "node": node, "nodes": nodes, "holders": holders })))
+    }
+
+    /// Where series go and what of it this node leads, without a word to other nodes.
+    pub async fn placement(self: &Rc<Self>) -> Result<Value, CallError> {
+        let mut leads = Vec::new();
+        let calls: Vec<_> = self.cores().map(|core| self.call(core, Call::Leads)).collect();
+        for call in calls {
+            match call.await? {
+                Reply::Leads(partitions) => leads.extend(partitions),
+                _ => unreachable!("what is led is answered as such"),
+            }
+        }
+        leads.sort_unstable();
+        let cluster = self.options.cluster.as_ref();
+        let map = self.partition_map;
+        Ok(json!({
+            "version": PLACEMENT_VERSION,
+            "cluster": cluster.map(|cluster| cluster.id.to_string()),
+            "node": cluster.map(|cluster| cluster.node.0),
+            "role": cluster.map_or("standalone", |cluster| cluster.role()),
+            "data_group": self.own_data_group(),
+            "data_groups": map.groups(),
+            "partitions": map.count(),
+            "leads": leads,
+            "knows_proxies": !self.options.access.proxy_secret.is_empty(),
+        }))
+    }
+
+    /// The data group that this node holds, from 1.
+    fn own_data_group(&self) -> Option<u32> {
+        match &self.options.cluster {
+            None => Some(1),
+            Some(cluster) => match cluster.nodes.get(&cluster.node).map(|member| member.duty) {
+                Some(Duty::Data { group }) => Some(group + 1),
+                _ => None,
+            },
+        }
+    }
+
+    /// Partitions of this core that this node leads.
+    pub(super) fn leads(&self) -> Vec<u32> {
+        let own = self.replicas.placement().node;
+        self.partitions.keys().copied().filter(|id| self.replicas.leader(GroupId(*id)) == own).collect()
     }
 
     /// Each node with its state; those that are gone are left out.

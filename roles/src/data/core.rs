@@ -513,6 +513,7 @@ impl DataCore {
             }
             Call::AskNode(node, call) => Reply::Answered(self.ask_node_from_here(node, call).await),
             Call::Describe => Reply::Description(self.describe_replicas().await),
+            Call::Leads => Reply::Leads(self.leads()),
             Call::HandOver { group, to } => Reply::Done(self.hand_over_wherever(group, to).await),
             Call::Ask(question) => {
                 let mut finding = question.empty();

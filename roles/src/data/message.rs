@@ -99,6 +99,8 @@ pub enum Call {
     AskNode(NodeId, RemoteCall),
     /// How the core's groups stand, here and at other nodes.
     Describe,
+    /// Which partitions of the core this node leads.
+    Leads,
     /// Have a node lead a group of the core.
     HandOver { group: GroupId, to: NodeId },
     /// Flush the core's partitions and link their files into the snapshot of this name.
@@ -123,6 +125,7 @@ pub enum Reply {
     TagValuesCollected(Result<CollectedValues, CallError>),
     Figures(Box<CoreFigures>),
     Description(Vec<serde_json::Value>),
+    Leads(Vec<u32>),
     Examined(serde_json::Value),
     Answered(Result<RemoteReply, CallFailure>),
     Linked(Result<Vec<Entry>, CallError>),

@@ -18,6 +18,7 @@ use crate::{
 };
 use futures_lite::future;
 use std::{rc::Rc, time::Duration};
+use tidemill_line::PartitionBatch;
 use tidemill_raft::{GroupId, NodeId};
 use tidemill_store::Applied;
 
@@ -54,6 +55,10 @@ impl DataCore {
         let may_queue = may_queue && self.options.handoff.is_enabled;
         if !may_queue && self.handoff.is_waiting(group) && !self.outwait_handoff(group).await {
             return Err(ProposeError::Busy("earlier writes of this node wait in its hinted-handoff queue").into());
+        }
+        // A proxy's: whoever sends it again, it is the same batch.
+        if PartitionBatch::header_of(&image).is_some_and(|header| header.session != 0) {
+            return self.resend(links, group, &Payload::Batch(image), WRITE_WAIT).await;
         }
         // At once behind that look: what is queued later has a later identity.
         let (payload, outstanding) = self.identified(group, image);

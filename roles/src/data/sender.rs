@@ -36,13 +36,19 @@ pub struct Outstanding<'a> {
     senders: &'a Senders,
     partition: u32,
     pub identity: Identity,
+    count: u64,
 }
 
 impl Senders {
     /// The identity of the next batch for a partition.
     pub fn begin(&self, partition: u32, node: NodeId, now_ns: i64) -> Outstanding<'_> {
-        let identity = self.0.borrow_mut().entry(partition).or_default().begin(node, now_ns);
-        Outstanding { senders: self, partition, identity }
+        self.begin_several(partition, node, now_ns, 1)
+    }
+
+    /// The identity of the first of so many batches for a partition that go together; those of the others follow it.
+    pub fn begin_several(&self, partition: u32, node: NodeId, now_ns: i64, count: u64) -> Outstanding<'_> {
+        let identity = self.0.borrow_mut().entry(partition).or_default().begin(node, now_ns, count);
+        Outstanding { senders: self, partition, identity, count }
     }
 
     /// A partition has forgotten all sessions up to this one: another one is begun.
@@ -66,23 +72,24 @@ impl Drop for Outstanding<'_> {
         if let Some(sender) = self.senders.0.borrow_mut().get_mut(&self.partition)
             && sender.session == self.identity.session
         {
-            sender.outstanding.remove(&self.identity.sequence);
+            let first = self.identity.sequence;
+            sender.outstanding.retain(|sequence| !(first..first + self.count).contains(sequence));
         }
     }
 }
 
 impl Sender {
-    fn begin(&mut self, node: NodeId, now_ns: i64) -> Identity {
+    fn begin(&mut self, node: NodeId, now_ns: i64, count: u64) -> Identity {
         let sequence = self.newest + 1;
         let oldest = self.outstanding.first().copied().unwrap_or(sequence);
-        let is_within = self.session != 0 && sequence - oldest < WINDOW;
+        let is_within = self.session != 0 && sequence + count - 1 - oldest < WINDOW;
         let (sequence, behind) = if is_within { (sequence, sequence - oldest) } else { (1, 0) };
         if !is_within {
             self.session = session_after(self.session, node, now_ns);
             self.outstanding.clear();
         }
-        self.newest = sequence;
-        self.outstanding.insert(sequence);
+        self.newest = sequence + count - 1;
+        self.outstanding.extend(sequence..sequence + count);
         Identity { session: self.session, sequence, behind: behind as u16 }
     }
 }

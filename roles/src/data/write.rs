@@ -3,6 +3,7 @@
 //! In order: names (database, policy), admission, parse, retention, shard groups, field types, split, propose, answer.
 //! A row is stored or named in the answer with a reason (I4); the answer says "written" after all batches are durable.
 
+pub(crate) mod claimed;
 mod field_types;
 mod rejection;
 
@@ -95,6 +96,8 @@ impl DataCore {
         };
         let (mut batch, mut splitter) = self.take_parser();
         batch.take_unsigned(request.target.unsigned);
+        // The parts of one request have one time, whoever stores them.
+        let now_ns = request.target.claim.as_ref().map_or(now_ns, |claim| claim.now_ns);
         let options = ParseOptions { precision: request.target.precision, now_ns, validate_keys: false };
         let started = self.context.clock.monotonic_ns();
         let outcome = match batch.parse(&request.body, &options) {
@@ -222,11 +225,19 @@ impl DataCore {
                 images.retain(|image| left.contains(&(image.shard_group, image.partition)));
             }
             self.figures.split.record(self.context.clock.monotonic_ns() - started);
+            if let Some(claim) = &request.target.claim
+                && let Err(refusal) = claimed::stamp(claim, &mut images)
+            {
+                return WriteOutcome::Rejected(refusal);
+            }
             touched.extend(images.iter().map(|image| image.partition));
             let Proposed { refused, failure } =
                 self.propose_all(images, request.target.consistency == Consistency::Any).await;
             if let Some(error) = failure {
-                return self.failed(error);
+                return match (&request.target.claim, error) {
+                    (Some(_), CallError::Forgotten { through }) => WriteOutcome::Rejected(claimed::forgotten(through)),
+                    (_, error) => self.failed(error),
+                };
             }
             if refused.is_empty() {
                 self.publish(&parsed, &rejections, destination, &request.target.database);

@@ -294,6 +294,7 @@ impl Sink for Writer<'_> {
             retention_policy: Some(self.shard.policy.clone()),
             precision: Precision::Nanosecond,
             unsigned: true,
+            claim: None,
             session: None,
             consistency: Consistency::default(),
             caller: tidemill_http::Caller::default(),

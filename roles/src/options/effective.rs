@@ -118,11 +118,12 @@ impl Options {
 
     fn http_keys(&self) -> Vec<(&'static str, Value)> {
         let http = &self.http;
-        let secret = if self.access.shared_secret.is_empty() { "" } else { SECRET_SHOWN };
+        let shown = |secret: &String| text(if secret.is_empty() { "" } else { SECRET_SHOWN });
         vec![
             ("bind-address", text(&self.http_addr.to_string())),
             ("auth-enabled", Value::Boolean(self.access.is_enabled)),
-            ("shared-secret", text(secret)),
+            ("shared-secret", shown(&self.access.shared_secret)),
+            ("proxy-secret", shown(&self.access.proxy_secret)),
             ("ping-auth-enabled", Value::Boolean(http.ping_auth)),
             ("pprof-auth-enabled", Value::Boolean(http.debug_auth)),
             ("pprof-enabled", Value::Boolean(http.serves_debug)),

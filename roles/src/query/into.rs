@@ -165,6 +165,7 @@ impl Into {
             retention_policy: self.retention_policy.clone(),
             precision: Precision::Nanosecond,
             unsigned: true,
+            claim: None,
             session: None,
             consistency: Consistency::default(),
             caller: self.session.caller.clone(),

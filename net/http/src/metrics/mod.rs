@@ -191,12 +191,12 @@ impl Default for HttpMetrics {
 
 /// What one request took.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RequestFigures {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) status: u16,
-    pub(crate) latency: Duration,
-    pub(crate) request_bytes: u64,
-    pub(crate) response_bytes: u64,
+pub struct RequestFigures {
+    pub endpoint: Endpoint,
+    pub status: u16,
+    pub latency: Duration,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
 }
 
 impl HttpMetrics {
@@ -211,7 +211,8 @@ impl HttpMetrics {
         }
     }
 
-    pub(crate) fn record(&self, request: RequestFigures) {
+    /// Counts an answered request.
+    pub fn record(&self, request: RequestFigures) {
         let mut figures = self.figures.borrow_mut();
         let endpoint = &mut figures.endpoints[request.endpoint as usize];
         endpoint.status_counts[usize::from((request.status / 100).clamp(1, 5)) - 1] += 1;
