@@ -7,12 +7,14 @@ mod effective;
 mod environment;
 mod go_duration;
 mod handoff;
+mod pool;
 mod precreation;
 mod services;
 mod upstream;
 
 pub use cluster::ClusterOptions;
 pub use effective::Section;
+pub use pool::{COPIES_MAX, PoolOptions};
 
 use crate::{
     access::AccessOptions,
@@ -74,6 +76,7 @@ pub struct Options {
     /// Those that are on.
     pub udp: Vec<UdpOptions>,
     pub handoff: HandoffOptions,
+    pub pool: PoolOptions,
     /// What is logged unless `TIDEMILL_LOG` says it.
     pub log_level: String,
 }
@@ -112,6 +115,7 @@ struct File {
     monitor: services::MonitorSection,
     udp: Vec<services::UdpSection>,
     hinted_handoff: handoff::HandoffSection,
+    pool: pool::PoolSection,
     logging: LoggingSection,
     tls: TlsSection,
 }
@@ -309,6 +313,7 @@ impl Options {
         let data_dir = line.data_dir.clone().or(file.data.dir.clone()).unwrap_or_else(|| DATA_DIR_DEFAULT.into());
         let options = Options {
             handoff: file.hinted_handoff.options(&data_dir)?,
+            pool: file.pool.options()?,
             data_dir,
             http_addr,
             cores,

@@ -1,8 +1,8 @@
 //! Applying commands.
 
 use crate::{
-    Applied, Command, Database, DatabaseId, Meta, PolicyChange, PolicyId, PolicySpec, RetentionPolicy, ShardGroup,
-    ShardGroupId,
+    Applied, Command, Database, DatabaseId, Meta, PolicyChange, PolicyId, PolicySpec, PoolPolicy, RetentionPolicy,
+    ShardGroup, ShardGroupId,
     policy::{DEFAULT_POLICY_NAME, HOUR_NS, check_name, normal_shard_group_duration_ns},
 };
 use rkyv::{Archive, Deserialize, Serialize};
@@ -55,6 +55,12 @@ impl Meta {
             Command::DropDatabase { name } => Ok(self.drop_database(&name)),
             Command::CreatePolicy { database, policy, default } => self.create_policy(database, policy, default),
             Command::AlterPolicy { database, name, change } => self.alter_policy(database, name, change),
+            Command::SetPoolPolicy { database, policy, pool } => {
+                let known = self.database_mut(&database)?;
+                let known = known.policies.iter_mut().find(|known| known.name == policy);
+                known.ok_or(MetaError::PolicyNotFound(policy))?.pool = pool;
+                Ok(Applied::default())
+            }
             Command::DropPolicy { database, name } => Ok(self.drop_policy(&database, &name)),
             Command::CreateShardGroups { database, policy, times_ns } => {
                 self.create_shard_groups(database, policy, &times_ns)
@@ -272,6 +278,7 @@ impl Meta {
             duration_ns: spec.duration_ns,
             shard_group_duration_ns: spec.shard_group_duration_ns,
             replicas: spec.replicas,
+            pool: PoolPolicy::default(),
             groups: Vec::new(),
             subscriptions: Vec::new(),
         }
@@ -334,6 +341,21 @@ mod tests {
         let (database, policy) = (meta.databases[0].id, meta.databases[0].policies[0].id);
         meta.apply(Command::CreateShardGroups { database, policy, times_ns: times_ns.into() }).unwrap();
         meta.databases[0].policies[0].groups.clone()
+    }
+
+    #[test]
+    fn what_the_pool_is_to_do_belongs_to_a_policy_and_goes_with_it() {
+        let mut meta = Meta::default();
+        let create = || Command::CreateDatabase { name: "d".into(), policy: None, autocreate_policy: true };
+        meta.apply(create()).unwrap();
+        let pool = PoolPolicy { copies: Some(3), after_ns: Some(0), keeps_local: None };
+        let set = |policy: &str| Command::SetPoolPolicy { database: "d".into(), policy: policy.into(), pool };
+        assert_eq!(meta.apply(set("no")), Err(MetaError::PolicyNotFound("no".into())));
+        meta.apply(set("autogen")).unwrap();
+        assert_eq!(Meta::decode(&meta.encode()).unwrap().database("d").unwrap().policies[0].pool, pool);
+        meta.apply(Command::DropDatabase { name: "d".into() }).unwrap();
+        meta.apply(create()).unwrap();
+        assert_eq!(meta.database("d").unwrap().policies[0].pool, PoolPolicy::default());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What may change the metadata. Commands are entries of the metadata's log.
 
 use crate::{
-    ContinuousQueryId, DatabaseId, DatabasePrivilege, DecodeError, Holders, Node, PasswordHash, PolicyId, ShardGroupId,
-    Subscription,
+    ContinuousQueryId, DatabaseId, DatabasePrivilege, DecodeError, Holders, Node, PasswordHash, PolicyId, PoolPolicy,
+    ShardGroupId, Subscription,
 };
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error, util::AlignedVec};
 use tidemill_column::FieldType;
@@ -142,6 +142,12 @@ pub enum Command {
     NoteHolders {
         group: u32,
         voters: Vec<u64>,
+    },
+    /// In the place of what was said before.
+    SetPoolPolicy {
+        database: String,
+        policy: String,
+        pool: PoolPolicy,
     },
 }
 

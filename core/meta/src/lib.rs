@@ -24,7 +24,7 @@ pub use field_types::FieldTypes;
 pub use id::{ContinuousQueryId, DatabaseId, PolicyId, ShardGroupId};
 pub use node::{Holders, NODES_MAX, Node, NodeDuty, NodeState};
 pub use policy::{DEFAULT_POLICY_NAME, default_shard_group_duration_ns};
-pub use state::{Database, Meta, RetentionPolicy, ShardGroup};
+pub use state::{Database, Meta, PoolPolicy, RetentionPolicy, ShardGroup};
 pub use subscription::Subscription;
 pub use user::{DatabasePrivilege, PasswordHash, User};
 

@@ -48,10 +48,23 @@ pub struct RetentionPolicy {
     pub duration_ns: i64,
     pub shard_group_duration_ns: i64,
     pub replicas: u32,
+    pub pool: PoolPolicy,
     /// By start, not overlapping.
     pub groups: Vec<ShardGroup>,
     /// In the order of creation.
     pub subscriptions: Vec<Subscription>,
+}
+
+/// What becomes of a retention policy's sealed files where there is a storage pool. What is absent is as the configuration
+/// of the data nodes says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct PoolPolicy {
+    /// Of each file.
+    pub copies: Option<u8>,
+    /// A file that has not changed for so long is handed over.
+    pub after_ns: Option<u64>,
+    /// Data nodes keep the blocks of files that the pool has.
+    pub keeps_local: Option<bool>,
 }
 
 /// A time range of a retention policy.

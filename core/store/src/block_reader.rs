@@ -32,8 +32,21 @@ impl<'a, F: DiskFile> BlockReader<'a, F> {
             let window = self.window_start..self.window_start + self.window.len() as u64;
             if range.start < window.start || range.end > window.end {
                 let end = range.end.max(range.start + READ_BYTES as u64).min(self.file.blocks_end());
-                self.window.clear();
-                self.window = self.file.read_range(range.start..end).await?;
+                // A block across the end of the window is there in part: whoever reads ahead sees a reader in order.
+                let kept = if window.contains(&range.start) {
+                    (range.start - window.start) as usize
+                } else {
+                    self.window.len()
+                };
+                self.window.drain(..kept);
+                let read = self.file.read_range(range.start + self.window.len() as u64..end).await;
+                match read {
+                    Ok(read) => self.window.extend_from_slice(&read),
+                    Err(error) => {
+                        self.window.clear();
+                        return Err(error);
+                    }
+                }
                 self.window_start = range.start;
             }
             tries += 1;

@@ -8,6 +8,7 @@ mod change;
 mod digest;
 mod entropy;
 mod handoff;
+mod pool;
 mod show;
 
 use clap::Subcommand;
@@ -28,6 +29,9 @@ pub enum Ctl {
     /// Writes that wait for partitions without a majority
     #[command(subcommand)]
     Handoff(handoff::Handoff),
+    /// The storage pool
+    #[command(subcommand)]
+    Pool(pool::Pool),
     /// Tells the cluster of a node that comes; it is given replicas by `replace`, `drain` and `move-replica`
     AddData(change::AddData),
     /// The same of a node that is to vote on the metadata and hold no rows
@@ -54,6 +58,7 @@ impl Ctl {
             Ctl::Digest(command) => command.run(),
             Ctl::Entropy(command) => command.run(),
             Ctl::Handoff(command) => command.run(),
+            Ctl::Pool(command) => command.run(),
             Ctl::AddData(command) => command.run(),
             Ctl::AddMeta(command) => command.run(),
             Ctl::Replace(command) => command.run(),

@@ -1,6 +1,10 @@
 //! What a node of a cluster counts beside a server without others.
 
-use crate::{data::core::DataCore, links::LinkMetrics};
+use crate::{
+    data::core::DataCore,
+    links::LinkMetrics,
+    pool::reader::{PoolReader, ReaderFigures},
+};
 use tidemill_http::metrics::TextWriter;
 use tidemill_peer::PeerMetrics;
 
@@ -10,6 +14,12 @@ pub struct ClusterFigures {
     groups_led: u64,
     groups_leaderless: u64,
     links: LinkMetrics,
+    reader: ReaderFigures,
+    shipped_files: u64,
+    shipped_bytes: u64,
+    waiting_files: u64,
+    waiting_bytes: u64,
+    short: u64,
 }
 
 type Figure = (&'static str, &'static str, fn(&ClusterFigures) -> u64);
@@ -26,6 +36,12 @@ impl ClusterFigures {
             groups_led: count(own),
             groups_leaderless: count(0),
             links: links.metrics(),
+            reader: core.pool.reader.as_ref().map(PoolReader::figures).unwrap_or_default(),
+            shipped_files: core.pool.shipping.files.get(),
+            shipped_bytes: core.pool.shipping.bytes.get(),
+            waiting_files: core.pool.shipping.waiting_files.get(),
+            waiting_bytes: core.pool.shipping.waiting_bytes.get(),
+            short: core.pool.shipping.short.get(),
         })
     }
 }
@@ -47,16 +63,26 @@ pub fn write(writer: &mut TextWriter, cores: &[Option<&ClusterFigures>]) {
     }
 }
 
-const GAUGES: [Figure; 4] = [
+const GAUGES: [Figure; 7] = [
     ("tidemill_groups", "Replicas of partitions and metadata.", |c| c.groups),
     ("tidemill_groups_led", "Of these, those that this node leads.", |c| c.groups_led),
     ("tidemill_groups_leaderless", "Of these, those of which no leader is known.", |c| c.groups_leaderless),
     ("tidemill_peer_connections", "Connections to cores of other nodes.", |c| {
         of_peer(c, |peer| peer.connections as u64)
     }),
+    ("tidemill_pool_waiting_files", "Files of led partitions that are due and not in the pool.", |c| c.waiting_files),
+    ("tidemill_pool_waiting_bytes", "Bytes of these.", |c| c.waiting_bytes),
+    ("tidemill_pool_short_partitions", "Led partitions whose files the pool does not take.", |c| c.short),
 ];
 
-const COUNTERS: [Figure; 23] = [
+const COUNTERS: [Figure; 30] = [
+    ("tidemill_pool_shipped_files_total", "Files that were handed over to the pool.", |c| c.shipped_files),
+    ("tidemill_pool_shipped_bytes_total", "Bytes of these.", |c| c.shipped_bytes),
+    ("tidemill_pool_reads_total", "Reads of blocks that are in the pool.", |c| c.reader.reads),
+    ("tidemill_pool_read_bytes_total", "Bytes of these.", |c| c.reader.bytes),
+    ("tidemill_pool_read_retries_total", "Questions to another copy.", |c| c.reader.retries),
+    ("tidemill_pool_reads_ahead_total", "Reads whose bytes were on their way before.", |c| c.reader.ahead),
+    ("tidemill_pool_read_failures_total", "Reads for which no copy was left.", |c| c.reader.failures),
     ("tidemill_raft_messages_sent_total", "Messages to other nodes but heartbeats.", |c| c.links.messages_sent),
     ("tidemill_raft_heartbeats_sent_total", "Heartbeats and answers to them.", |c| c.links.heartbeats_sent),
     ("tidemill_raft_messages_dropped_total", "For want of a connection or of room.", |c| c.links.messages_dropped),

@@ -15,13 +15,14 @@ use crate::{
         propose::other_answer,
     },
     links::{Duty, Member, POOL_GROUP, RemoteCall, RemoteReply, Roster, core_of},
+    options::{COPIES_MAX, duration},
     replica::ProposeError,
 };
 use serde_json::json;
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 use tidemill_http::{ClusterOrder, Refusal};
 use tidemill_line::PartitionMap;
-use tidemill_meta::{Command as MetaCommand, Holders, Node, NodeDuty, NodeState};
+use tidemill_meta::{Command as MetaCommand, Holders, Node, NodeDuty, NodeState, PoolPolicy};
 use tidemill_raft::{GroupId, Membership, NodeId, Rejected};
 use tidemill_reactor::CoreId;
 
@@ -199,7 +200,9 @@ impl DataCore {
                 return Ok(json!({ "done": order.verb }).to_string());
             }
         };
+        let is_done = matches!(command, MetaCommand::SetPoolPolicy { .. });
         match self.change_meta(command).await {
+            Ok(_) if is_done => Ok(json!({ "done": order.verb }).to_string()),
             Ok(_) => Ok(json!({ "begun": order.verb }).to_string()),
             Err(MetaChangeError::Meta(error)) => Err(Refusal::new(409, error.to_string())),
             Err(MetaChangeError::Call(error)) => Err(Refusal::new(503, error.to_string())),
@@ -224,6 +227,7 @@ impl Order {
             "drain" | "remove-data" | "remove-meta" | "remove-pool" => &["node"],
             "move-replica" => &["group", "from", "to"],
             "transfer-leader" => &["group", "to"],
+            "pool-policy" => &["database", "policy", "copies", "after", "keep-local"],
             _ => return Err(format!("{verb:?} is nothing that can be done with a cluster")),
         };
         if let Some((unknown, _)) = arguments.iter().find(|(name, _)| !names.contains(&name.as_str())) {
@@ -281,9 +285,29 @@ impl Order {
             "drain" => MetaCommand::DrainNode { node: number("node")? },
             "remove-data" | "remove-meta" | "remove-pool" => MetaCommand::RemoveNode { node: number("node")? },
             "move-replica" => MetaCommand::MoveReplica { group: group()?.0, from: number("from")?, to: number("to")? },
+            "pool-policy" => pool_policy(arguments)?,
             _ => return Ok(Order::HandOver { group: group()?, to: NodeId(number("to")?) }),
         }))
     }
+}
+
+/// What is not given is as the configuration says.
+fn pool_policy(arguments: &[(String, String)]) -> Result<MetaCommand, String> {
+    let given = |name: &str| arguments.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let wanted = |name: &str| given(name).map(str::to_owned).ok_or_else(|| format!("pool-policy wants {name:?}"));
+    let copies = given("copies").map(|text| match text.parse() {
+        Ok(copies @ 1..=COPIES_MAX) => Ok(copies),
+        _ => Err(format!("copies must be from 1 to {COPIES_MAX}")),
+    });
+    let after = given("after").map(|text| {
+        let after = duration(text, "after").map_err(|error| error.to_string())?;
+        u64::try_from(after.as_nanos()).map_err(|_| "after is too long".to_owned())
+    });
+    let keeps_local =
+        given("keep-local").map(|text| text.parse().map_err(|_| "keep-local must be true or false".to_owned()));
+    let (copies, after_ns, keeps_local) = (copies.transpose()?, after.transpose()?, keeps_local.transpose()?);
+    let pool = PoolPolicy { copies, after_ns, keeps_local };
+    Ok(MetaCommand::SetPoolPolicy { database: wanted("database")?, policy: wanted("policy")?, pool })
 }
 
 /// What the metadata say of a node.

@@ -21,7 +21,7 @@ pub const META_GROUP: GroupId = GroupId(u32::MAX);
 const FOLDER: &str = "meta";
 const SNAPSHOT: &str = "meta/snapshot";
 const TEMPORARY: &str = "meta/snapshot.tmp";
-const MAGIC: [u8; 8] = *b"TMILLME7";
+const MAGIC: [u8; 8] = *b"TMILLME8";
 /// Magic, index, term, length of the members, length of the body, crc32c of all that follows and of what is before it.
 /// Members and body follow.
 const HEADER_BYTES: usize = 8 + 8 + 8 + 8 + 8 + 4;

@@ -24,7 +24,7 @@ use crate::{
         typed_writes::TypedWrites,
     },
     options::Options,
-    pool::{PoolParts, shipping},
+    pool::{PoolParts, reader::PoolReader, shipping},
     query::{
         QueryMemory,
         continuous::{self, ContinuousFigures},
@@ -48,7 +48,7 @@ use tidemill_line::PartitionMap;
 use tidemill_log::LogOptions;
 use tidemill_raft::GroupId;
 use tidemill_reactor::{CoreContext, Listeners, Pending, RingDisk};
-use tidemill_store::{OpenError, Partition, ReadCache, Turn};
+use tidemill_store::{NoPool, OpenError, Partition, PoolBlocks, ReadCache, Turn};
 
 /// What all cores of a process share at the start.
 #[derive(Clone)]
@@ -159,13 +159,15 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     };
     let epoch = current_epoch(&context).await?;
 
+    let links = founding.membership.as_ref().map(|membership| membership.links(&context));
+    let reader = links.as_ref().map(|links| PoolReader::new(links.clone(), context.clone()));
     let file_keys: Rc<Cell<u64>> = Rc::default();
     let held: Rc<Held> = Rc::default();
     let ledger = Rc::new(SeriesLedger::new(founding.series_counts.clone()));
     let mut partitions = BTreeMap::new();
     let mut machines: BTreeMap<GroupId, Rc<dyn Machine>> = BTreeMap::new();
     for id in founding.held().filter(|id| *id as usize % context.cores == context.core.index()) {
-        let partition = open_partition(&disk, id, &cache, &file_keys).await?;
+        let partition = open_partition(&disk, id, &cache, &file_keys, reader.as_ref()).await?;
         let mut machine = PartitionMachine::new(partition.clone());
         let (applied, held, counted) = (partition.clone(), held.clone(), ledger.clone());
         let index_bytes = Cell::new(0);
@@ -182,7 +184,6 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         machines.insert(META_GROUP, machine.clone());
     }
     let folder = format!("{}/{}", epoch.folder(), context.core.index());
-    let links = founding.membership.as_ref().map(|membership| membership.links(&context));
     let surroundings = match (&founding.membership, &links) {
         (Some(membership), Some(links)) => membership.surroundings(&context, &budget, links, machines.keys().copied()),
         _ => Surroundings::standalone(),
@@ -212,7 +213,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         links,
         meta: RefCell::new(meta_machine.as_ref().map(|machine| machine.state()).unwrap_or_default()),
         meta_machine: meta_machine.clone(),
-        pool: PoolParts::open(&context, &founding).await?,
+        pool: PoolParts::open(&context, &founding, reader).await?,
         replies: Pending::new(),
         cache,
         held,
@@ -475,9 +476,14 @@ async fn open_partition(
     id: u32,
     cache: &Rc<ReadCache>,
     file_keys: &Rc<Cell<u64>>,
+    reader: Option<&PoolReader>,
 ) -> Result<Rc<Partition<RingDisk>>, StartFailure> {
     let folder = format!("partitions/{id:03}");
-    Ok(Rc::new(Partition::open(disk.clone(), folder, cache.clone(), file_keys.clone()).await?))
+    let pool: Rc<dyn PoolBlocks> = match reader {
+        Some(reader) => Rc::new(reader.clone()),
+        None => Rc::new(NoPool),
+    };
+    Ok(Rc::new(Partition::open_with_pool(disk.clone(), folder, cache.clone(), file_keys.clone(), pool).await?))
 }
 
 fn log_options(context: &CoreContext<Message>, founding: &Founding) -> LogOptions {
@@ -586,7 +592,7 @@ async fn finish_log(
     let mut partitions = Vec::new();
     let file_keys: Rc<Cell<u64>> = Rc::default();
     for id in founding.held().filter(|id| *id as usize % epoch.cores == core) {
-        let partition = open_partition(&context.disk, id, cache, &file_keys).await?;
+        let partition = open_partition(&context.disk, id, cache, &file_keys, None).await?;
         machines.insert(GroupId(id), Rc::new(PartitionMachine::new(partition.clone())));
         partitions.push((GroupId(id), partition));
     }

@@ -4,7 +4,7 @@
 //! can set, and the one of SHOW DIAGNOSTICS. Secrets are not shown.
 
 use crate::{
-    options::{ClusterOptions, Options, SECRET_SHOWN, handoff},
+    options::{ClusterOptions, Options, SECRET_SHOWN, handoff, pool},
     udp::UdpOptions,
 };
 use std::time::Duration;
@@ -66,6 +66,7 @@ impl Options {
             ),
             ("subscriber", self.subscriber_keys()),
             ("hinted-handoff", handoff::keys(&self.handoff)),
+            ("pool", pool::keys(&self.pool)),
             (
                 "monitor",
                 vec![

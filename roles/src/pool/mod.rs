@@ -5,6 +5,7 @@
 //! one that is none is refused.
 
 pub mod master;
+mod masters;
 pub mod reader;
 pub mod shipping;
 pub mod slave;
@@ -14,24 +15,35 @@ use crate::{
     links::Duty,
 };
 use master::Master;
+use reader::PoolReader;
+use shipping::ShippingFigures;
 use slave::Slave;
 use std::rc::Rc;
 use tidemill_pool::{MasterCall, MasterReply, StoreCall, StoreReply, Stored};
 use tidemill_raft::NodeId;
 use tidemill_reactor::CoreContext;
 
-/// What a core has of the pool: on core 0 of a master or a slave.
+/// What a core has of the pool: on core 0 of a master or a slave, and on all cores of a data node.
 #[derive(Default)]
 pub struct PoolParts {
+    /// None without other nodes.
+    pub reader: Option<PoolReader>,
+    pub shipping: ShippingFigures,
     pub master: Option<Rc<Master>>,
     pub slave: Option<Rc<Slave>>,
 }
 
 impl PoolParts {
-    pub async fn open(context: &CoreContext<Message>, founding: &Founding) -> Result<PoolParts, StartFailure> {
+    pub async fn open(
+        context: &CoreContext<Message>,
+        founding: &Founding,
+        reader: Option<PoolReader>,
+    ) -> Result<PoolParts, StartFailure> {
         let duty = founding.membership.as_ref().and_then(|of| Some(of.options.nodes.get(&of.options.node)?.duty));
         let is_first = context.core == META_CORE;
         Ok(PoolParts {
+            reader,
+            shipping: ShippingFigures::default(),
             master: match duty {
                 Some(Duty::PoolMaster) if is_first => Some(Master::open(context, founding).await?),
                 _ => None,

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use libfuzzer_sys::fuzz_target;
 use rkyv::rancor::Error;
 use tidemill_column::FieldType;
-use tidemill_meta::{DatabaseId, FieldDefinition, Meta, PolicyChange, PolicyId, PolicySpec, ShardGroupId};
+use tidemill_meta::{DatabaseId, FieldDefinition, Meta, PolicyChange, PolicyId, PolicySpec, PoolPolicy, ShardGroupId};
 use tidemill_store::{
     Command, CopyOrder, CopyRecord, Entry, FileRecord, Floats, GroupRecord, HandedFile, IndexRecord, Manifest,
     Measurements, PolicyRecord, Sessions, TagCondition, Tier, Tombstone,
@@ -102,6 +102,7 @@ fn meta_commands() -> Vec<tidemill_meta::Command> {
     let policy =
         PolicySpec { name: "p".into(), duration_ns: 48 * hour_ns, shard_group_duration_ns: hour_ns, replicas: 1 };
     let change = PolicyChange { duration_ns: Some(0), shard_group_duration_ns: None, replicas: Some(2), default: true };
+    let pool = PoolPolicy { copies: Some(3), after_ns: Some(7), keeps_local: None };
     let fields = [
         FieldDefinition::new(b"f", FieldType::Float),
         FieldDefinition::new(b"a long name of a field", FieldType::String),
@@ -117,6 +118,7 @@ fn meta_commands() -> Vec<tidemill_meta::Command> {
         DefineFields { group: ShardGroupId(1), measurement: b"cpu".to_vec(), fields: fields.to_vec() },
         AlterPolicy { database: "d".into(), name: "p".into(), change },
         ForgetMeasurement { database: DatabaseId(1), measurement: b"mem".to_vec() },
+        SetPoolPolicy { database: "d".into(), policy: "p".into(), pool },
     ]
 }
 
