@@ -74,6 +74,12 @@ impl RingDisk {
         self.0.direct
     }
 
+    /// Bytes of the filesystem of the data folder, and how many of them are free. The kernel has both in memory.
+    pub fn space(&self) -> io::Result<(u64, u64)> {
+        let space = crate::syscall::space(self.0.root.as_raw_fd());
+        space.map_err(|error| explain("look for room in", &self.0.root_path.display(), None, error))
+    }
+
     async fn folder(&self, path: &str) -> io::Result<Rc<OwnedFd>> {
         if path.is_empty() {
             return Ok(self.0.root.clone());

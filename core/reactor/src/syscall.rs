@@ -48,6 +48,17 @@ pub(crate) fn cpu_set(cpus: &[usize]) -> libc::cpu_set_t {
     }
 }
 
+/// Bytes of the filesystem that a descriptor is on, and how many of them a process without privileges can still have.
+pub(crate) fn space(fd: RawFd) -> io::Result<(u64, u64)> {
+    // SAFETY: an all-zero statvfs is one; the kernel writes at most its size.
+    let found = unsafe {
+        let mut found: libc::statvfs = mem::zeroed();
+        check(libc::fstatvfs(fd, &mut found))?;
+        found
+    };
+    Ok((found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize))
+}
+
 fn stop_signals() -> libc::sigset_t {
     // SAFETY: sigemptyset initialises the set before it is read.
     unsafe {

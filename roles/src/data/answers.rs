@@ -8,7 +8,7 @@ use crate::{
         core::DataCore,
         message::{CallError, MetaChangeError},
     },
-    links::{Answerer, ReadOutlet, RemoteCall, RemoteReply, read_file},
+    links::{Answerer, POOL_FILES, ReadOutlet, RemoteCall, RemoteReply, read_file},
     pool,
     query::{self, elsewhere},
     replica::{FilePart, LocalFuture, Payload, Pieces, ProposeError},
@@ -75,7 +75,11 @@ impl Answerer for DataCore {
         part: FilePart,
     ) -> LocalFuture<'static, Result<Box<dyn Pieces>, String>> {
         let disk = self.context.disk.clone();
-        Box::pin(async move { read_file(disk, format!("partitions/{:03}", group.0), part).await })
+        let folder = match group {
+            POOL_FILES => pool::slave::FILES_FOLDER.to_owned(),
+            GroupId(partition) => format!("partitions/{partition:03}"),
+        };
+        Box::pin(async move { read_file(disk, folder, part).await })
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
         scrub::ScrubFigures,
     },
     handoff::HandoffFigures,
+    pool::slave::SlaveFigures,
     query::continuous::ContinuousFigures,
 };
 use hdrhistogram::Histogram;
@@ -83,6 +84,8 @@ pub struct CoreFigures {
     pub process: ProcessMemory,
     /// None without a cluster.
     pub cluster: Option<ClusterFigures>,
+    /// Of a pool slave.
+    pub pool: Option<SlaveFigures>,
 }
 
 /// What the whole process takes.
@@ -127,6 +130,7 @@ impl CoreFigures {
             memory: memory_parts(core, &store),
             process: process_memory(core),
             cluster: ClusterFigures::of(core),
+            pool: core.pool.slave.as_ref().map(|slave| slave.figures()),
         }
     }
 }
@@ -213,6 +217,7 @@ pub fn metrics_text(cores: &[CoreFigures]) -> String {
     }
     write_memory(&mut writer, cores);
     cluster_figures::write(&mut writer, &cores.iter().map(|core| core.cluster.as_ref()).collect::<Vec<_>>());
+    cores.iter().filter_map(|core| core.pool.as_ref()).for_each(|figures| figures.write(&mut writer));
     const STAGES: &str = "tidemill_write_stage_seconds";
     writer.family(STAGES, "summary", "Latency of a write request by stage.");
     for (stage, latency) in stages() {
