@@ -38,6 +38,8 @@ pub enum Command {
     Index(IndexArgs),
     /// The same load on a standalone server and on three nodes of a cluster: what replication costs.
     Replication(ReplicationArgs),
+    /// The same load straight at the nodes of a cluster and through a proxy before them.
+    Proxy(ProxyArgs),
     /// The transport between nodes beside quinn on tokio: `perf peer --help` (runs `perf-peer`, from beside this binary).
     #[command(disable_help_flag = true)]
     Peer {
@@ -437,6 +439,36 @@ pub struct ReplicationArgs {
     #[arg(long)]
     pub rate: Option<f64>,
     #[arg(long, default_value = "perf-out/replication.json")]
+    pub out: PathBuf,
+    /// Keep the servers' folders.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+#[derive(Args)]
+pub struct ProxyArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[arg(long, default_value = "w1")]
+    pub workload: String,
+    /// Cuts the workload.
+    #[arg(long)]
+    pub rows: Option<u64>,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    #[arg(long, default_value_t = 8)]
+    pub clients: u64,
+    #[arg(long)]
+    pub rows_per_request: Option<u64>,
+    /// Rows a second over all clients; as fast as answers come unless given.
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Data groups, of a node each.
+    #[arg(long, default_value_t = 2)]
+    pub groups: u32,
+    #[arg(long, default_value_t = 3)]
+    pub rounds: u32,
+    #[arg(long, default_value = "perf-out/proxy.json")]
     pub out: PathBuf,
     /// Keep the servers' folders.
     #[arg(long)]

@@ -13,6 +13,9 @@ pub const NODES: [usize; 3] = [1, 2, 3];
 /// Any cluster's id will do: each has an authority of its own.
 const ID: &str = "7469646d696c6c20706572662e2e2e2e";
 
+/// By which the nodes know a proxy.
+pub const PROXY_SECRET: &str = "of the proxies";
+
 /// How the nodes of a cluster are made.
 #[derive(Clone, Debug)]
 pub struct ClusterPlan {
@@ -99,7 +102,7 @@ impl ClusterPlan {
         let authority = authority.to_string_lossy();
         self.certify(&["node", "--node", &node.to_string(), "--authority", &authority], &certificates)?;
         let text = format!(
-            "{}[data]\npartitions = {}\nmax-series-per-database = 0\nmax-values-per-tag = 0\n[http]\nlog-enabled = false\n\
+            "{}[data]\npartitions = {}\nmax-series-per-database = 0\nmax-values-per-tag = 0\n[http]\nlog-enabled = false\nproxy-secret = \"{PROXY_SECRET}\"\n\
              [cluster]\nid = \"{ID}\"\nnode = {node}\ncertificates = {certificates:?}\n{nodes}",
             self.configuration, self.partitions
         );

@@ -1,8 +1,8 @@
 //! What the subcommands of `perf` do.
 
 use crate::arguments::{
-    CompareArgs, ConnectionsArgs, CrashArgs, DataArgs, GenArgs, IndexArgs, MemoryArgs, QueryArgs, ReplicationArgs,
-    VerifyArgs, WriteArgs, parse_size,
+    CompareArgs, ConnectionsArgs, CrashArgs, DataArgs, GenArgs, IndexArgs, MemoryArgs, ProxyArgs, QueryArgs,
+    ReplicationArgs, VerifyArgs, WriteArgs, parse_size,
 };
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::time::Instant;
 use tidemill_perf::acknowledgement;
 use tidemill_perf::cardinality::SeriesSpec;
 use tidemill_perf::check;
-use tidemill_perf::cluster::{ClusterPlan, ONE_GROUP};
+use tidemill_perf::cluster::{ClusterPlan, Duty, ONE_GROUP};
 use tidemill_perf::compare::{self, CompareOptions};
 use tidemill_perf::connections::{self, ConnectionsOptions};
 use tidemill_perf::crash::{self, CrashOptions};
@@ -21,6 +21,7 @@ use tidemill_perf::load::{self, LoadControl, LoadOptions};
 use tidemill_perf::memory::{self, MemoryOptions};
 use tidemill_perf::oracle::{Oracle, SavedOracle};
 use tidemill_perf::process;
+use tidemill_perf::proxy::{self, ProxyOptions};
 use tidemill_perf::removal::{self, RemovalReport};
 use tidemill_perf::replication::{self, ReplicationOptions};
 use tidemill_perf::report::{self, LoadReport};
@@ -478,6 +479,33 @@ pub fn replicate(args: &ReplicationArgs) -> Result<()> {
         rate: args.rate,
     };
     let report = replication::run(&options).with_context(|| format!("the folder is kept: {}", folder.display()))?;
+    report.print();
+    finish(&args.out, &report.to_json(), &folder, args.keep)
+}
+
+pub fn through_proxy(args: &ProxyArgs) -> Result<()> {
+    let folder = args.server.folder();
+    let binary = args.server.setup(Kind::Tidemill, &folder).context("no binary of tidemill")?.binary;
+    let workload = Workload::named(&args.workload, args.rows, args.seed)?;
+    let cluster = ClusterPlan {
+        duties: (1..=args.groups.max(1)).map(Duty::Data).collect(),
+        binary,
+        folder: folder.join("cluster"),
+        cores: args.server.cores.unwrap_or(1),
+        memory_limit: args.server.memory_limit.clone(),
+        configuration: String::new(),
+        partitions: 16,
+    };
+    let rows_per_request = args.rows_per_request.unwrap_or(workload.rows_per_request()).max(1);
+    let options = ProxyOptions {
+        cluster,
+        workload,
+        clients: args.clients.max(1),
+        rows_per_request,
+        rate: args.rate,
+        rounds: args.rounds.max(1),
+    };
+    let report = proxy::run(&options).with_context(|| format!("the folder is kept: {}", folder.display()))?;
     report.print();
     finish(&args.out, &report.to_json(), &folder, args.keep)
 }

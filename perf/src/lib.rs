@@ -28,6 +28,7 @@ pub mod memory;
 pub mod oracle;
 pub mod probes;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod removal;
 pub mod replication;

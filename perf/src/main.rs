@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Connections(args) => commands::connection_crowd(&args),
         Command::Index(args) => commands::series_index(&args),
         Command::Replication(args) => commands::replicate(&args),
+        Command::Proxy(args) => commands::through_proxy(&args),
         Command::Peer { arguments } => commands::beside("perf-peer", &arguments),
         Command::Raft { arguments } => commands::beside("perf-raft", &arguments),
     };

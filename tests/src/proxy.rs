@@ -1,22 +1,25 @@
 //! Proxies before servers and clusters.
 
 use crate::subject::{self, Home};
-use tidemill_perf::server::{Server, Setup};
+use tidemill_perf::{
+    proxy,
+    server::{Server, Setup},
+};
 
 /// How a proxy before nodes is started; `more` is the rest of its `[proxy]` section.
 pub fn setup(home: &Home, name: &str, nodes: &[String], more: &str) -> Setup {
-    let path = home.path().join(format!("{name}.toml"));
-    let configuration = format!("[proxy]\nnodes = {nodes:?}\n{more}\n[logging]\nlevel = \"debug\"\n");
-    std::fs::write(&path, configuration).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut setup = home.setup();
-    setup.role = Some("proxy".to_owned());
-    setup.data = home.path().to_owned();
-    setup.log = home.path().join(format!("{name}.log"));
-    setup.arguments = vec!["--config".to_owned(), path.to_string_lossy().into_owned()];
-    setup
+    let binary = home.setup().binary;
+    proxy::setup(binary, home.path(), name, nodes, more).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 /// Starts a proxy before nodes.
 pub fn start(home: &Home, name: &str, nodes: &[String], more: &str) -> Server {
     subject::start(setup(home, name, nodes, more))
+}
+
+/// Starts a proxy that the nodes know, and waits until they have told it where series go.
+pub fn start_known(home: &Home, name: &str, nodes: &[String], more: &str) -> Server {
+    let front = start(home, name, nodes, &format!("{}{more}", proxy::secret()));
+    proxy::wait_until_placed(&front, nodes.len()).unwrap_or_else(|error| panic!("{error:#}"));
+    front
 }

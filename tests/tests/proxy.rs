@@ -4,11 +4,12 @@ use crate::conformance::play_at;
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 use tidemill_perf::http::Client;
 use tidemill_tests::{
-    cluster::Cluster,
+    cluster::{Cluster, Duty},
     proxy,
     subject::{self, Home, count, query, skip_for_upstream, write},
 };
@@ -16,17 +17,33 @@ use tidemill_tests::{
 /// Longest wait for what comes soon.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A node knows proxies by this.
+const KNOWN: &str = "[http]\nproxy-secret = \"of the proxies\"\n";
+
 /// Plays a case file at a proxy before one server.
 fn play_through(name: &str) {
     if skip_for_upstream("it has no proxy") {
         return;
     }
-    let home = Home::new();
-    let server = home.start();
-    let front = proxy::start(&home, "front", &[server.address()], "");
-    play_at(name, &mut subject::client(&front));
-    subject::stop(front);
-    subject::stop(server);
+    // Without a secret a write goes whole to one node, with it in parts with identities.
+    for with_secret in [false, true] {
+        let home = Home::new();
+        let mut setup = home.setup();
+        if with_secret {
+            let path = home.path().join("known.toml");
+            std::fs::write(&path, KNOWN).unwrap();
+            setup.arguments.extend(["--config".to_owned(), path.to_string_lossy().into_owned()]);
+        }
+        let server = subject::start(setup);
+        let nodes = [server.address()];
+        let front = match with_secret {
+            true => proxy::start_known(&home, "front", &nodes, ""),
+            false => proxy::start(&home, "front", &nodes, ""),
+        };
+        play_at(name, &mut subject::client(&front));
+        subject::stop(front);
+        subject::stop(server);
+    }
 }
 
 #[test]
@@ -232,4 +249,158 @@ fn a_cluster_behind_two_proxies_keeps_every_row() {
     }
     fronts.into_iter().for_each(subject::stop);
     cluster.stop_all();
+}
+
+/// A data group of three nodes and one of one.
+const THREE_AND_ONE: [Duty; 4] = [Duty::Data(1), Duty::Data(1), Duty::Data(1), Duty::Data(2)];
+
+fn addresses(cluster: &Cluster, nodes: usize) -> Vec<String> {
+    (1..=nodes).map(|node| cluster.node(node).address()).collect()
+}
+
+#[test]
+fn parts_of_a_write_are_answered_as_the_whole_would_be() {
+    if skip_for_upstream("it has no proxy") {
+        return;
+    }
+    let cluster = Cluster::start_of(&[Duty::Data(1), Duty::Data(2)]);
+    let home = Home::new();
+    let front = proxy::start_known(&home, "front", &addresses(&cluster, 2), "");
+    let mut clients = [subject::client(&front), cluster.client(1)];
+    for (client, database) in clients.iter_mut().zip(["d", "e"]) {
+        query(client, &format!("CREATE DATABASE {database}"), "").unwrap();
+        query(client, &format!("CREATE RETENTION POLICY short ON {database} DURATION 1h REPLICATION 1"), "").unwrap();
+        write(client, &format!("db={database}"), "typed,h=1 v=1i 1").unwrap();
+    }
+    let of_hosts = |line: &dyn Fn(u64) -> String| (0..20).map(line).collect::<String>();
+    let bodies = [
+        of_hosts(&|host| format!("m,h={host} v={host} {host}\n")),
+        of_hosts(&|host| format!("m,h={host} v=\n")),
+        of_hosts(&|host| if host % 7 == 3 { format!("bad{host}\n") } else { format!("m,h={host} v=1 5\n") }),
+        of_hosts(&|host| format!("typed,h={host} v=\"text\" 7\n")),
+        of_hosts(&|host| format!("m,time={host} v=1\n")),
+        of_hosts(&|host| format!("m,h={host} s=\"a\nb{host}\" 9\n")),
+        "m,h=1 v=\"open\nm,h=2 v=1 1\nm,h=3 v=2 2\n".to_owned(),
+        of_hosts(&|host| format!("m,h={host} v=1 {}\n", host * 7 * 86_400_000_000_000)),
+        "\n# nothing\n".to_owned(),
+        String::new(),
+    ];
+    for body in &bodies {
+        for parameters in
+            ["", "&rp=short", "&rp=none", "&precision=s", "&precision=x", "&consistency=all", "&pretty=true"]
+        {
+            let answers = [("d", 0), ("e", 1)].map(|(database, at)| {
+                let answer = clients[at].write(&format!("db={database}{parameters}"), body.as_bytes()).unwrap();
+                (answer.status, answer.text(), answer.header("x-influxdb-error").map(str::to_owned))
+            });
+            let [through, direct] = answers;
+            assert_eq!(through, direct, "{parameters} {body}");
+        }
+    }
+    for statement in ["SELECT * FROM m", "SELECT * FROM typed", "SHOW SERIES", "SELECT count(*) FROM short.m"] {
+        let [through, direct] = [("d", 0), ("e", 1)]
+            .map(|(database, at)| query(&mut clients[at], statement, &format!("db={database}&epoch=ns")).unwrap());
+        // Lines without a time have the time of their request.
+        if !statement.starts_with("SELECT *") {
+            assert_eq!(through, direct, "{statement}");
+        }
+    }
+    assert_eq!(clients[0].write("db=none", b"m v=1").unwrap().status, 404);
+    subject::stop(front);
+    cluster.stop_all();
+}
+
+#[test]
+fn lines_of_one_write_without_a_time_have_one_time() {
+    if skip_for_upstream("it has no proxy") {
+        return;
+    }
+    let cluster = Cluster::start_of(&[Duty::Data(1), Duty::Data(2)]);
+    let home = Home::new();
+    let front = proxy::start_known(&home, "front", &addresses(&cluster, 2), "");
+    let mut client = subject::client(&front);
+    query(&mut client, "CREATE DATABASE d", "").unwrap();
+    let body: String = (0..50).map(|host| format!("m,h={host} v=1\n")).collect();
+    write(&mut client, "db=d", &body).unwrap();
+    let rows = query(&mut client, "SELECT v FROM m", "db=d&epoch=ns").unwrap();
+    let document: serde_json::Value = serde_json::from_str(&rows).unwrap();
+    let values = document["results"][0]["series"][0]["values"].as_array().unwrap();
+    assert_eq!(values.len(), 50);
+    assert!(values.iter().all(|row| row[0] == values[0][0]), "{rows}");
+    subject::stop(front);
+    cluster.stop_all();
+}
+
+/// Writes through a proxy for as long as it is told, each row once, and one point again and again. Every write must be
+/// taken. How many rows, and the last value of that point.
+fn write_on(address: String, writer: u64, stop: &AtomicBool) -> (u64, u64) {
+    let mut client = Client::new(address).with_timeout(Duration::from_secs(60));
+    let mut batches = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let first = batches * 20;
+        let mut body: String =
+            (first..first + 20).map(|at| format!("m,w=w{writer},h=h{} v={at}i {at}\n", at % 13)).collect();
+        // In several weeks, so that a batch of a partition has several images.
+        body.push_str(
+            &(0..3)
+                .map(|week| format!("p,w=w{writer} v={batches}i {}\n", week * 8 * 86_400_000_000_000u64))
+                .collect::<String>(),
+        );
+        let answer = client.write("db=d", body.as_bytes()).unwrap();
+        assert_eq!(answer.status, 204, "{}", answer.text());
+        batches += 1;
+    }
+    (batches * 20, batches - 1)
+}
+
+#[test]
+fn clients_of_a_proxy_do_not_notice_that_nodes_are_lost() {
+    if skip_for_upstream("it has no proxy") {
+        return;
+    }
+    let mut cluster = Cluster::start_of(&THREE_AND_ONE);
+    let home = Home::new();
+    let nodes = addresses(&cluster, 4);
+    let fronts = ["one", "two"].map(|name| proxy::start_known(&home, name, &nodes, ""));
+    let mut client = subject::client(&fronts[0]);
+    query(&mut client, "CREATE DATABASE d", "").unwrap();
+    let stop = AtomicBool::new(false);
+    let done: Vec<(u64, u64)> = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let (address, stop) = (fronts[writer as usize % 2].address(), &stop);
+                scope.spawn(move || write_on(address, writer, stop))
+            })
+            .collect();
+        std::thread::sleep(Duration::from_secs(2));
+        cluster.kill(leader_of_most(&cluster));
+        std::thread::sleep(Duration::from_secs(6));
+        stop.store(true, Ordering::Relaxed);
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    let rows: u64 = done.iter().map(|(rows, _)| rows).sum();
+    assert!(rows > 1000, "{rows}");
+    for front in &fronts {
+        let mut client = subject::client(front);
+        assert_eq!(count(&mut client, "m"), rows);
+        for (writer, (_, last)) in done.iter().enumerate() {
+            let answer = query(&mut client, &format!("SELECT v FROM p WHERE w='w{writer}'"), "db=d&epoch=ns").unwrap();
+            let document: serde_json::Value = serde_json::from_str(&answer).unwrap();
+            let values = document["results"][0]["series"][0]["values"].as_array().unwrap();
+            assert_eq!(values.len(), 3, "{answer}");
+            assert!(values.iter().all(|row| row[1].as_u64() == Some(*last)), "{last}: {answer}");
+        }
+    }
+    fronts.into_iter().for_each(subject::stop);
+    cluster.stop_all();
+}
+
+/// The node of the first group that leads most partitions.
+fn leader_of_most(cluster: &Cluster) -> usize {
+    let leads = |node: &usize| {
+        let placement = cluster.client(*node).get("/cluster/placement").unwrap().text();
+        let placement: serde_json::Value = serde_json::from_str(&placement).unwrap();
+        placement["leads"].as_array().map_or(0, Vec::len)
+    };
+    (1..=3).max_by_key(leads).unwrap()
 }

@@ -5,8 +5,8 @@
 //! several images for a partition: their sequences follow each other in the order of the list of groups, which the claim
 //! carries, so that everybody who cuts the body gives each image the same one (I6).
 //!
-//! `1 now groups identities`, with the numbers of groups joined by commas or `-` for none, and an identity as
-//! `partition.session.sequence.behind`, joined by commas; all in hexadecimal digits but `now`, ns.
+//! `1 now groups identities`, with the numbers of groups joined by commas, and an identity as
+//! `partition.session.sequence.behind`, joined by commas; `-` stands for none of them; all in hexadecimal digits but `now`, ns.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
@@ -54,7 +54,7 @@ impl fmt::Display for BatchClaim {
         for (number, group) in self.shard_groups.iter().enumerate() {
             write!(formatter, "{}{group:x}", if number > 0 { "," } else { "" })?;
         }
-        formatter.write_str(" ")?;
+        formatter.write_str(if self.identities.is_empty() { " -" } else { " " })?;
         for (number, (partition, Identity { session, sequence, behind })) in self.identities.iter().enumerate() {
             let comma = if number > 0 { "," } else { "" };
             write!(formatter, "{comma}{partition:x}.{session:x}.{sequence:x}.{behind:x}")?;
@@ -81,7 +81,7 @@ impl FromStr for BatchClaim {
             return Err(NoClaim);
         }
         let mut claim = BatchClaim { now_ns, shard_groups, identities: BTreeMap::new() };
-        for identity in identities.ok_or(NoClaim)?.split(',').filter(|identity| !identity.is_empty()) {
+        for identity in identities.ok_or(NoClaim)?.split(',').filter(|identity| *identity != "-") {
             let mut parts = identity.split('.');
             let mut next = || number(parts.next().ok_or(NoClaim)?);
             let (partition, session, sequence, behind) = (next()?, next()?, next()?, next()?);

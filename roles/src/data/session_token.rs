@@ -13,6 +13,15 @@ const GROUPS_MAX: usize = 4097;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionToken(BTreeMap<GroupId, LogIndex>);
 
+/// The token of a session that has seen what these tokens stand for; those that are none are left out. None: none.
+pub fn joined_sessions(tokens: &[&str]) -> Option<String> {
+    let mut joined: Option<SessionToken> = None;
+    for token in tokens.iter().filter_map(|token| token.parse().ok()) {
+        joined.get_or_insert_default().join(token);
+    }
+    joined.map(|token| token.to_string())
+}
+
 /// A text that is no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this is no session token of this server's")]

@@ -226,7 +226,7 @@ impl DataCore {
             }
             self.figures.split.record(self.context.clock.monotonic_ns() - started);
             if let Some(claim) = &request.target.claim
-                && let Err(refusal) = claimed::stamp(claim, &mut images)
+                && let Err(refusal) = claimed::stamp(claim, &mut images, &groups, (min_ns, max_ns))
             {
                 return WriteOutcome::Rejected(refusal);
             }

@@ -4,6 +4,7 @@
 //! nobody knows what became of its request, never that it succeeded; no more requests are in work than the options say.
 
 use super::{figures::Figures, nodes::Nodes, options::ProxyOptions};
+use crate::data::Senders;
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
@@ -12,6 +13,7 @@ use hyper::{
     http::request,
 };
 use std::{
+    cell::RefCell,
     rc::Rc,
     sync::{
         Arc,
@@ -21,11 +23,13 @@ use std::{
 };
 use tidemill_edge::{Answer, BodyFailure, Handler, Outgoing, Peer, SendFailure, read_body, within};
 use tidemill_http::{
-    AnswerHeaders, Parameters, error_parts, media_type,
+    AnswerHeaders, Parameters, X_TIDEMILL_CLAIM, X_TIDEMILL_PROOF, error_parts, media_type,
     metrics::{Endpoint, RequestFigures},
     statements,
 };
 use tidemill_influxql::{Query, RequiredPrivilege, Statement};
+use tidemill_line::LineRouter;
+use tidemill_raft::NodeId;
 
 /// One thread of a proxy.
 pub struct Edge {
@@ -33,6 +37,12 @@ pub struct Edge {
     pub nodes: Nodes,
     pub figures: Rc<Figures>,
     pub headers: AnswerHeaders,
+    /// Identities of the batches that this thread sends.
+    pub senders: Senders,
+    pub sender: NodeId,
+    /// When its sessions began, ns since the epoch.
+    pub session_ns: i64,
+    pub router: RefCell<LineRouter>,
     /// Of all threads.
     pub in_work: Arc<AtomicUsize>,
 }
@@ -164,7 +174,7 @@ impl Edge {
         let response = match kind {
             Kind::Write => match self.refused_database(head.uri.path(), &url) {
                 Some(text) => self.refused(head, StatusCode::FORBIDDEN, &text),
-                None => self.pass(head, body, peer, false, self.options.write_deadline).await,
+                None => self.write(head, &url, body, peer).await,
             },
             Kind::Query => self.query(head, url, body, peer).await,
             Kind::Read => match self.refused_database(head.uri.path(), &url) {
@@ -264,7 +274,7 @@ impl Edge {
     }
 
     /// A request as a node gets it.
-    fn outgoing(&self, head: &request::Parts, body: Bytes, peer: &Peer) -> Request<Outgoing> {
+    pub(super) fn outgoing(&self, head: &request::Parts, body: Bytes, peer: &Peer) -> Request<Outgoing> {
         let mut request = Request::new(Outgoing(body));
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = match head.uri.path_and_query().map(|path| path.as_str().parse()) {
@@ -272,6 +282,10 @@ impl Edge {
             _ => head.uri.clone(),
         };
         *request.headers_mut() = end_to_end(&head.headers);
+        // What proxies say is not for clients to say.
+        for name in [X_TIDEMILL_CLAIM, X_TIDEMILL_PROOF] {
+            request.headers_mut().remove(name);
+        }
         if let Some(Ok(address)) = peer.address.map(|address| address.to_string().parse()) {
             request.headers_mut().append(X_FORWARDED_FOR, address);
         }
@@ -326,7 +340,7 @@ impl Edge {
         response
     }
 
-    fn refused(&self, head: &request::Parts, status: StatusCode, text: &str) -> Response<Answer> {
+    pub(super) fn refused(&self, head: &request::Parts, status: StatusCode, text: &str) -> Response<Answer> {
         let url = Parameters::from_urlencoded(head.uri.query().unwrap_or_default().as_bytes());
         let (headers, body) = error_parts(&head.headers, url.is_true("pretty"), text);
         let mut response = self.own(&head.headers, status, None, body);
@@ -346,7 +360,7 @@ fn not_served(database: &str) -> String {
 }
 
 /// Headers without those that are of one connection.
-fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let mut kept = headers.clone();
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)

@@ -16,6 +16,8 @@ pub struct Figures {
     pub http: HttpMetrics,
     /// Requests refused because too many waited.
     pub refused: Cell<u64>,
+    /// Parts of writes that were sent again because nobody knew what became of them.
+    pub resent: Cell<u64>,
     pub connections: Cell<u64>,
     pub connections_accepted: Cell<u64>,
     pub connections_overdue: Cell<u64>,
@@ -28,8 +30,9 @@ pub struct Figures {
 struct Shown {
     http: HttpSnapshot,
     refused: u64,
-    /// By node: whether it is up, connections, requests, failures, falls.
-    nodes: BTreeMap<String, [u64; 5]>,
+    resent: u64,
+    /// By node: whether it is up, whether it has said where series go, connections, requests, failures, falls.
+    nodes: BTreeMap<String, [u64; 6]>,
 }
 
 /// Where threads leave their figures.
@@ -41,6 +44,7 @@ impl Figures {
         Figures {
             http: HttpMetrics::default(),
             refused: Cell::new(0),
+            resent: Cell::new(0),
             connections: Cell::new(0),
             connections_accepted: Cell::new(0),
             connections_overdue: Cell::new(0),
@@ -59,6 +63,7 @@ impl Figures {
             let figures = &node.figures;
             let values = [
                 u64::from(node.is_up()),
+                u64::from(node.has_placement()),
                 node.connections() as u64,
                 figures.requests.get(),
                 figures.failures.get(),
@@ -66,7 +71,7 @@ impl Figures {
             ];
             (node.name.clone(), values)
         });
-        let shown = Shown { http, refused: self.refused.get(), nodes: by_node.collect() };
+        let shown = Shown { http, refused: self.refused.get(), resent: self.resent.get(), nodes: by_node.collect() };
         self.all.lock().unwrap_or_else(PoisonError::into_inner).insert(self.thread, shown);
     }
 
@@ -79,10 +84,11 @@ impl Figures {
         for (_, other) in all.iter().filter(|(thread, _)| **thread != self.thread) {
             sum.http.merge(&other.http);
             sum.refused += other.refused;
+            sum.resent += other.resent;
             for (name, values) in &other.nodes {
                 let own = sum.nodes.entry(name.clone()).or_default();
-                own[0] = own[0].min(values[0]);
-                own.iter_mut().zip(values).skip(1).for_each(|(own, value)| *own += value);
+                own.iter_mut().zip(values).take(2).for_each(|(own, value)| *own = *value.min(own));
+                own.iter_mut().zip(values).skip(2).for_each(|(own, value)| *own += value);
             }
         }
         let mut writer = TextWriter::new();
@@ -91,8 +97,11 @@ impl Figures {
         writer.sample("tidemill_proxy_requests_in_work", &[], in_work as f64);
         writer.family("tidemill_proxy_requests_refused_total", "counter", "Requests refused because too many waited.");
         writer.sample("tidemill_proxy_requests_refused_total", &[], sum.refused as f64);
+        writer.family("tidemill_proxy_writes_resent_total", "counter", "Parts of writes that were sent again.");
+        writer.sample("tidemill_proxy_writes_resent_total", &[], sum.resent as f64);
         let families = [
             ("tidemill_proxy_node_up", "gauge", "Whether a node answers."),
+            ("tidemill_proxy_node_placed", "gauge", "Whether a node has said where series go, and knows the proxy."),
             ("tidemill_proxy_node_connections", "gauge", "Open connections to a node."),
             ("tidemill_proxy_node_requests_total", "counter", "Requests sent to a node."),
             ("tidemill_proxy_node_failures_total", "counter", "Requests to a node that brought no answer."),

@@ -6,23 +6,32 @@
 //! nothing here runs on the executor that the other roles have.
 //!
 //! ```text
-//! run ── threads ── edge (answers, refuses, passes on) ── nodes (who answers) ── tidemill-edge (HTTP on monoio)
+//! run ── threads ── edge (answers, refuses, passes on) ─┬─ nodes (who answers, placement) ── tidemill-edge (HTTP on monoio)
+//!                                                       └─ write (parts, identities, verdicts)
 //! ```
 
 mod edge;
 mod figures;
 mod nodes;
 mod options;
+mod parts;
+mod placement;
 mod signals;
+mod verdict;
+mod write;
 
 pub use options::ProxyOptions;
+pub use placement::Placement;
+pub use verdict::{Claiming, Verdict, claiming, error_text, joined};
 
+use crate::data::Senders;
 use anyhow::Context;
 use edge::Edge;
 use figures::{Board, Figures};
 use nodes::Nodes;
 use signals::StopSignals;
 use std::{
+    cell::RefCell,
     net::TcpListener,
     rc::Rc,
     sync::{
@@ -96,16 +105,20 @@ async fn serve(thread: usize, listener: TcpListener, founding: Founding) -> std:
     let edge = Rc::new(Edge {
         nodes: Nodes::new(&options),
         figures: Rc::new(Figures::new(thread, &board)),
+        senders: Senders::default(),
+        sender: write::sender_number(random),
+        session_ns: write::now_ns(),
+        router: RefCell::default(),
         headers: AnswerHeaders::new(&options.http, request_ids(random)),
         options: options.clone(),
         in_work,
     });
     for node in edge.nodes.all() {
-        let (node, interval) = (node.clone(), options.health_interval);
+        let (node, options) = (node.clone(), options.clone());
         spawn(async move {
             loop {
-                node.look().await;
-                sleep(interval).await;
+                node.look(&options.shared_secret).await;
+                sleep(options.health_interval).await;
             }
         });
     }

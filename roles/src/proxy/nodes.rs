@@ -6,8 +6,9 @@
 //! when no other does.
 //! Knows nothing of what requests say.
 
-use super::options::ProxyOptions;
-use hyper::{Request, Response, header::HOST};
+use super::{options::ProxyOptions, placement::Placement, verdict::error_text, write::now_ns};
+use crate::access::proof;
+use hyper::{Request, Response, StatusCode, header::HOST};
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
@@ -17,6 +18,8 @@ use std::{
     time::Duration,
 };
 use tidemill_edge::{Answer, Outgoing, Pool, PoolOptions, SendFailure, within};
+use tidemill_http::{X_TIDEMILL_CLAIM, X_TIDEMILL_PROOF};
+use tidemill_line::PartitionMap;
 
 /// One node.
 pub struct Node {
@@ -26,6 +29,9 @@ pub struct Node {
     is_up: Cell<bool>,
     /// Requests that wait for its answer, woken when it goes down.
     waiting: RefCell<Vec<Waker>>,
+    has_complained: Cell<bool>,
+    /// Its last word, while it is up.
+    placement: RefCell<Option<Placement>>,
     pub figures: NodeFigures,
 }
 
@@ -59,11 +65,24 @@ impl Node {
                 idle_max: IDLE_MAX,
             },
         );
-        Node { name, pool, is_up: Cell::new(true), waiting: RefCell::default(), figures: NodeFigures::default() }
+        Node {
+            name,
+            pool,
+            is_up: Cell::new(true),
+            waiting: RefCell::default(),
+            has_complained: Cell::new(false),
+            placement: RefCell::default(),
+            figures: NodeFigures::default(),
+        }
     }
 
     pub fn is_up(&self) -> bool {
         self.is_up.get()
+    }
+
+    /// Whether it has said where series go, and stamps the identities that the proxy gives.
+    pub fn has_placement(&self) -> bool {
+        self.placement.borrow().as_ref().is_some_and(|known| known.knows_proxies)
     }
 
     pub fn connections(&self) -> usize {
@@ -93,8 +112,40 @@ impl Node {
         sent
     }
 
-    /// Asks the node whether it is there.
-    pub async fn look(&self) {
+    /// Asks the node whether it is there, and where series go if it knows the proxy by this secret.
+    pub async fn look(&self, secret: &str) {
+        self.ping().await;
+        if self.is_up() && !secret.is_empty() {
+            self.ask_placement(secret).await;
+        }
+    }
+
+    async fn ask_placement(&self, secret: &str) {
+        let text = format!("placement {}", now_ns());
+        let request = Request::builder()
+            .uri("/cluster/placement")
+            .header(HOST, self.name.as_str())
+            .header(X_TIDEMILL_PROOF, proof(secret, &text))
+            .header(X_TIDEMILL_CLAIM, text);
+        let Ok(request) = request.body(Outgoing::default()) else { return };
+        let asked = async {
+            let (head, body) = self.pool.send(request).await.map_err(|failure| failure.to_string())?.into_parts();
+            let body = body.collect(PLACEMENT_BYTES_MAX).await?;
+            match head.status {
+                StatusCode::OK => Placement::parse(&body),
+                status => Err(format!("{status}: {}", error_text(&body))),
+            }
+        };
+        let told = within(PING_DEADLINE, asked).await.unwrap_or_else(|| Err("no answer in time".to_owned()));
+        let told = told.inspect_err(|error| {
+            if self.placement.borrow().is_some() || !self.has_complained.replace(true) {
+                tracing::warn!(node = self.name, error, "the node does not say where series go");
+            }
+        });
+        *self.placement.borrow_mut() = told.ok();
+    }
+
+    async fn ping(&self) {
         let request = Request::builder().uri("/ping").header(HOST, self.name.as_str()).body(Outgoing::default());
         let Ok(request) = request else { return };
         match within(PING_DEADLINE, self.pool.send(request)).await {
@@ -140,6 +191,7 @@ impl Node {
 }
 
 const PING_BYTES_MAX: usize = 64 << 10;
+const PLACEMENT_BYTES_MAX: usize = 1 << 20;
 
 impl Nodes {
     pub fn new(options: &ProxyOptions) -> Nodes {
@@ -155,12 +207,47 @@ impl Nodes {
         self.all.iter().any(|node| node.is_up())
     }
 
+    /// Where series go, if all nodes that say it say the same; a write is not dealt otherwise.
+    pub fn map(&self) -> Option<PartitionMap> {
+        let mut known: Option<Placement> = None;
+        for node in &self.all {
+            let placement = node.placement.borrow();
+            let Some(placement) = placement.as_ref() else { continue };
+            match &known {
+                None if placement.knows_proxies => known = Some(placement.clone()),
+                Some(other) if other.cluster != placement.cluster || other.map != placement.map => {
+                    tracing::warn!(node = node.name, "the node is of another cluster than others");
+                    return None;
+                }
+                _ => {}
+            }
+        }
+        known.map(|placement| placement.map)
+    }
+
+    /// Nodes that take a write to a data group, in the order in which they are to be tried: first who leads most of these
+    /// partitions, then other nodes of the group, then other data nodes, last those that do not answer.
+    pub fn of_group(&self, group: u32, partitions: &[u32]) -> Vec<Rc<Node>> {
+        let mut order = self.in_turn();
+        order.retain(|node| node.placement.borrow().as_ref().is_none_or(|known| known.data_group.is_some()));
+        order.sort_by_cached_key(|node| {
+            let placement = node.placement.borrow();
+            let known = placement.as_ref().filter(|placement| placement.knows_proxies);
+            let led = known.map_or(0, |placement| placement.led_of(partitions));
+            let is_of_group = known.is_some_and(|placement| placement.data_group == Some(group + 1));
+            (!node.is_up(), known.is_none(), !is_of_group, std::cmp::Reverse(led))
+        });
+        order
+    }
+
     /// All nodes in the order in which they are to be tried: those that answer in turn, then the others.
     pub fn in_turn(&self) -> Vec<Rc<Node>> {
         let first = self.next.get();
         self.next.set((first + 1) % self.all.len());
         let mut order: Vec<_> = self.all[first..].iter().chain(&self.all[..first]).cloned().collect();
-        order.sort_by_key(|node| !node.is_up());
+        // Meta nodes answer no queries.
+        let holds_data = |node: &Node| node.placement.borrow().as_ref().is_none_or(|known| known.data_group.is_some());
+        order.sort_by_key(|node| (!node.is_up(), !holds_data(node)));
         order
     }
 }

@@ -19,6 +19,8 @@ pub struct ProxyOptions {
     pub nodes: Vec<(String, SocketAddr)>,
     /// Threads.
     pub cores: usize,
+    /// By which nodes know this proxy; empty: they need not, and a write goes whole to one node.
+    pub shared_secret: String,
     /// Databases that clients may name; none: all.
     pub databases: Vec<String>,
     /// Connections to each node, of each thread.
@@ -54,6 +56,7 @@ struct ProxySection {
     bind_address: Option<String>,
     nodes: Vec<String>,
     cores: Option<usize>,
+    shared_secret: Option<String>,
     databases: Vec<String>,
     conn_pool_size: Option<usize>,
     max_body_size: Option<Size>,
@@ -126,6 +129,7 @@ impl ProxyOptions {
             bind: resolve(proxy.bind_address.as_deref().unwrap_or(BIND_DEFAULT), "proxy.bind-address")?,
             nodes,
             cores,
+            shared_secret: proxy.shared_secret.unwrap_or_default(),
             databases: proxy.databases,
             connections_per_node: positive(proxy.conn_pool_size, "proxy.conn-pool-size", CONNECTIONS_PER_NODE_DEFAULT)?,
             requests_max: positive(proxy.max_requests_waiting, "proxy.max-requests-waiting", REQUESTS_DEFAULT)?,
