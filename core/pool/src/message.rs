@@ -86,7 +86,7 @@ pub struct Beat {
     pub restarts: bool,
     /// Everything was told, with this beat.
     pub is_complete: bool,
-    /// Since the beat before, with their sizes.
+    /// Since the beat before, with their sizes; what was removed went before.
     pub added: Vec<(FileId, u64)>,
     pub removed: Vec<FileId>,
     /// Of the files that were told, this beat's included.
@@ -102,6 +102,8 @@ pub enum Change {
     Evacuate { slave: u64 },
     /// The slave takes files again.
     Activate { slave: u64 },
+    /// Whether the pool can do without the slave: refused while it cannot.
+    Release { slave: u64 },
     /// Copies move from full slaves to empty ones.
     Rebalance,
     /// All slaves, or one, read all their files again.
@@ -145,8 +147,6 @@ pub struct Placed {
 pub struct Beaten {
     /// The next beat is to restart.
     pub wants_all: bool,
-    /// Files that nobody needs there.
-    pub deletes: Vec<FileId>,
     /// Of the master: orders of an older one do not count.
     pub epoch: u64,
 }
@@ -352,6 +352,7 @@ mod tests {
             any::<u64>().prop_map(|slave| Change::Drain { slave }),
             any::<u64>().prop_map(|slave| Change::Evacuate { slave }),
             any::<u64>().prop_map(|slave| Change::Activate { slave }),
+            any::<u64>().prop_map(|slave| Change::Release { slave }),
             Just(Change::Rebalance),
             option::of(any::<u64>()).prop_map(|slave| Change::Scrub { slave }),
         ];
@@ -371,8 +372,8 @@ mod tests {
                 .prop_map(|(durable, wanted, why)| MasterReply::Placed(Placed { durable, wanted, why })),
             Just(MasterReply::Reported),
             vec((file(), vec(any::<u64>(), 0..3)), 0..5).prop_map(MasterReply::Located),
-            (any::<bool>(), vec(file(), 0..5), any::<u64>())
-                .prop_map(|(wants_all, deletes, epoch)| { MasterReply::Beaten(Beaten { wants_all, deletes, epoch }) }),
+            (any::<bool>(), any::<u64>())
+                .prop_map(|(wants_all, epoch)| MasterReply::Beaten(Beaten { wants_all, epoch })),
             ".{0,20}".prop_map(MasterReply::Status),
             ".{0,20}".prop_map(MasterReply::Changed),
             any::<u64>().prop_map(|hint| MasterReply::NotLeader { hint }),

@@ -1,0 +1,794 @@
+//! What the leader of the masters does: who is there, what is to be copied from where to where, what may go.
+//!
+//! It decides by the state that the masters agreed on and by what it has heard itself; what it decides comes back as
+//! commands for the log and orders for slaves, and whoever drives it carries them out and tells what came of them. Time
+//! comes in as an argument. A new leader begins with nothing but the log, and goes on from there: a copy that is assigned
+//! is ordered again, and a slave that has got it meanwhile says so.
+//!
+//! Invariants: a file is deleted at a slave only after the log says that the pool does without that copy, and from then
+//! until the slave has said that it is gone nothing of it is noted or ordered there; nothing is deleted for want of an
+//! owner before every partition has reported to this leader.
+
+use crate::{
+    Beat, Beaten, Command, FILES_IN_COMMAND_MAX, File, FileId, Heard, Place, Placed, Pool, Report, Session, Slave,
+    Source, Standing,
+    placing::{Room, choose},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+const SECOND_NS: u64 = 1_000_000_000;
+/// Copies on their way to one slave at once, and of them those that replace lost ones: what is new finds room always.
+const ARRIVALS_MAX: usize = 6;
+const REPAIRS_MAX: usize = 4;
+/// Repairs that read from one slave at once, where another one has the file, too.
+const DEPARTURES_MAX: usize = 6;
+/// Between two comparisons of what the log says with what the slaves say.
+const COMPARE_EVERY_NS: u64 = SECOND_NS;
+/// A file that a slave was to have and does not name may be named by its next beats.
+const MISSING_NS: u64 = 5 * SECOND_NS;
+/// A slave where a file has failed so often is not the place for it now.
+const TRIES_MAX: u32 = 5;
+const AVOID_NS: u64 = 60 * SECOND_NS;
+const RETRY_NS_MIN: u64 = SECOND_NS / 2;
+const RETRY_NS_MAX: u64 = 30 * SECOND_NS;
+/// Nobody knows whether the slave has deleted what it was told to.
+const UNKNOWN_NS: u64 = 60 * SECOND_NS;
+/// Files of one order to delete.
+const DELETES_MAX: usize = 1024;
+/// Whoever drives this has slept: that a slave said nothing meanwhile is no fault of the slave.
+const STALL_NS: u64 = 2 * SECOND_NS;
+/// Slaves that differ less than this in how full they are, in thousandths, are left as they are.
+const UNEVEN_MIN: u64 = 50;
+/// Copies that a rebalancing moves at once.
+const MOVES_MAX: usize = 8;
+
+/// What may be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaderOptions {
+    /// A slave that says nothing for so long is lost.
+    pub slave_timeout_ns: u64,
+    /// What nobody owns is kept so long.
+    pub delete_after_ns: u64,
+    /// Copies beyond those that are wanted are kept so long.
+    pub excess_after_ns: u64,
+    /// Bytes a second of copies that replace lost ones; zero: as fast as it goes.
+    pub copy_rate_max: u64,
+    /// Partitions that there are.
+    pub partitions: u32,
+}
+
+/// What is to be done now.
+#[derive(Debug, Default)]
+pub struct Steps {
+    /// In this order, and before the next look.
+    pub commands: Vec<Command>,
+    /// Each on its own: how it ended is told to [`Leader::fetched`].
+    pub fetches: Vec<FetchOrder>,
+    /// To [`Leader::deleted`].
+    pub deletes: Vec<(u64, Vec<FileId>)>,
+    pub scrubs: Vec<u64>,
+}
+
+/// A slave is to get a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchOrder {
+    pub slave: u64,
+    pub file: FileId,
+    pub size: u64,
+    pub sources: Vec<Source>,
+}
+
+/// What has been done since this leader began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub placed_files: u64,
+    pub placed_bytes: u64,
+    pub repaired_files: u64,
+    pub repaired_bytes: u64,
+    pub fetches_failed: u64,
+    pub deleted_files: u64,
+    pub slaves_lost: u64,
+    pub slaves_regained: u64,
+}
+
+/// A copy that was ordered.
+#[derive(Debug, Default)]
+struct Copying {
+    is_running: bool,
+    is_repair: bool,
+    sources: Vec<u64>,
+    tries: u32,
+    next_try_ns: u64,
+    why: Option<String>,
+}
+
+/// In the order in which files are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Danger {
+    /// It was not complete before.
+    is_new: bool,
+    /// Perhaps nobody has it: whoever can be saved goes first.
+    is_nowhere: bool,
+    copies: usize,
+}
+
+impl Danger {
+    fn of(pool: &Pool, file: &File) -> Danger {
+        let copies = pool.present(file).count();
+        Danger { is_new: !file.was_complete, is_nowhere: copies == 0, copies }
+    }
+}
+
+/// The memory of a leader.
+#[derive(Debug)]
+pub struct Leader {
+    options: LeaderOptions,
+    /// From when on a silence counts.
+    awake_ns: u64,
+    looked_ns: u64,
+    sessions: BTreeMap<u64, Session>,
+    copies: BTreeMap<(FileId, u64), Copying>,
+    /// The slave is no place for the file until then.
+    avoided: BTreeMap<(FileId, u64), u64>,
+    /// Deletes that were ordered, or whose end is not known: nothing of the file happens at the slave until then.
+    going: BTreeMap<(u64, FileId), u64>,
+    deleting: BTreeSet<u64>,
+    /// What the log does without, and slaves still have.
+    unneeded: BTreeSet<(u64, FileId)>,
+    forgotten: BTreeSet<FileId>,
+    missing: BTreeMap<(u64, FileId), u64>,
+    stray: BTreeMap<(u64, FileId), u64>,
+    garbage: BTreeMap<FileId, u64>,
+    excess: BTreeMap<FileId, u64>,
+    arrived: BTreeMap<u64, BTreeMap<FileId, u64>>,
+    reported: BTreeMap<u32, Heard>,
+    compared_ns: u64,
+    /// Bytes that repairs may read now; ns when that was counted.
+    allowance: i128,
+    allowance_ns: u64,
+    is_rebalancing: bool,
+    /// Copies that are to leave this slave.
+    moving: BTreeMap<FileId, u64>,
+    scrubs: BTreeSet<u64>,
+    counts: Counts,
+}
+
+impl Leader {
+    pub fn new(options: LeaderOptions, now_ns: u64) -> Leader {
+        Leader {
+            options,
+            awake_ns: now_ns,
+            looked_ns: now_ns,
+            sessions: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            avoided: BTreeMap::new(),
+            going: BTreeMap::new(),
+            deleting: BTreeSet::new(),
+            unneeded: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
+            missing: BTreeMap::new(),
+            stray: BTreeMap::new(),
+            garbage: BTreeMap::new(),
+            excess: BTreeMap::new(),
+            arrived: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            compared_ns: now_ns,
+            allowance: 0,
+            allowance_ns: now_ns,
+            is_rebalancing: false,
+            moving: BTreeMap::new(),
+            scrubs: BTreeSet::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// A slave is there. `epoch` is this leader's term.
+    pub fn heard(&mut self, beat: &Beat, epoch: u64, now_ns: u64) -> Beaten {
+        let wants_all = self.sessions.entry(beat.slave).or_default().hear(beat, now_ns);
+        Beaten { wants_all, epoch }
+    }
+
+    /// The command that a request to place a file wants in the log; none if the log says the same already.
+    pub fn place(&self, pool: &Pool, place: &Place) -> Option<Command> {
+        let is_known = pool.file(&place.file).is_some_and(|file| {
+            file.owners.contains(&(place.partition, place.copies))
+                && file.size == place.size
+                && file.sources == place.sources
+        });
+        let is_heard = pool.partitions().get(&place.partition).is_some_and(|heard| heard.term == place.term);
+        (!is_known || !is_heard).then(|| Command::Place(place.clone()))
+    }
+
+    /// How it stands with a file that a partition has placed.
+    pub fn placed(&self, pool: &Pool, place: &Place) -> Placed {
+        let Some(file) = pool.file(&place.file) else {
+            return Placed { durable: Vec::new(), wanted: place.copies, why: None };
+        };
+        let confirmed = |slave: &u64| self.confirms(*slave, &place.file);
+        let durable: Vec<u64> =
+            file.durable.iter().copied().filter(|slave| pool.keeps(*slave)).filter(confirmed).collect();
+        let mut why = None;
+        if pool.kept(file) + file.targets.len() < file.wanted() {
+            why = self.shortage(pool, file.wanted(), file.size);
+        } else if durable.len() < file.wanted() {
+            let failure = |slave: &u64| self.copies.get(&(place.file, *slave))?.why.clone();
+            why = file.targets.iter().find_map(failure);
+        }
+        Placed { durable, wanted: place.copies, why }
+    }
+
+    /// Why a file does not get its copies; nothing if that is only a matter of time.
+    fn shortage(&self, pool: &Pool, wanted: usize, size: u64) -> Option<String> {
+        let takes = |(id, slave): &(&u64, &Slave)| {
+            slave.standing == Standing::Active && !slave.is_lost && self.sessions.contains_key(id)
+        };
+        let active: Vec<u64> = pool.slaves().iter().filter(takes).map(|(id, _)| *id).collect();
+        let count = active.len();
+        if count < wanted {
+            let slaves = if count == 1 { "slave" } else { "slaves" };
+            return Some(format!("the pool has {count} {slaves} that take files, {wanted} copies were asked for"));
+        }
+        let with_room = active.iter().filter(|id| self.sessions[id].free_bytes > size).count();
+        if with_room < wanted {
+            return Some(format!("{with_room} slaves have room for {size} bytes, {wanted} copies were asked for"));
+        }
+        None
+    }
+
+    /// The commands that make the log say what a partition has reported.
+    pub fn report(&mut self, pool: &Pool, report: &Report) -> Result<Vec<Command>, u64> {
+        let heard = Heard { term: report.term, index: report.index };
+        let known = pool.partitions().get(&report.partition).copied().unwrap_or_default();
+        let before = self.reported.get(&report.partition).copied().unwrap_or_default();
+        let newest = known.term.max(before.term);
+        if heard.term < newest {
+            return Err(newest);
+        }
+        if heard.index < known.index.max(before.index) {
+            return Ok(Vec::new());
+        }
+        self.reported.insert(report.partition, heard);
+        let named: BTreeMap<FileId, u8> = report.files.iter().copied().collect();
+        let owns = |id: &FileId, copies: u8| {
+            pool.file(id).is_some_and(|file| file.owners.contains(&(report.partition, copies)))
+        };
+        let added: Vec<(FileId, u8)> = named
+            .iter()
+            .filter(|(id, copies)| !owns(id, (**copies).max(1)))
+            .map(|(id, copies)| (*id, *copies))
+            .collect();
+        let is_owner = |file: &File| file.owners.iter().any(|(owner, _)| *owner == report.partition);
+        let given_up: Vec<FileId> = pool
+            .files()
+            .iter()
+            .filter(|(id, file)| is_owner(file) && !named.contains_key(*id))
+            .map(|(id, _)| *id)
+            .collect();
+        if added.is_empty() && given_up.is_empty() && known.term == heard.term {
+            return Ok(Vec::new());
+        }
+        let parts = added.len().max(given_up.len()).div_ceil(FILES_IN_COMMAND_MAX).max(1);
+        fn part<T: Clone>(of: &[T], at: usize) -> Vec<T> {
+            of.iter().skip(at * FILES_IN_COMMAND_MAX).take(FILES_IN_COMMAND_MAX).cloned().collect()
+        }
+        Ok((0..parts)
+            .map(|at| Command::Own {
+                partition: report.partition,
+                term: report.term,
+                index: report.index,
+                added: part(&added, at),
+                given_up: part(&given_up, at),
+            })
+            .collect())
+    }
+
+    /// A slave has a file, or why it has not.
+    pub fn fetched(&mut self, slave: u64, file: FileId, size: u64, outcome: Result<(), String>, now_ns: u64) {
+        let Some(copying) = self.copies.get_mut(&(file, slave)) else { return };
+        copying.is_running = false;
+        copying.sources.clear();
+        match outcome {
+            Ok(()) => {
+                let (files, bytes) = match copying.is_repair {
+                    true => (&mut self.counts.repaired_files, &mut self.counts.repaired_bytes),
+                    false => (&mut self.counts.placed_files, &mut self.counts.placed_bytes),
+                };
+                *files += 1;
+                *bytes += size;
+                self.copies.remove(&(file, slave));
+                self.arrived.entry(slave).or_default().insert(file, size);
+            }
+            Err(why) => {
+                self.counts.fetches_failed += 1;
+                copying.tries += 1;
+                let pause = RETRY_NS_MIN.saturating_mul(1 << copying.tries.min(16)).min(RETRY_NS_MAX);
+                copying.next_try_ns = now_ns + pause;
+                copying.why = Some(format!("node {slave}: {why}"));
+            }
+        }
+    }
+
+    /// A slave has deleted files, or nobody knows.
+    pub fn deleted(&mut self, slave: u64, files: &[FileId], is_known: bool, now_ns: u64) {
+        self.deleting.remove(&slave);
+        if is_known {
+            self.counts.deleted_files += files.len() as u64;
+        }
+        // Its beats may still be on the way that name them.
+        let until = now_ns + if is_known { self.options.slave_timeout_ns } else { UNKNOWN_NS };
+        for file in files {
+            self.going.insert((slave, *file), until);
+        }
+    }
+
+    /// Copies are to move from full slaves to empty ones.
+    pub fn rebalance(&mut self) {
+        self.is_rebalancing = true;
+    }
+
+    /// Slaves are to read their files again.
+    pub fn scrub(&mut self, pool: &Pool, slave: Option<u64>) {
+        let chosen = pool.slaves().keys().filter(|id| slave.is_none_or(|slave| slave == **id));
+        self.scrubs.extend(chosen);
+    }
+
+    /// Whether all of a slave's files have copies enough elsewhere.
+    pub fn does_without(&self, pool: &Pool, slave: u64) -> bool {
+        let others = |file: &File| file.durable.iter().filter(|other| **other != slave && pool.keeps(**other)).count();
+        pool.files()
+            .values()
+            .filter(|file| file.durable.contains(&slave) && !file.owners.is_empty())
+            .all(|file| others(file) >= file.wanted())
+    }
+
+    pub fn sessions(&self) -> &BTreeMap<u64, Session> {
+        &self.sessions
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    pub fn is_rebalancing(&self) -> bool {
+        self.is_rebalancing
+    }
+
+    /// Copies that slaves make now.
+    pub fn copying(&self) -> impl Iterator<Item = (&FileId, u64)> {
+        self.copies.iter().filter(|(_, copying)| copying.is_running).map(|((file, slave), _)| (file, *slave))
+    }
+
+    /// What went wrong with copies that are tried again.
+    pub fn failures(&self) -> impl Iterator<Item = (&FileId, u64, &str)> {
+        self.copies.iter().filter_map(|((file, slave), copying)| Some((file, *slave, copying.why.as_deref()?)))
+    }
+
+    /// Partitions that have not reported to this leader.
+    pub fn unreported(&self) -> u32 {
+        self.options.partitions.saturating_sub(self.reported.len() as u32)
+    }
+
+    fn confirms(&self, slave: u64, file: &FileId) -> bool {
+        let is_going = self.going.contains_key(&(slave, *file));
+        !is_going && self.sessions.get(&slave).is_some_and(|session| session.is_complete() && session.has(file))
+    }
+
+    /// What is to be done now. To be called again and again, when the commands of the call before have been applied or
+    /// have failed.
+    pub fn look(&mut self, pool: &Pool, now_ns: u64) -> Steps {
+        if now_ns.saturating_sub(self.looked_ns) > STALL_NS {
+            self.awake_ns = now_ns;
+        }
+        self.looked_ns = now_ns;
+        self.going.retain(|_, until| *until > now_ns);
+        self.avoided.retain(|_, until| *until > now_ns);
+        let mut steps = Steps::default();
+        self.note_presence(pool, now_ns, &mut steps);
+        for (slave, files) in std::mem::take(&mut self.arrived) {
+            let going = |file: &FileId| self.going.contains_key(&(slave, *file));
+            let files: Vec<(FileId, u64)> = files.into_iter().filter(|(file, _)| !going(file)).collect();
+            if !files.is_empty() {
+                steps.commands.push(Command::Hold { slave, files });
+            }
+        }
+        if now_ns - self.compared_ns >= COMPARE_EVERY_NS {
+            self.compared_ns = now_ns;
+            self.compare(pool, now_ns, &mut steps);
+        }
+        self.let_go(pool, now_ns, &mut steps);
+        self.withdraw(pool, now_ns, &mut steps);
+        self.move_copies(pool, &mut steps);
+        self.assign(pool, &mut steps);
+        self.order_fetches(pool, now_ns, &mut steps);
+        self.order_deletes(pool, &mut steps);
+        let scrubs = std::mem::take(&mut self.scrubs);
+        steps.scrubs.extend(scrubs.into_iter().filter(|slave| pool.is_present(*slave)));
+        steps
+    }
+
+    fn note_presence(&mut self, pool: &Pool, now_ns: u64, steps: &mut Steps) {
+        for (id, slave) in pool.slaves() {
+            let session = self.sessions.get(id);
+            let heard_ns = session.map_or(0, |session| session.heard_ns).max(self.awake_ns);
+            let is_silent = now_ns.saturating_sub(heard_ns) >= self.options.slave_timeout_ns;
+            if is_silent && !slave.is_lost {
+                self.counts.slaves_lost += 1;
+                steps.commands.push(Command::Lose { slave: *id });
+            }
+            let is_back = session.is_some_and(|session| {
+                session.is_complete() && now_ns.saturating_sub(session.heard_ns) < self.options.slave_timeout_ns
+            });
+            if slave.is_lost && is_back {
+                self.counts.slaves_regained += 1;
+                // First what it does not have: no copy counts that is not there.
+                let session = &self.sessions[id];
+                let missing =
+                    pool.files().iter().filter(|(file, known)| known.durable.contains(id) && !session.has(file));
+                let missing: Vec<FileId> = missing.map(|(file, _)| *file).collect();
+                for files in missing.chunks(FILES_IN_COMMAND_MAX) {
+                    steps.commands.push(Command::Miss { slave: *id, files: files.to_vec() });
+                }
+                steps.commands.push(Command::Regain { slave: *id });
+            }
+        }
+        self.sessions.retain(|id, session| {
+            pool.slaves().contains_key(id) || now_ns.saturating_sub(session.heard_ns) < self.options.slave_timeout_ns
+        });
+    }
+
+    /// What the log says beside what the slaves say.
+    fn compare(&mut self, pool: &Pool, now_ns: u64, steps: &mut Steps) {
+        let (missing_before, stray_before) = (std::mem::take(&mut self.missing), std::mem::take(&mut self.stray));
+        let has_all_reports = self.reported.len() as u64 >= u64::from(self.options.partitions);
+        for (id, session) in self.sessions.iter().filter(|(id, session)| session.is_complete() && pool.is_present(**id))
+        {
+            let mut gone = Vec::new();
+            for (file, _) in
+                pool.files().iter().filter(|(file, known)| known.durable.contains(id) && !session.has(file))
+            {
+                let since = missing_before.get(&(*id, *file)).copied().unwrap_or(now_ns);
+                if now_ns - since >= MISSING_NS {
+                    gone.push(*file);
+                } else {
+                    self.missing.insert((*id, *file), since);
+                }
+            }
+            for files in gone.chunks(FILES_IN_COMMAND_MAX) {
+                steps.commands.push(Command::Miss { slave: *id, files: files.to_vec() });
+            }
+            let mut found = Vec::new();
+            for (file, size) in session.files().iter().filter(|(file, _)| !self.going.contains_key(&(*id, **file))) {
+                let known = pool.file(file);
+                if known.is_some_and(|known| known.durable.contains(id)) {
+                    continue;
+                }
+                let is_wanted = known.is_some_and(|known| known.targets.contains(id)) || pool.short().contains(file);
+                if is_wanted {
+                    // Also what another leader had ordered, and what a slave brings back.
+                    found.push((*file, *size));
+                    continue;
+                }
+                let since = stray_before.get(&(*id, *file)).copied().unwrap_or(now_ns);
+                let after_ns = match known {
+                    Some(known) if !known.owners.is_empty() => self.options.excess_after_ns,
+                    _ => self.options.delete_after_ns,
+                };
+                if now_ns - since >= after_ns && (known.is_some() || has_all_reports) {
+                    self.unneeded.insert((*id, *file));
+                } else {
+                    self.stray.insert((*id, *file), since);
+                }
+            }
+            for files in found.chunks(FILES_IN_COMMAND_MAX) {
+                steps.commands.push(Command::Hold { slave: *id, files: files.to_vec() });
+            }
+        }
+    }
+
+    /// Garbage, and copies beyond those that are wanted.
+    fn let_go(&mut self, pool: &Pool, now_ns: u64, steps: &mut Steps) {
+        self.garbage.retain(|file, _| pool.garbage().contains(file));
+        let has_all_reports = self.reported.len() as u64 >= u64::from(self.options.partitions);
+        let mut forgotten = Vec::new();
+        for file in pool.garbage() {
+            let since = *self.garbage.entry(*file).or_insert(now_ns);
+            let is_due = now_ns - since >= self.options.delete_after_ns && has_all_reports;
+            if is_due && forgotten.len() < FILES_IN_COMMAND_MAX {
+                forgotten.push(*file);
+            }
+        }
+        if !forgotten.is_empty() {
+            self.forgotten.extend(&forgotten);
+            steps.commands.push(Command::Forget { files: forgotten });
+        }
+        self.excess.retain(|file, _| pool.excess().contains(file));
+        let mut given_up: BTreeMap<u64, Vec<FileId>> = BTreeMap::new();
+        for id in pool.excess() {
+            let since = *self.excess.entry(*id).or_insert(now_ns);
+            let Some(file) = pool.file(id) else { continue };
+            let mover = self.moving.get(id).copied().filter(|slave| file.durable.contains(slave));
+            if now_ns - since < self.options.excess_after_ns && mover.is_none() {
+                continue;
+            }
+            let least = file.durable.iter().filter(|slave| pool.is_present(**slave)).max_by_key(|slave| {
+                let domain = pool.slaves().get(slave).map(|slave| &slave.domain);
+                let is_like =
+                    |other: &&u64| *other != *slave && pool.slaves().get(other).map(|other| &other.domain) == domain;
+                let shares = file.durable.iter().filter(is_like).count();
+                (!pool.keeps(**slave), shares, self.fullness(pool, **slave), **slave)
+            });
+            let Some(least) = mover.as_ref().or(least) else { continue };
+            let left = file
+                .durable
+                .iter()
+                .filter(|slave| **slave != *least && pool.keeps(**slave) && self.confirms(**slave, id));
+            if left.count() >= file.wanted() {
+                self.moving.remove(id);
+                given_up.entry(*least).or_default().push(*id);
+            }
+        }
+        for (slave, files) in given_up {
+            for files in files.chunks(FILES_IN_COMMAND_MAX) {
+                steps.commands.push(Command::GiveUp { slave, files: files.to_vec() });
+            }
+            self.unneeded.extend(files.into_iter().map(|file| (slave, file)));
+        }
+    }
+
+    /// How full a slave is, in thousandths.
+    fn fullness(&self, pool: &Pool, slave: u64) -> u64 {
+        let Some(session) = self.sessions.get(&slave).filter(|_| pool.is_present(slave)) else { return 0 };
+        let used = u128::from(session.capacity_bytes.saturating_sub(session.free_bytes));
+        (used * 1000 / u128::from(session.capacity_bytes.max(1))) as u64
+    }
+
+    /// Copies that are not needed any more, and those that a slave does not get done.
+    fn withdraw(&mut self, pool: &Pool, now_ns: u64, steps: &mut Steps) {
+        self.moving.retain(|file, _| pool.under_way().contains(file) || pool.excess().contains(file));
+        for id in pool.under_way() {
+            let Some(file) = pool.file(id) else { continue };
+            let is_needed = pool.short().contains(id) || self.moving.contains_key(id);
+            for slave in &file.targets {
+                let is_stuck = self.copies.get(&(*id, *slave)).is_some_and(|copying| copying.tries >= TRIES_MAX);
+                if is_stuck {
+                    self.avoided.insert((*id, *slave), now_ns + AVOID_NS);
+                }
+                if is_stuck || !is_needed {
+                    steps.commands.push(Command::Unassign { file: *id, slave: *slave });
+                }
+            }
+        }
+        let is_target = |file: &FileId, slave: u64| pool.file(file).is_some_and(|file| file.targets.contains(&slave));
+        self.copies.retain(|(file, slave), copying| copying.is_running || is_target(file, *slave));
+    }
+
+    /// Copies on their way to each slave: all, and of them those that replace lost ones.
+    fn arrivals(&self, pool: &Pool) -> BTreeMap<u64, (usize, usize, u64)> {
+        let mut arrivals: BTreeMap<u64, (usize, usize, u64)> = BTreeMap::new();
+        for id in pool.under_way() {
+            let Some(file) = pool.file(id) else { continue };
+            for slave in &file.targets {
+                let (all, repairs, bytes) = arrivals.entry(*slave).or_default();
+                *all += 1;
+                *repairs += usize::from(file.was_complete);
+                *bytes += file.size;
+            }
+        }
+        arrivals
+    }
+
+    /// Whether a slave says that it has a file which the log does not know to be there: it will.
+    fn is_brought_back(&self, file: &File, id: &FileId) -> bool {
+        self.sessions.iter().any(|(slave, session)| {
+            let is_known = file.durable.contains(slave) || self.going.contains_key(&(*slave, *id));
+            !is_known && session.is_complete() && session.files().get(id) == Some(&file.size)
+        })
+    }
+
+    /// Chooses where copies go that are missing: what is most in danger first.
+    fn assign(&mut self, pool: &Pool, steps: &mut Steps) {
+        let arrivals = self.arrivals(pool);
+        let mut rooms: BTreeMap<u64, Room> = BTreeMap::new();
+        for (id, slave) in pool.slaves() {
+            let Some(session) = self.sessions.get(id) else { continue };
+            if slave.is_lost || slave.standing != Standing::Active || !session.is_complete() {
+                continue;
+            }
+            let (all, repairs, bytes) = arrivals.get(id).copied().unwrap_or_default();
+            rooms.insert(
+                *id,
+                Room {
+                    domain: slave.domain.clone(),
+                    free_bytes: session.free_bytes.saturating_sub(bytes),
+                    arrivals: ARRIVALS_MAX.saturating_sub(all),
+                    repairs: REPAIRS_MAX.saturating_sub(repairs),
+                },
+            );
+        }
+        if rooms.values().all(|room| room.arrivals == 0) {
+            return;
+        }
+        let mut wanting: Vec<(Danger, &FileId)> = Vec::new();
+        for id in pool.short() {
+            let Some(file) = pool.file(id) else { continue };
+            let has_source = pool.present(file).next().is_some() || !file.sources.is_empty();
+            if has_source && pool.kept(file) + file.targets.len() < file.wanted() && !self.is_brought_back(file, id) {
+                wanting.push((Danger::of(pool, file), id));
+            }
+        }
+        wanting.sort_unstable();
+        for (Danger { is_new, .. }, id) in wanting {
+            let Some(file) = pool.file(id) else { continue };
+            let held: Vec<u64> = file.durable.iter().chain(&file.targets).copied().collect();
+            let domains: BTreeSet<&str> = held
+                .iter()
+                .filter(|slave| pool.keeps(**slave) || file.targets.contains(slave))
+                .filter_map(|slave| Some(pool.slaves().get(slave)?.domain.as_str()))
+                .collect();
+            let is_barred = |slave: u64| {
+                held.contains(&slave)
+                    || self.going.contains_key(&(slave, *id))
+                    || self.unneeded.contains(&(slave, *id))
+                    || self.avoided.contains_key(&(*id, slave))
+            };
+            let count = file.wanted() - pool.kept(file) - file.targets.len();
+            let slaves = choose(&mut rooms, domains, file.size, !is_new, count, is_barred);
+            if !slaves.is_empty() {
+                steps.commands.push(Command::Assign { file: *id, slaves });
+            }
+        }
+    }
+
+    /// Has slaves fetch what they are to have.
+    fn order_fetches(&mut self, pool: &Pool, now_ns: u64, steps: &mut Steps) {
+        if self.options.copy_rate_max > 0 {
+            let passed = u128::from(now_ns.saturating_sub(self.allowance_ns));
+            let earned = passed * u128::from(self.options.copy_rate_max) / u128::from(SECOND_NS);
+            // What was not used for long is not made up for.
+            self.allowance = (self.allowance + earned as i128).min(i128::from(self.options.copy_rate_max));
+            if earned > 0 {
+                self.allowance_ns = now_ns;
+            }
+        }
+        let mut departures: BTreeMap<u64, usize> = BTreeMap::new();
+        for slave in self.copies.values().filter(|copying| copying.is_running).flat_map(|copying| &copying.sources) {
+            *departures.entry(*slave).or_default() += 1;
+        }
+        let under_way = pool.under_way().iter().filter_map(|id| Some((Danger::of(pool, pool.file(id)?), *id)));
+        let mut due: Vec<(Danger, FileId)> = under_way.collect();
+        due.sort_unstable();
+        for (Danger { is_new, .. }, id) in due {
+            let Some(file) = pool.file(&id) else { continue };
+            for slave in file.targets.iter().copied() {
+                let before = self.copies.get(&(id, slave));
+                let waits = before.is_some_and(|copying| copying.is_running || copying.next_try_ns > now_ns);
+                if waits || self.going.contains_key(&(slave, id)) || !pool.is_present(slave) {
+                    continue;
+                }
+                let limits = self.options.copy_rate_max > 0 && !is_new;
+                if limits && self.allowance < 0 {
+                    continue;
+                }
+                let mut holders: Vec<u64> =
+                    pool.present(file).filter(|holder| *holder != slave && self.confirms(*holder, &id)).collect();
+                holders.sort_by_key(|holder| departures.get(holder).copied().unwrap_or(0));
+                let is_free = |holder: &u64| departures.get(holder).copied().unwrap_or(0) < DEPARTURES_MAX;
+                if !is_new && !holders.is_empty() && !holders.iter().any(is_free) {
+                    continue;
+                }
+                let mut sources: Vec<Source> = holders.iter().map(|holder| Source::Slave(*holder)).collect();
+                if is_new || holders.is_empty() {
+                    sources.extend(file.sources.iter().cloned());
+                }
+                if sources.is_empty() {
+                    continue;
+                }
+                if limits {
+                    self.allowance -= i128::from(file.size);
+                }
+                holders.iter().for_each(|holder| *departures.entry(*holder).or_default() += 1);
+                let copying = self.copies.entry((id, slave)).or_default();
+                copying.is_running = true;
+                copying.is_repair = !is_new;
+                copying.sources = holders;
+                steps.fetches.push(FetchOrder { slave, file: id, size: file.size, sources });
+            }
+        }
+    }
+
+    /// Has slaves delete what the log does without.
+    fn order_deletes(&mut self, pool: &Pool, steps: &mut Steps) {
+        // The commands of the last look have been applied or have failed: what the log still has stays.
+        let is_known = |file: &FileId| pool.file(file).is_some();
+        for (slave, session) in &self.sessions {
+            let forgotten = self.forgotten.iter().filter(|file| session.has(file) && !is_known(file));
+            self.unneeded.extend(forgotten.map(|file| (*slave, *file)));
+        }
+        self.forgotten.retain(is_known);
+        let mut orders: BTreeMap<u64, Vec<FileId>> = BTreeMap::new();
+        let proposed: BTreeSet<(u64, FileId)> = steps
+            .commands
+            .iter()
+            .filter_map(|command| match command {
+                Command::GiveUp { slave, files } => Some(files.iter().map(|file| (*slave, *file)).collect::<Vec<_>>()),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let sessions = &self.sessions;
+        self.unneeded.retain(|(slave, file)| sessions.get(slave).is_some_and(|session| session.has(file)));
+        let fetched: BTreeSet<(FileId, u64)> =
+            self.copies.iter().filter(|(_, copying)| copying.is_running).map(|(key, _)| *key).collect();
+        for (slave, file) in self.unneeded.iter().filter(|key| !proposed.contains(key)) {
+            let is_needed = pool.file(file).is_some_and(|known| {
+                known.durable.contains(slave) || known.targets.contains(slave) || pool.short().contains(file)
+            });
+            let is_busy =
+                self.deleting.contains(slave) || !pool.is_present(*slave) || fetched.contains(&(*file, *slave));
+            let order = orders.entry(*slave).or_default();
+            if !is_needed && !is_busy && order.len() < DELETES_MAX && !self.going.contains_key(&(*slave, *file)) {
+                order.push(*file);
+            }
+        }
+        for (slave, files) in orders.into_iter().filter(|(_, files)| !files.is_empty()) {
+            self.deleting.insert(slave);
+            for file in &files {
+                self.going.insert((slave, *file), u64::MAX);
+                self.unneeded.remove(&(slave, *file));
+            }
+            steps.deletes.push((slave, files));
+        }
+        // What turned out to be needed is compared again.
+        self.unneeded.retain(|key| {
+            let known = pool.file(&key.1);
+            proposed.contains(key) || known.is_none_or(|known| !known.durable.contains(&key.0))
+        });
+    }
+
+    /// One step of a rebalancing: copies more on the emptiest slave; the fullest then gives them up.
+    fn move_copies(&mut self, pool: &Pool, steps: &mut Steps) {
+        if !self.is_rebalancing || !pool.short().is_empty() {
+            return;
+        }
+        let free_moves = MOVES_MAX.saturating_sub(self.moving.len());
+        let mut bytes: BTreeMap<u64, u64> = BTreeMap::new();
+        for file in pool.files().values() {
+            file.durable.iter().chain(&file.targets).for_each(|slave| *bytes.entry(*slave).or_default() += file.size);
+        }
+        let takes =
+            |id: u64| pool.slaves().get(&id).is_some_and(|slave| slave.standing == Standing::Active && !slave.is_lost);
+        let held = |id: u64| bytes.get(&id).copied().unwrap_or(0);
+        let of_slaves: Vec<u64> = self.sessions.keys().copied().filter(|id| takes(*id)).collect();
+        let fullest = of_slaves.iter().copied().max_by_key(|id| (held(*id), *id));
+        let emptiest = of_slaves.iter().copied().min_by_key(|id| (held(*id), *id));
+        let (Some(fullest), Some(emptiest)) = (fullest, emptiest) else { return };
+        let gap = held(fullest) - held(emptiest);
+        let average = of_slaves.iter().map(|id| held(*id)).sum::<u64>() / of_slaves.len().max(1) as u64;
+        let is_even = gap <= average / (1000 / UNEVEN_MIN);
+        let domain = |id: u64| pool.slaves().get(&id).map(|slave| slave.domain.as_str());
+        let mut left = gap / 2;
+        let mut count = 0;
+        if !is_even {
+            for (id, file) in pool.files() {
+                let others = || file.durable.iter().filter(|slave| **slave != fullest);
+                let fits = file.durable.contains(&fullest)
+                    && !file.durable.contains(&emptiest)
+                    && file.targets.is_empty()
+                    && !file.owners.is_empty()
+                    && file.size <= left
+                    && others().all(|slave| domain(*slave) != domain(emptiest))
+                    && !self.going.contains_key(&(emptiest, *id))
+                    && !self.unneeded.contains(&(emptiest, *id));
+                if fits && count < free_moves {
+                    count += 1;
+                    left -= file.size;
+                    self.moving.insert(*id, fullest);
+                    steps.commands.push(Command::Assign { file: *id, slaves: vec![emptiest] });
+                }
+            }
+        }
+        if count == 0 && self.moving.is_empty() {
+            self.is_rebalancing = false;
+        }
+    }
+}
