@@ -113,6 +113,10 @@ impl Service for DataService {
         described.map(|value| value.to_string()).map_err(|error| Refusal::new(503, error.to_string()))
     }
 
+    async fn pool(&self) -> Result<String, Refusal> {
+        self.core.describe_pool().await
+    }
+
     async fn change_cluster(&self, order: ClusterOrder) -> Result<String, Refusal> {
         self.core.change_cluster(order).await
     }

@@ -9,9 +9,11 @@
 //! until the slave has said that it is gone nothing of it is noted or ordered there; nothing is deleted for want of an
 //! owner before every partition has reported to this leader.
 
+mod deletes;
+mod view;
+
 use crate::{
-    Beat, Beaten, Command, FILES_IN_COMMAND_MAX, File, FileId, Heard, Place, Placed, Pool, Report, Session, Slave,
-    Source, Standing,
+    Beat, Beaten, Command, FILES_IN_COMMAND_MAX, File, FileId, Heard, Place, Pool, Report, Session, Source, Standing,
     placing::{Room, choose},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -199,42 +201,6 @@ impl Leader {
         (!is_known || !is_heard).then(|| Command::Place(place.clone()))
     }
 
-    /// How it stands with a file that a partition has placed.
-    pub fn placed(&self, pool: &Pool, place: &Place) -> Placed {
-        let Some(file) = pool.file(&place.file) else {
-            return Placed { durable: Vec::new(), wanted: place.copies, why: None };
-        };
-        let confirmed = |slave: &u64| self.confirms(*slave, &place.file);
-        let durable: Vec<u64> =
-            file.durable.iter().copied().filter(|slave| pool.keeps(*slave)).filter(confirmed).collect();
-        let mut why = None;
-        if pool.kept(file) + file.targets.len() < file.wanted() {
-            why = self.shortage(pool, file.wanted(), file.size);
-        } else if durable.len() < file.wanted() {
-            let failure = |slave: &u64| self.copies.get(&(place.file, *slave))?.why.clone();
-            why = file.targets.iter().find_map(failure);
-        }
-        Placed { durable, wanted: place.copies, why }
-    }
-
-    /// Why a file does not get its copies; nothing if that is only a matter of time.
-    fn shortage(&self, pool: &Pool, wanted: usize, size: u64) -> Option<String> {
-        let takes = |(id, slave): &(&u64, &Slave)| {
-            slave.standing == Standing::Active && !slave.is_lost && self.sessions.contains_key(id)
-        };
-        let active: Vec<u64> = pool.slaves().iter().filter(takes).map(|(id, _)| *id).collect();
-        let count = active.len();
-        if count < wanted {
-            let slaves = if count == 1 { "slave" } else { "slaves" };
-            return Some(format!("the pool has {count} {slaves} that take files, {wanted} copies were asked for"));
-        }
-        let with_room = active.iter().filter(|id| self.sessions[id].free_bytes > size).count();
-        if with_room < wanted {
-            return Some(format!("{with_room} slaves have room for {size} bytes, {wanted} copies were asked for"));
-        }
-        None
-    }
-
     /// The commands that make the log say what a partition has reported.
     pub fn report(&mut self, pool: &Pool, report: &Report) -> Result<Vec<Command>, u64> {
         let heard = Heard { term: report.term, index: report.index };
@@ -332,45 +298,12 @@ impl Leader {
         self.scrubs.extend(chosen);
     }
 
-    /// Whether all of a slave's files have copies enough elsewhere.
-    pub fn does_without(&self, pool: &Pool, slave: u64) -> bool {
-        let others = |file: &File| file.durable.iter().filter(|other| **other != slave && pool.keeps(**other)).count();
-        pool.files()
-            .values()
-            .filter(|file| file.durable.contains(&slave) && !file.owners.is_empty())
-            .all(|file| others(file) >= file.wanted())
-    }
-
-    pub fn sessions(&self) -> &BTreeMap<u64, Session> {
-        &self.sessions
-    }
-
-    pub fn counts(&self) -> &Counts {
-        &self.counts
-    }
-
-    pub fn is_rebalancing(&self) -> bool {
-        self.is_rebalancing
-    }
-
-    /// Copies that slaves make now.
-    pub fn copying(&self) -> impl Iterator<Item = (&FileId, u64)> {
-        self.copies.iter().filter(|(_, copying)| copying.is_running).map(|((file, slave), _)| (file, *slave))
-    }
-
-    /// What went wrong with copies that are tried again.
-    pub fn failures(&self) -> impl Iterator<Item = (&FileId, u64, &str)> {
-        self.copies.iter().filter_map(|((file, slave), copying)| Some((file, *slave, copying.why.as_deref()?)))
-    }
-
-    /// Partitions that have not reported to this leader.
-    pub fn unreported(&self) -> u32 {
-        self.options.partitions.saturating_sub(self.reported.len() as u32)
-    }
-
     fn confirms(&self, slave: u64, file: &FileId) -> bool {
         let is_going = self.going.contains_key(&(slave, *file));
-        !is_going && self.sessions.get(&slave).is_some_and(|session| session.is_complete() && session.has(file))
+        let is_fresh = |session: &Session| {
+            self.looked_ns.saturating_sub(session.heard_ns) < self.options.slave_timeout_ns && session.is_complete()
+        };
+        !is_going && self.sessions.get(&slave).is_some_and(|session| is_fresh(session) && session.has(file))
     }
 
     /// What is to be done now. To be called again and again, when the commands of the call before have been applied or
@@ -483,63 +416,6 @@ impl Leader {
                 steps.commands.push(Command::Hold { slave: *id, files: files.to_vec() });
             }
         }
-    }
-
-    /// Garbage, and copies beyond those that are wanted.
-    fn let_go(&mut self, pool: &Pool, now_ns: u64, steps: &mut Steps) {
-        self.garbage.retain(|file, _| pool.garbage().contains(file));
-        let has_all_reports = self.reported.len() as u64 >= u64::from(self.options.partitions);
-        let mut forgotten = Vec::new();
-        for file in pool.garbage() {
-            let since = *self.garbage.entry(*file).or_insert(now_ns);
-            let is_due = now_ns - since >= self.options.delete_after_ns && has_all_reports;
-            if is_due && forgotten.len() < FILES_IN_COMMAND_MAX {
-                forgotten.push(*file);
-            }
-        }
-        if !forgotten.is_empty() {
-            self.forgotten.extend(&forgotten);
-            steps.commands.push(Command::Forget { files: forgotten });
-        }
-        self.excess.retain(|file, _| pool.excess().contains(file));
-        let mut given_up: BTreeMap<u64, Vec<FileId>> = BTreeMap::new();
-        for id in pool.excess() {
-            let since = *self.excess.entry(*id).or_insert(now_ns);
-            let Some(file) = pool.file(id) else { continue };
-            let mover = self.moving.get(id).copied().filter(|slave| file.durable.contains(slave));
-            if now_ns - since < self.options.excess_after_ns && mover.is_none() {
-                continue;
-            }
-            let least = file.durable.iter().filter(|slave| pool.is_present(**slave)).max_by_key(|slave| {
-                let domain = pool.slaves().get(slave).map(|slave| &slave.domain);
-                let is_like =
-                    |other: &&u64| *other != *slave && pool.slaves().get(other).map(|other| &other.domain) == domain;
-                let shares = file.durable.iter().filter(is_like).count();
-                (!pool.keeps(**slave), shares, self.fullness(pool, **slave), **slave)
-            });
-            let Some(least) = mover.as_ref().or(least) else { continue };
-            let left = file
-                .durable
-                .iter()
-                .filter(|slave| **slave != *least && pool.keeps(**slave) && self.confirms(**slave, id));
-            if left.count() >= file.wanted() {
-                self.moving.remove(id);
-                given_up.entry(*least).or_default().push(*id);
-            }
-        }
-        for (slave, files) in given_up {
-            for files in files.chunks(FILES_IN_COMMAND_MAX) {
-                steps.commands.push(Command::GiveUp { slave, files: files.to_vec() });
-            }
-            self.unneeded.extend(files.into_iter().map(|file| (slave, file)));
-        }
-    }
-
-    /// How full a slave is, in thousandths.
-    fn fullness(&self, pool: &Pool, slave: u64) -> u64 {
-        let Some(session) = self.sessions.get(&slave).filter(|_| pool.is_present(slave)) else { return 0 };
-        let used = u128::from(session.capacity_bytes.saturating_sub(session.free_bytes));
-        (used * 1000 / u128::from(session.capacity_bytes.max(1))) as u64
     }
 
     /// Copies that are not needed any more, and those that a slave does not get done.
@@ -694,55 +570,6 @@ impl Leader {
                 steps.fetches.push(FetchOrder { slave, file: id, size: file.size, sources });
             }
         }
-    }
-
-    /// Has slaves delete what the log does without.
-    fn order_deletes(&mut self, pool: &Pool, steps: &mut Steps) {
-        // The commands of the last look have been applied or have failed: what the log still has stays.
-        let is_known = |file: &FileId| pool.file(file).is_some();
-        for (slave, session) in &self.sessions {
-            let forgotten = self.forgotten.iter().filter(|file| session.has(file) && !is_known(file));
-            self.unneeded.extend(forgotten.map(|file| (*slave, *file)));
-        }
-        self.forgotten.retain(is_known);
-        let mut orders: BTreeMap<u64, Vec<FileId>> = BTreeMap::new();
-        let proposed: BTreeSet<(u64, FileId)> = steps
-            .commands
-            .iter()
-            .filter_map(|command| match command {
-                Command::GiveUp { slave, files } => Some(files.iter().map(|file| (*slave, *file)).collect::<Vec<_>>()),
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        let sessions = &self.sessions;
-        self.unneeded.retain(|(slave, file)| sessions.get(slave).is_some_and(|session| session.has(file)));
-        let fetched: BTreeSet<(FileId, u64)> =
-            self.copies.iter().filter(|(_, copying)| copying.is_running).map(|(key, _)| *key).collect();
-        for (slave, file) in self.unneeded.iter().filter(|key| !proposed.contains(key)) {
-            let is_needed = pool.file(file).is_some_and(|known| {
-                known.durable.contains(slave) || known.targets.contains(slave) || pool.short().contains(file)
-            });
-            let is_busy =
-                self.deleting.contains(slave) || !pool.is_present(*slave) || fetched.contains(&(*file, *slave));
-            let order = orders.entry(*slave).or_default();
-            if !is_needed && !is_busy && order.len() < DELETES_MAX && !self.going.contains_key(&(*slave, *file)) {
-                order.push(*file);
-            }
-        }
-        for (slave, files) in orders.into_iter().filter(|(_, files)| !files.is_empty()) {
-            self.deleting.insert(slave);
-            for file in &files {
-                self.going.insert((slave, *file), u64::MAX);
-                self.unneeded.remove(&(slave, *file));
-            }
-            steps.deletes.push((slave, files));
-        }
-        // What turned out to be needed is compared again.
-        self.unneeded.retain(|key| {
-            let known = pool.file(&key.1);
-            proposed.contains(key) || known.is_none_or(|known| !known.durable.contains(&key.0))
-        });
     }
 
     /// One step of a rebalancing: copies more on the emptiest slave; the fullest then gives them up.

@@ -61,6 +61,19 @@ impl Session {
         self.is_complete = false;
     }
 
+    pub fn capacity_bytes(&self) -> u64 {
+        self.capacity_bytes
+    }
+
+    pub fn free_bytes(&self) -> u64 {
+        self.free_bytes
+    }
+
+    /// When it was heard of last.
+    pub fn heard_ns(&self) -> u64 {
+        self.heard_ns
+    }
+
     /// Everything that the slave has was told.
     pub fn is_complete(&self) -> bool {
         self.is_complete

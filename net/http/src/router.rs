@@ -63,10 +63,11 @@ enum Route {
     Snapshots,
     Cluster,
     Placement,
+    Pool,
 }
 
 /// What is served where.
-const ROUTES: [(&str, Route); 15] = [
+const ROUTES: [(&str, Route); 16] = [
     ("/query", Route::Query),
     ("/write", Route::Write(Dialect::V1)),
     ("/api/v2/write", Route::Write(Dialect::V2)),
@@ -82,12 +83,15 @@ const ROUTES: [(&str, Route); 15] = [
     (snapshot::PATH, Route::Snapshots),
     (CLUSTER_PATH, Route::Cluster),
     (PLACEMENT_PATH, Route::Placement),
+    (POOL_PATH, Route::Pool),
 ];
 
 /// How the nodes of a cluster stand, and what is done with them; not of upstream.
 const CLUSTER_PATH: &str = "/cluster";
 /// Where series go, for proxies; not of upstream.
 const PLACEMENT_PATH: &str = "/cluster/placement";
+/// How its storage pool stands.
+const POOL_PATH: &str = "/cluster/pool";
 
 /// Paths of all endpoints.
 pub fn endpoint_paths() -> impl Iterator<Item = &'static str> {
@@ -111,7 +115,12 @@ impl Route {
             Route::Ping | Route::Status => "GET, HEAD",
             Route::Snapshots => "DELETE, GET, POST",
             Route::Cluster => "GET, POST",
-            Route::Health | Route::Metrics | Route::DebugVars | Route::DebugRequests | Route::Placement => "GET",
+            Route::Health
+            | Route::Metrics
+            | Route::DebugVars
+            | Route::DebugRequests
+            | Route::Placement
+            | Route::Pool => "GET",
         }
     }
 
@@ -131,7 +140,9 @@ impl Route {
             Route::Health => Endpoint::Health,
             Route::Metrics => Endpoint::Metrics,
             Route::DebugVars => Endpoint::DebugVars,
-            Route::DebugRequests | Route::Snapshots | Route::Cluster | Route::Placement => Endpoint::Other,
+            Route::DebugRequests | Route::Snapshots | Route::Cluster | Route::Placement | Route::Pool => {
+                Endpoint::Other
+            }
         }
     }
 }
@@ -285,6 +296,10 @@ impl<S: Service> Core<S> {
                 Err(refusal) => Reply::refusal(spelling, &refusal),
             },
             Route::Placement => placement(service, spelling).await,
+            Route::Pool => match service.pool().await {
+                Ok(text) => Reply::of_type(StatusCode::OK, "application/json; charset=utf-8", text),
+                Err(refusal) => Reply::refusal(spelling, &refusal),
+            },
             Route::DebugRequests => match census::duration(url.value("seconds")) {
                 Ok(duration) => {
                     let _open = Open::new();
@@ -310,7 +325,7 @@ impl<S: Service> Core<S> {
     ) -> Result<Caller, Refusal> {
         let is_asked = match route {
             Route::Query | Route::Write(_) | Route::PrometheusWrite | Route::PrometheusRead => true,
-            Route::Snapshots | Route::Cluster | Route::Placement => true,
+            Route::Snapshots | Route::Cluster | Route::Placement | Route::Pool => true,
             Route::Ping | Route::Status | Route::Health | Route::Metrics => self.options.ping_auth,
             Route::DebugVars | Route::DebugRequests => self.options.debug_auth,
             // It answers that it is off, whoever asks.
@@ -320,7 +335,7 @@ impl<S: Service> Core<S> {
             return Ok(Caller::Anyone);
         }
         let caller = self.service.authenticate(credentials, peer).await?;
-        if route.is_debug() || matches!(route, Route::Cluster | Route::Placement) {
+        if route.is_debug() || matches!(route, Route::Cluster | Route::Placement | Route::Pool) {
             self.service.admit_to_insides(&caller)?;
         }
         Ok(caller)

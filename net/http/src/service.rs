@@ -94,6 +94,14 @@ pub trait Service: 'static {
         ready(Err(Refusal::new(404, "this server has no partitions")))
     }
 
+    /// The body of `/cluster/pool`: how the storage pool stands, a JSON object.
+    ///
+    /// # Errors
+    /// There is none, or nobody can tell.
+    fn pool(&self) -> impl Future<Output = Result<String, Refusal>> {
+        ready(Err(Refusal::new(404, "this server is not a node of a cluster with a storage pool")))
+    }
+
     /// Does something with the nodes of the cluster; what came of it, a JSON object.
     ///
     /// # Errors

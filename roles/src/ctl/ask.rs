@@ -25,6 +25,11 @@ impl Asked {
         self.answer(|agent, url, user| agent.get(url).query_pairs(user).call())
     }
 
+    /// What the leader of the pool's masters says of the pool.
+    pub fn pool(&self) -> anyhow::Result<Value> {
+        self.answer(|agent, url, user| agent.get(format!("{url}/pool")).query_pairs(user).call())
+    }
+
     /// Has the node do something with its cluster; what it answers.
     pub fn change(&self, verb: &str, arguments: &[(&str, &str)]) -> anyhow::Result<Value> {
         let arguments = arguments.iter().copied().chain([("do", verb)]);

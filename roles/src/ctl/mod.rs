@@ -29,7 +29,7 @@ pub enum Ctl {
     /// Writes that wait for partitions without a majority
     #[command(subcommand)]
     Handoff(handoff::Handoff),
-    /// The storage pool
+    /// The storage pool: its slaves, its files, and what is copied
     #[command(subcommand)]
     Pool(pool::Pool),
     /// Tells the cluster of a node that comes; it is given replicas by `replace`, `drain` and `move-replica`

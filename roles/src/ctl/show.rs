@@ -94,6 +94,10 @@ fn step(cluster: &Value, group: &Value, newest: &Value) -> String {
     )
 }
 
+pub(super) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("?")
+}
+
 pub(super) fn number(value: &Value) -> String {
     value.as_u64().map_or_else(|| "?".to_owned(), |number| number.to_string())
 }

@@ -3,11 +3,14 @@
 //! Of the groups that have a replica here a reader lets each leader say up to where that is, waits until the replica is
 //! there, and then reads here. Other groups are read at nodes that do the same (`query::elsewhere`).
 
-use crate::data::{
-    core::{DataCore, META_CORE},
-    message::{Call, CallError, Reply},
-    metadata::META_GROUP,
-    propose::{LEADER_PAUSE, LEADER_WAIT_NS_MAX},
+use crate::{
+    data::{
+        core::{DataCore, META_CORE},
+        message::{Call, CallError, Reply},
+        metadata::META_GROUP,
+        propose::{LEADER_PAUSE, LEADER_WAIT_NS_MAX},
+    },
+    links::POOL_GROUP,
 };
 use futures_lite::future;
 use std::{rc::Rc, time::Duration};
@@ -84,7 +87,7 @@ impl DataCore {
     }
 
     /// Returns once the replica here shows what was acknowledged before this call.
-    pub(super) async fn read_group(&self, group: GroupId) -> Result<(), CallError> {
+    pub(crate) async fn read_group(&self, group: GroupId) -> Result<(), CallError> {
         let begun_ns = self.context.clock.monotonic_ns();
         loop {
             let asked_ns = self.context.clock.monotonic_ns();
@@ -98,7 +101,11 @@ impl DataCore {
                 return Ok(());
             }
             if self.context.clock.monotonic_ns() - begun_ns > LEADER_WAIT_NS_MAX || self.stopping.get() {
-                let what = if group == META_GROUP { "the metadata".to_owned() } else { format!("partition {group}") };
+                let what = match group {
+                    META_GROUP => "the metadata".to_owned(),
+                    POOL_GROUP => "the storage pool".to_owned(),
+                    group => format!("partition {group}"),
+                };
                 return Err(CallError::Unknown(format!(
                     "{what}: no leader can be reached, and an answer might miss what was written"
                 )));

@@ -169,7 +169,8 @@ impl DataCore {
     /// Groups that live on this core.
     pub(super) fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
         let meta = self.meta_machine.is_some().then_some(META_GROUP);
-        self.partitions.keys().map(|id| GroupId(*id)).chain(meta)
+        let pool = self.pool.master.is_some().then_some(POOL_GROUP);
+        self.partitions.keys().map(|id| GroupId(*id)).chain(pool).chain(meta)
     }
 
     /// What this core knows of its groups.

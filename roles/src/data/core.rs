@@ -187,6 +187,11 @@ impl DataCore {
         self.options.cluster.as_ref().is_some_and(|cluster| cluster.role() != "data")
     }
 
+    /// Whether a stop was asked for and requests are over.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
     /// Whether other nodes change what this one has.
     pub fn has_other_nodes(&self) -> bool {
         self.links.is_some()
@@ -461,7 +466,7 @@ impl DataCore {
     }
 
     /// Asks a core, this one included. The mail is on its way when this returns.
-    pub(super) fn call(
+    pub(crate) fn call(
         self: &Rc<Self>,
         core: CoreId,
         call: Call,
@@ -511,6 +516,7 @@ impl DataCore {
                 let examine = async move { this.examine_here(mends).await };
                 Reply::Examined(self.context.spawn(queue, "examine files", examine).await)
             }
+            Call::AskMaster(call) => Reply::MasterAnswered(self.ask_master_from_here(call).await),
             Call::AskNode(node, call) => Reply::Answered(self.ask_node_from_here(node, call).await),
             Call::Describe => Reply::Description(self.describe_replicas().await),
             Call::Leads => Reply::Leads(self.leads()),

@@ -6,6 +6,7 @@
 
 use crate::{
     data::{core::DataCore, metadata::META_GROUP},
+    links::POOL_GROUP,
     replica::Payload,
 };
 use futures_lite::future;
@@ -63,6 +64,8 @@ impl DataCore {
         for (group, _) in self.replicas.log().oldest_pinned() {
             if group == META_GROUP {
                 self.snapshot_meta().await;
+            } else if group == POOL_GROUP {
+                self.snapshot_pool().await;
             } else if !self.partitions.get(&group.0).is_none_or(|partition| partition.has_work()) {
                 wanted.insert(group.0);
             }
@@ -121,6 +124,14 @@ impl DataCore {
         match machine.snapshot().await {
             Ok(index) => self.replicas.release(META_GROUP, index),
             Err(error) => tracing::error!(%error, "the metadata could not be written to their snapshot"),
+        }
+    }
+
+    async fn snapshot_pool(&self) {
+        let Some(master) = &self.pool.master else { return };
+        match master.machine.snapshot().await {
+            Ok(index) => self.replicas.release(POOL_GROUP, index),
+            Err(error) => tracing::error!(%error, "what the pool has could not be written to its snapshot"),
         }
     }
 

@@ -23,6 +23,7 @@ use std::{collections::BTreeMap, rc::Rc, time::Duration};
 use tidemill_http::{ClusterOrder, Refusal};
 use tidemill_line::PartitionMap;
 use tidemill_meta::{Command as MetaCommand, Holders, Node, NodeDuty, NodeState, PoolPolicy};
+use tidemill_pool::Change;
 use tidemill_raft::{GroupId, Membership, NodeId, Rejected};
 use tidemill_reactor::CoreId;
 
@@ -185,6 +186,7 @@ impl DataCore {
         }
         let command = match Order::parse(&order, self.partition_map).map_err(|why| Refusal::new(400, why))? {
             Order::Meta(command) => command,
+            Order::Pool(change) => return self.change_pool(change).await,
             Order::HandOver { group, to } => {
                 let core = CoreId(core_of(group, self.context.cores as u16));
                 let is_there = self.meta().holders_of(group.0).is_some() || group.0 < self.partition_map.count();
@@ -201,6 +203,12 @@ impl DataCore {
             }
         };
         let is_done = matches!(command, MetaCommand::SetPoolPolicy { .. });
+        if let MetaCommand::RemoveNode { node } = command
+            && self.meta().node(node).is_some_and(|node| matches!(node.duty, NodeDuty::PoolSlave { .. }))
+        {
+            // The masters forget what is on a node that is gone.
+            self.change_pool(Change::Release { slave: node }).await?;
+        }
         match self.change_meta(command).await {
             Ok(_) if is_done => Ok(json!({ "done": order.verb }).to_string()),
             Ok(_) => Ok(json!({ "begun": order.verb }).to_string()),
@@ -215,6 +223,7 @@ impl DataCore {
 enum Order {
     Meta(MetaCommand),
     HandOver { group: GroupId, to: NodeId },
+    Pool(Change),
 }
 
 impl Order {
@@ -224,7 +233,9 @@ impl Order {
             "add-meta" | "add-pool-master" => &["node", "address", "cores"],
             "add-pool-slave" => &["node", "address", "domain"],
             "replace" => &["old", "new"],
-            "drain" | "remove-data" | "remove-meta" | "remove-pool" => &["node"],
+            "drain" | "remove-data" | "remove-meta" | "remove-pool" | "pool-drain" | "pool-evacuate"
+            | "pool-activate" | "pool-scrub" => &["node"],
+            "pool-rebalance" => &[],
             "move-replica" => &["group", "from", "to"],
             "transfer-leader" => &["group", "to"],
             "pool-policy" => &["database", "policy", "copies", "after", "keep-local"],
@@ -280,6 +291,14 @@ impl Order {
                     return Err(format!("numbers of nodes go up to {NODE_MAX}"));
                 }
                 MetaCommand::AddNode(Node { id, address, cores, duty, state })
+            }
+            "pool-drain" => return Ok(Order::Pool(Change::Drain { slave: number("node")? })),
+            "pool-evacuate" => return Ok(Order::Pool(Change::Evacuate { slave: number("node")? })),
+            "pool-activate" => return Ok(Order::Pool(Change::Activate { slave: number("node")? })),
+            "pool-rebalance" => return Ok(Order::Pool(Change::Rebalance)),
+            "pool-scrub" => {
+                let slave = text("node").is_ok().then(|| number("node")).transpose()?;
+                return Ok(Order::Pool(Change::Scrub { slave }));
             }
             "replace" => MetaCommand::ReplaceNode { old: number("old")?, new: number("new")? },
             "drain" => MetaCommand::DrainNode { node: number("node")? },
@@ -379,8 +398,13 @@ mod tests {
         assert_eq!(order("replace old=3 new=4"), Ok(Order::Meta(MetaCommand::ReplaceNode { old: 3, new: 4 })));
         let handed = Ok(Order::HandOver { group: META_GROUP, to: NodeId(2) });
         assert_eq!(order("transfer-leader group=meta to=2"), handed);
+        assert_eq!(order("pool-scrub"), Ok(Order::Pool(Change::Scrub { slave: None })));
+        assert_eq!(order("pool-drain node=7"), Ok(Order::Pool(Change::Drain { slave: 7 })));
         for (text, why) in [
             ("explode", "nothing that can be done"),
+            ("pool-evacuate", "pool-evacuate wants \"node\""),
+            ("pool-rebalance node=1", "takes no \"node\""),
+            ("add-pool-slave node=4 address=10.0.0.4:8088 cores=2", "takes no \"cores\""),
             ("drain", "drain wants \"node\""),
             ("drain node=x", "node must be a number"),
             ("drain node=1 force=1", "drain takes no \"force\""),

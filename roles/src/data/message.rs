@@ -23,6 +23,7 @@ use crate::{
 use std::sync::Arc;
 use tidemill_column::Strings;
 use tidemill_meta::{Command as MetaCommand, Meta, MetaError, Node};
+use tidemill_pool::{MasterCall, MasterReply};
 use tidemill_raft::{GroupId, NodeId};
 use tidemill_reactor::Token;
 use tidemill_store::Command as StoreCommand;
@@ -97,6 +98,8 @@ pub enum Call {
     Examine { mends: bool },
     /// Ask another node, as a whole; only the core of the metadata is asked.
     AskNode(NodeId, RemoteCall),
+    /// Ask the leader of the pool's masters; only the core of the metadata is asked.
+    AskMaster(MasterCall),
     /// How the core's groups stand, here and at other nodes.
     Describe,
     /// Which partitions of the core this node leads.
@@ -128,6 +131,7 @@ pub enum Reply {
     Leads(Vec<u32>),
     Examined(serde_json::Value),
     Answered(Result<RemoteReply, CallFailure>),
+    MasterAnswered(Result<MasterReply, CallError>),
     Linked(Result<Vec<Entry>, CallError>),
     Bytes(Vec<u8>),
 }

@@ -4,13 +4,14 @@
 //! folder) whenever the log's oldest segment waits for it; a member that lags far behind is given one.
 
 use crate::replica::{
-    COMMITS_MAX, Gift, InstallFailure, LocalFuture, Machine, Offer, Outcome, Payload, Sources, members_in,
+    COMMITS_MAX, DamagedSnapshot, Gift, InstallFailure, LocalFuture, Machine, Offer, Outcome, Payload, Snapshot,
+    SnapshotFile, Sources, members_in,
 };
 use std::{
     cell::{Cell, RefCell},
     sync::Arc,
 };
-use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, LocalQueue, Purpose, Watermark};
+use tidemill_disk::{Disk, LocalQueue, Watermark};
 use tidemill_meta::{Command, DecodeError, Meta, MetaError};
 use tidemill_raft::{EntryId, GroupId, LogIndex, MANIFEST_BYTES_MAX, Term};
 use tidemill_store::Turn;
@@ -20,17 +21,11 @@ pub const META_GROUP: GroupId = GroupId(u32::MAX);
 
 const FOLDER: &str = "meta";
 const SNAPSHOT: &str = "meta/snapshot";
-const TEMPORARY: &str = "meta/snapshot.tmp";
 const MAGIC: [u8; 8] = *b"TMILLME8";
-/// Magic, index, term, length of the members, length of the body, crc32c of all that follows and of what is before it.
-/// Members and body follow.
-const HEADER_BYTES: usize = 8 + 8 + 8 + 8 + 8 + 4;
-/// One read of the snapshot.
-const READ_BYTES: usize = 512 * 1024;
 
 /// The metadata as entries make them.
 pub struct MetaMachine<D: Disk> {
-    disk: D,
+    file: SnapshotFile<D>,
     meta: RefCell<Meta>,
     applied: Cell<LogIndex>,
     applied_term: Cell<Term>,
@@ -63,7 +58,7 @@ pub enum SnapshotError {
     #[error("{SNAPSHOT}: {0}")]
     Io(#[from] std::io::Error),
     #[error("{SNAPSHOT}: {0}")]
-    Damaged(&'static str),
+    Damaged(#[from] DamagedSnapshot),
     #[error("{SNAPSHOT}: {0}")]
     Decode(#[from] DecodeError),
 }
@@ -71,18 +66,13 @@ pub enum SnapshotError {
 impl<D: Disk> MetaMachine<D> {
     /// The metadata of the snapshot; empty ones without.
     pub async fn load(disk: D) -> Result<MetaMachine<D>, SnapshotError> {
-        disk.create_dir(FOLDER).await?;
-        // A process that was killed may have left the snapshot's name in the page cache alone. The log is released on its
-        // word, and must not be while a power loss can bring back the one before.
-        disk.sync_dir(FOLDER).await?;
-        let Snapshot { index, term, members, meta } = if disk.list(FOLDER).await?.iter().any(|name| name == "snapshot")
-        {
-            decode(&read(&disk).await?)?
-        } else {
-            Snapshot::default()
+        let file = SnapshotFile::open(disk, FOLDER, MAGIC).await?;
+        let (Snapshot { index, term, members, .. }, meta) = match file.read().await? {
+            Some(bytes) => decoded(&file, &bytes)?,
+            None => Default::default(),
         };
         Ok(MetaMachine {
-            disk,
+            file,
             meta: RefCell::new(meta),
             applied: Cell::new(index),
             applied_term: Cell::new(term),
@@ -101,32 +91,21 @@ impl<D: Disk> MetaMachine<D> {
         let _turn = self.writing.take().await;
         let (index, term) = (self.applied.get(), self.applied_term.get());
         let members = self.members.borrow().clone();
-        let bytes = encode(index, term, &members, &self.meta.borrow());
-        let file = self.write(&bytes).await?;
-        self.disk.publish(file, TEMPORARY, SNAPSHOT).await?;
+        let bytes = self.encoded_with(&members);
+        let file = self.file.write(&bytes).await?;
+        self.file.publish(file).await?;
         self.flushed.set((index, term));
         *self.flushed_members.borrow_mut() = members;
         Ok(index)
     }
 
-    /// The bytes in a file that is not the snapshot yet.
-    async fn write(&self, bytes: &[u8]) -> Result<D::File, SnapshotError> {
-        let disk = &self.disk;
-        if disk.list(FOLDER).await?.iter().any(|name| name == "snapshot.tmp") {
-            disk.remove(TEMPORARY).await?;
-        }
-        let file = disk.create(TEMPORARY, Purpose::Data).await?;
-        let mut buf = file.alloc(bytes.len().next_multiple_of(BLOCK_BYTES));
-        buf.as_mut()[..bytes.len()].copy_from_slice(bytes);
-        buf.as_mut()[bytes.len()..].fill(0);
-        file.write_at(buf, 0).await?;
-        file.set_len(bytes.len() as u64).await?;
-        Ok(file)
-    }
-
     /// The bytes of a snapshot as of now, for a copy: who starts from it is founded anew.
     pub fn encoded(&self) -> Vec<u8> {
-        encode(self.applied.get(), self.applied_term.get(), &[], &self.meta.borrow())
+        self.encoded_with(&[])
+    }
+
+    fn encoded_with(&self, members: &[u8]) -> Vec<u8> {
+        self.file.encode(self.applied.get(), self.applied_term.get(), members, &self.meta.borrow().encode())
     }
 
     /// A copy of the state.
@@ -147,14 +126,13 @@ impl<D: Disk> MetaMachine<D> {
     /// Becomes what another member's snapshot says.
     async fn take_over(&self, base: EntryId, bytes: &[u8]) -> Result<(), InstallFailure> {
         let unchanged = |error: SnapshotError| InstallFailure::Unchanged(error.to_string());
-        let Snapshot { index, term, members, meta } = decode(bytes).map_err(unchanged)?;
+        let (Snapshot { index, term, members, .. }, meta) = decoded(&self.file, bytes).map_err(unchanged)?;
         if (index, term) != (base.index, base.term) {
             return Err(InstallFailure::Unchanged(format!("a snapshot of {term}/{index} came as that of {base}")));
         }
         let _turn = self.writing.take().await;
-        let file = self.write(bytes).await.map_err(unchanged)?;
-        // After an error of this nobody knows which of the two is there.
-        let published = self.disk.publish(file, TEMPORARY, SNAPSHOT).await;
+        let file = self.file.write(bytes).await.map_err(|error| unchanged(error.into()))?;
+        let published = self.file.publish(file).await;
         published.map_err(|error| InstallFailure::Broken(error.to_string()))?;
         self.flushed.set((index, term));
         *self.members.borrow_mut() = members.clone();
@@ -222,8 +200,8 @@ impl<D: Disk> Machine for MetaMachine<D> {
 
     fn offer(&self) -> LocalFuture<'_, Option<Offer>> {
         Box::pin(async {
-            let (index, term) = (self.applied.get(), self.applied_term.get());
-            let manifest = encode(index, term, &self.members.borrow(), &self.meta.borrow());
+            let index = self.applied.get();
+            let manifest = self.encoded_with(&self.members.borrow());
             if manifest.len() > MANIFEST_BYTES_MAX {
                 tracing::error!(bytes = manifest.len(), "the metadata are too large to be given to another node");
                 return None;
@@ -237,70 +215,11 @@ impl<D: Disk> Machine for MetaMachine<D> {
     }
 }
 
-async fn read<D: Disk>(disk: &D) -> Result<Vec<u8>, SnapshotError> {
-    let file = disk.open(SNAPSHOT, Purpose::Data).await?;
-    let len = file.len().await? as usize;
-    let mut bytes = Vec::with_capacity(len);
-    while bytes.len() < len {
-        let part = file.read_at(bytes.len() as u64, READ_BYTES).await?;
-        if part.as_ref().is_empty() {
-            break;
-        }
-        bytes.extend_from_slice(part.as_ref());
-    }
-    file.close().await?;
-    bytes.truncate(len);
-    Ok(bytes)
-}
-
-/// What a snapshot says.
-#[derive(Debug, Default, PartialEq)]
-struct Snapshot {
-    index: LogIndex,
-    term: Term,
-    members: Vec<u8>,
-    meta: Meta,
-}
-
-fn encode(index: LogIndex, term: Term, members: &[u8], meta: &Meta) -> Vec<u8> {
-    let body = meta.encode();
-    let mut bytes = Vec::with_capacity(HEADER_BYTES + members.len() + body.len());
-    bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&index.0.to_le_bytes());
-    bytes.extend_from_slice(&term.0.to_le_bytes());
-    bytes.extend_from_slice(&(members.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes), members);
-    let crc = crc32c::crc32c_append(crc, &body);
-    bytes.extend_from_slice(&crc.to_le_bytes());
-    bytes.extend_from_slice(members);
-    bytes.extend_from_slice(&body);
-    bytes
-}
-
-fn decode(bytes: &[u8]) -> Result<Snapshot, SnapshotError> {
-    let damaged = SnapshotError::Damaged;
-    let (header, body) = bytes.split_at_checked(HEADER_BYTES).ok_or(damaged("too short"))?;
-    let (fields, crc) = header.split_last_chunk::<4>().ok_or(damaged("too short"))?;
-    if crc32c::crc32c_append(crc32c::crc32c(fields), body) != u32::from_le_bytes(*crc) {
-        return Err(damaged("checksum mismatch"));
-    }
-    let mut words = fields.chunks_exact(8).map(|word| {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(word);
-        bytes
-    });
-    if words.next() != Some(MAGIC) {
-        return Err(damaged("no snapshot by its first bytes"));
-    }
-    let mut number = || words.next().map_or(0, u64::from_le_bytes);
-    let (index, term) = (LogIndex(number()), Term(number()));
-    let (members_bytes, body_bytes) = (number(), number());
-    if members_bytes.checked_add(body_bytes) != Some(body.len() as u64) {
-        return Err(damaged("length mismatch"));
-    }
-    let (members, body) = body.split_at_checked(members_bytes as usize).ok_or(damaged("length mismatch"))?;
-    Ok(Snapshot { index, term, members: members.to_vec(), meta: Meta::decode(body)? })
+/// A snapshot with the metadata in it.
+fn decoded<D: Disk>(file: &SnapshotFile<D>, bytes: &[u8]) -> Result<(Snapshot, Meta), SnapshotError> {
+    let snapshot = file.decode(bytes)?;
+    let meta = Meta::decode(&snapshot.body)?;
+    Ok((snapshot, meta))
 }
 
 #[cfg(test)]
@@ -316,7 +235,10 @@ mod tests {
         meta.apply(Command::CreateDatabase { name: "d".into(), policy: None, autocreate_policy: true }).unwrap();
         let disk = SimDisk::new(1);
         disk.set_yields(false);
-        let bytes = encode(LogIndex(7), Term(2), &MEMBERS, &meta);
+        let bytes = {
+            let file = block_on(1, SnapshotFile::open(disk.clone(), FOLDER, MAGIC)).unwrap();
+            file.encode(LogIndex(7), Term(2), &MEMBERS, &meta.encode())
+        };
         let load = |content: &[u8]| {
             disk.plant(SNAPSHOT, content.to_vec());
             block_on(1, MetaMachine::load(disk.clone())).map(|machine| machine.state())
@@ -403,22 +325,5 @@ mod tests {
             }
         }
         assert!(failed > 12, "{failed}");
-    }
-
-    #[test]
-    fn every_flipped_bit_of_a_snapshot_is_noticed() {
-        let mut meta = Meta::default();
-        meta.apply(Command::CreateDatabase { name: "d".into(), policy: None, autocreate_policy: true }).unwrap();
-        let bytes = encode(LogIndex(7), Term(2), &MEMBERS, &meta);
-        let snapshot = Snapshot { index: LogIndex(7), term: Term(2), members: MEMBERS.to_vec(), meta };
-        assert_eq!(decode(&bytes).unwrap(), snapshot);
-        for bit in 0..bytes.len() * 8 {
-            let mut damaged = bytes.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&damaged).is_err(), "bit {bit}");
-        }
-        for cut in 0..bytes.len() {
-            assert!(decode(&bytes[..cut]).is_err(), "cut at {cut}");
-        }
     }
 }

@@ -70,7 +70,7 @@ pub(super) async fn forward(
 }
 
 /// What another node says to what only the leader of a group can do.
-pub(super) async fn ask_leader(
+pub(crate) async fn ask_leader(
     links: &Links,
     leader: NodeId,
     group: GroupId,
@@ -147,7 +147,7 @@ impl DataCore {
 
     /// Tries with whoever leads a group, until a leader decides. What a leader has certainly not taken goes to the next
     /// one; what nobody knows of is not tried again: it might overtake what was written since.
-    pub(super) async fn until_led<T>(
+    pub(crate) async fn until_led<T>(
         &self,
         group: GroupId,
         attempt: impl AsyncFn(NodeId) -> Result<T, CallError>,

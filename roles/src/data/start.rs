@@ -23,8 +23,9 @@ use crate::{
         tag_values::TagLedger,
         typed_writes::TypedWrites,
     },
+    links::POOL_GROUP,
     options::Options,
-    pool::{PoolParts, reader::PoolReader, shipping},
+    pool::{PoolParts, machine::PoolSnapshotError, reader::PoolReader, shipping},
     query::{
         QueryMemory,
         continuous::{self, ContinuousFigures},
@@ -101,6 +102,8 @@ pub enum StartFailure {
     Partition(#[from] OpenError),
     #[error(transparent)]
     Metadata(#[from] SnapshotError),
+    #[error(transparent)]
+    Pool(#[from] PoolSnapshotError),
     #[error(transparent)]
     Propose(#[from] ProposeError),
     #[error(transparent)]
@@ -183,6 +186,10 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
     if let Some(machine) = &meta_machine {
         machines.insert(META_GROUP, machine.clone());
     }
+    let pool = PoolParts::open(&context, &founding, reader).await?;
+    if let Some(master) = &pool.master {
+        machines.insert(POOL_GROUP, master.machine.clone());
+    }
     let folder = format!("{}/{}", epoch.folder(), context.core.index());
     let surroundings = match (&founding.membership, &links) {
         (Some(membership), Some(links)) => membership.surroundings(&context, &budget, links, machines.keys().copied()),
@@ -213,7 +220,7 @@ pub async fn run_core(context: CoreContext<Message>, founding: Founding) -> Resu
         links,
         meta: RefCell::new(meta_machine.as_ref().map(|machine| machine.state()).unwrap_or_default()),
         meta_machine: meta_machine.clone(),
-        pool: PoolParts::open(&context, &founding, reader).await?,
+        pool,
         replies: Pending::new(),
         cache,
         held,

@@ -8,6 +8,7 @@ use super::{Output, table::time_text};
 use crate::data::{LOG_FOLDER, META_GROUP};
 use crate::data_lock::DataLock;
 use crate::line_text::{push_field, push_time};
+use crate::links::POOL_GROUP;
 use anyhow::Context;
 use serde_json::json;
 use std::{
@@ -40,8 +41,8 @@ pub struct CatLog {
     /// The rows of every write as line protocol
     #[arg(long)]
     rows: bool,
-    /// Only this partition's group; `meta` for the metadata's
-    #[arg(long, value_name = "N|meta")]
+    /// Only this partition's group; `meta` for the metadata's, `pool` for that of the pool's masters
+    #[arg(long, value_name = "N|meta|pool")]
     group: Option<String>,
     /// One JSON object a line, for scripts
     #[arg(long)]
@@ -65,6 +66,7 @@ impl CatLog {
         let only = match self.group.as_deref() {
             None => None,
             Some("meta") => Some(META_GROUP),
+            Some("pool") => Some(POOL_GROUP),
             Some(text) => Some(GroupId(text.parse().with_context(|| format!("--group {text}"))?)),
         };
         let mut groups: BTreeMap<GroupId, Group> = BTreeMap::new();
@@ -160,6 +162,10 @@ impl CatLog {
                 Ok(command) => format!("{command:?}"),
                 Err(error) => format!("{} bytes that are no command: {error}", bytes.len()),
             },
+            (bytes, POOL_GROUP) => match tidemill_pool::Command::decode(bytes) {
+                Ok(command) => format!("{command:?}"),
+                Err(error) => format!("{} bytes that are no command: {error}", bytes.len()),
+            },
             (bytes, _) => match Entry::parse(bytes) {
                 Ok(Entry::Command(command)) => format!("{command:?}"),
                 Ok(Entry::Write(image)) => {
@@ -207,7 +213,11 @@ impl CatLog {
 }
 
 fn name_of(group: GroupId) -> String {
-    if group == META_GROUP { "metadata".into() } else { format!("partition {group}") }
+    match group {
+        META_GROUP => "metadata".into(),
+        POOL_GROUP => "pool".into(),
+        group => format!("partition {group}"),
+    }
 }
 
 fn write_text(batch: &PartitionBatch<'_>) -> String {

@@ -8,6 +8,8 @@ use crate::{
     data::{LOG_FOLDER, META_GROUP, MetaMachine, epochs_in},
     data_lock::DataLock,
     identity::Identity,
+    links::POOL_GROUP,
+    pool::machine::PoolMachine,
     replica::{Machine, PartitionMachine, Placement, recover},
 };
 use anyhow::Context;
@@ -43,6 +45,7 @@ impl Stopped {
         let mut partitions = Vec::new();
         let mut machines: BTreeMap<GroupId, Rc<dyn Machine>> = BTreeMap::new();
         machines.insert(META_GROUP, meta.clone());
+        machines.insert(POOL_GROUP, Rc::new(PoolMachine::load(disk.clone()).await?));
         for id in 0..identity.partitions {
             let folder = format!("partitions/{id:03}");
             let partition = Partition::open(disk.clone(), folder, cache.clone(), file_keys.clone()).await?;

@@ -228,7 +228,7 @@ fn text(text: &str) -> Value {
     Value::String(text.to_owned())
 }
 
-fn integer(number: u64) -> Value {
+pub(super) fn integer(number: u64) -> Value {
     Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
 }
 

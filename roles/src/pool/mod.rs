@@ -1,9 +1,11 @@
 //! What a node has to do with the storage pool.
 //!
-//! Owns: the masters' part ([`master`]), the slaves' ([`slave`]), the hand-over of a partition's files by its leader
+//! Owns: what the masters agree on ([`machine`]) and their part ([`master`]), the slaves' ([`slave`]), the hand-over of a partition's files by its leader
 //! ([`shipping`]) and the reading of files that are in the pool ([`reader`]). A node is asked as what it is: what comes to
 //! one that is none is refused.
 
+mod ask;
+pub mod machine;
 pub mod master;
 mod masters;
 pub mod reader;

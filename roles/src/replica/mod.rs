@@ -18,6 +18,7 @@ mod payload;
 mod placement;
 mod recover;
 mod replicas;
+mod snapshot_file;
 mod ticket;
 
 pub use group::{Group, Machine};
@@ -27,4 +28,5 @@ pub use payload::{Outcome, Payload, members_in};
 pub use placement::Placement;
 pub use recover::{Found, RecoverError, recover};
 pub use replicas::{COMMITS_MAX, Leaderless, ProposeError, Replicas, Surroundings, Unheard};
+pub use snapshot_file::{DamagedSnapshot, Snapshot, SnapshotFile};
 pub use ticket::{Lost, Ticket};

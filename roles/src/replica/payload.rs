@@ -22,12 +22,14 @@ pub enum Outcome {
     Store(Applied),
     /// The index tells whose turn it is when all cores follow.
     Meta(LogIndex, Result<tidemill_meta::Applied, MetaError>),
+    Pool(tidemill_pool::Applied),
     /// The entry that opens a term.
     Opened,
 }
 
 const WRITE_PREFIX: [u8; 1] = [write_prefix()];
 const _: () = assert!(tidemill_meta::COMMAND_PREFIX != members_prefix());
+const _: () = assert!(tidemill_pool::COMMAND_PREFIX != members_prefix());
 
 impl Payload {
     /// The bytes in the log, in parts that follow each other.
