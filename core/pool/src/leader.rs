@@ -317,10 +317,12 @@ impl Leader {
         self.avoided.retain(|_, until| *until > now_ns);
         let mut steps = Steps::default();
         self.note_presence(pool, now_ns, &mut steps);
+        let mut arrived: BTreeSet<(u64, FileId)> = BTreeSet::new();
         for (slave, files) in std::mem::take(&mut self.arrived) {
             let going = |file: &FileId| self.going.contains_key(&(slave, *file));
             let files: Vec<(FileId, u64)> = files.into_iter().filter(|(file, _)| !going(file)).collect();
             if !files.is_empty() {
+                arrived.extend(files.iter().map(|(file, _)| (slave, *file)));
                 steps.commands.push(Command::Hold { slave, files });
             }
         }
@@ -332,7 +334,7 @@ impl Leader {
         self.withdraw(pool, now_ns, &mut steps);
         self.move_copies(pool, &mut steps);
         self.assign(pool, &mut steps);
-        self.order_fetches(pool, now_ns, &mut steps);
+        self.order_fetches(pool, &arrived, now_ns, &mut steps);
         self.order_deletes(pool, &mut steps);
         let scrubs = std::mem::take(&mut self.scrubs);
         steps.scrubs.extend(scrubs.into_iter().filter(|slave| pool.is_present(*slave)));
@@ -516,7 +518,7 @@ impl Leader {
     }
 
     /// Has slaves fetch what they are to have.
-    fn order_fetches(&mut self, pool: &Pool, now_ns: u64, steps: &mut Steps) {
+    fn order_fetches(&mut self, pool: &Pool, arrived: &BTreeSet<(u64, FileId)>, now_ns: u64, steps: &mut Steps) {
         if self.options.copy_rate_max > 0 {
             let passed = u128::from(now_ns.saturating_sub(self.allowance_ns));
             let earned = passed * u128::from(self.options.copy_rate_max) / u128::from(SECOND_NS);
@@ -538,7 +540,11 @@ impl Leader {
             for slave in file.targets.iter().copied() {
                 let before = self.copies.get(&(id, slave));
                 let waits = before.is_some_and(|copying| copying.is_running || copying.next_try_ns > now_ns);
-                if waits || self.going.contains_key(&(slave, id)) || !pool.is_present(slave) {
+                if waits
+                    || arrived.contains(&(slave, id))
+                    || self.going.contains_key(&(slave, id))
+                    || !pool.is_present(slave)
+                {
                     continue;
                 }
                 let limits = self.options.copy_rate_max > 0 && !is_new;

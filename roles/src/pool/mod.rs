@@ -1,8 +1,8 @@
 //! What a node has to do with the storage pool.
 //!
-//! Owns: what the masters agree on ([`machine`]) and their part ([`master`]), the slaves' ([`slave`]), the hand-over of a partition's files by its leader
-//! ([`shipping`]) and the reading of files that are in the pool ([`reader`]). A node is asked as what it is: what comes to
-//! one that is none is refused.
+//! Owns: what the masters agree on ([`machine`]) and their part ([`master`]), the slaves' ([`slave`]), the hand-over of a
+//! partition's files by its leader ([`shipping`]) and the reading of files that are in the pool ([`reader`]). A node is
+//! asked as what it is: what comes to one that is none is refused.
 
 mod ask;
 pub mod machine;
