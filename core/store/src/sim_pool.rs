@@ -9,7 +9,7 @@ use crate::{
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
-    io,
+    fmt, io,
 };
 use tidemill_disk::sim::Prng;
 
@@ -85,6 +85,12 @@ impl SimPool {
         let mut figures = self.figures.get();
         change(&mut figures);
         self.figures.set(figures);
+    }
+}
+
+impl fmt::Debug for SimPool {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SimPool").field("files", &self.files.borrow().len()).finish_non_exhaustive()
     }
 }
 

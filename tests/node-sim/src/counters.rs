@@ -11,6 +11,10 @@ tidemill_campaign::counters! {
     refused_full
     flushes
     copies_ordered
+    hand_overs
+    files_handed_over
+    pool_reads
+    pool_failures
     deletes
     field_drops
     group_drops
@@ -27,6 +31,7 @@ tidemill_campaign::counters! {
     flushes_replayed
     deletes_replayed
     drops_replayed
+    hand_overs_replayed
     copies_replayed
     copies_pending_at_start
     copies
@@ -36,6 +41,7 @@ tidemill_campaign::counters! {
     blocks_vanished
     files_late
     files_copied
+    files_in_pool
     files_identical
     bits_flipped
     damage_noticed

@@ -38,6 +38,8 @@ fn swarm() -> Swarm {
         nameless_one_in: 5,
         flush_one_in: 12,
         copy_one_in: 40,
+        hand_over_one_in: 12,
+        pool_fails_one_in: u64::MAX,
         delete_one_in: 25,
         drop_field_one_in: 60,
         drop_group_one_in: 60,
@@ -72,7 +74,7 @@ fn recover_and_check(after: &SimDisk, shared: &Shared, seed: u64, goes_on: bool,
     after.set_yields(false);
     let executor = Executor::new(seed);
     let (truth, layout) = (shared.truth.borrow(), shared.layout.borrow());
-    let options = options(&shared.swarm);
+    let options = options(shared);
     let replayed = executor.block_on(async {
         let recovered = recover_from(after, &options).await.unwrap_or_else(|error| panic!("{context}: {error}"));
         let mut prng = Prng::new(seed);
@@ -88,8 +90,9 @@ fn recover_and_check(after: &SimDisk, shared: &Shared, seed: u64, goes_on: bool,
     replayed
 }
 
-fn options(swarm: &Swarm) -> NodeOptions {
-    NodeOptions { cache_bytes: swarm.cache_bytes, l1_files_per_l2: swarm.l1_files_per_l2, ..NodeOptions::default() }
+fn options(shared: &Shared) -> NodeOptions {
+    let Swarm { cache_bytes, l1_files_per_l2, .. } = shared.swarm;
+    NodeOptions { cache_bytes, l1_files_per_l2, pool: shared.pool.clone(), ..NodeOptions::default() }
 }
 
 async fn go_on(
@@ -115,8 +118,9 @@ async fn go_on(
         reading::check(*number, partition, &truth, layout, &mut prng, context).await;
         let applied = partition.applied().0;
         reading::check_index(partition, &truth.partition(*number).model(applied, context), context);
-        files::check(disk, *number, context);
-        files::check_identity(disk, *number, truth.partition(*number), applied, context).await;
+        files::check(disk, &options.pool, *number, context);
+        let truth = truth.partition(*number);
+        files::check_identity(disk, &options.pool, *number, truth, applied, context).await;
     }
     node.stop().await.unwrap_or_else(|error| panic!("{context}: {error}"));
 }
@@ -126,7 +130,7 @@ async fn go_on(
 /// # Panics
 /// If a recovery lost or invented something.
 pub fn run(stride: u64) -> Report {
-    let shared = Rc::new(Shared::new(swarm()));
+    let shared = Rc::new(Shared::new(swarm(), SEED));
     let disk = SimDisk::new(SEED);
     let report: Rc<RefCell<Report>> = Rc::default();
     let points = Cell::new(0);
@@ -154,7 +158,7 @@ pub fn run(stride: u64) -> Report {
     let mut prng = Prng::new(SEED);
     for life in 0..shared.swarm.lives {
         let executor = Executor::new(SEED + life);
-        let options = options(&shared.swarm);
+        let options = options(&shared);
         let started = executor.block_on(Node::start(&executor, &disk, &options, &shared.truth, &shared.counters));
         let node = Rc::new(started.unwrap_or_else(|error| panic!("life {life}: {error}")));
         lives::run_clients(&executor, &node, &shared, &mut prng);
@@ -196,6 +200,8 @@ impl Report {
             ("flushes_replayed", recovered.flushes_replayed),
             ("deletes_replayed", recovered.deletes_replayed),
             ("drops_replayed", recovered.drops_replayed),
+            ("hand_overs", run.hand_overs),
+            ("hand_overs_replayed", recovered.hand_overs_replayed),
             ("copies_replayed", recovered.copies_replayed),
             ("copies_pending_at_start", recovered.copies_pending_at_start),
             ("writes_dropped", faults.writes_dropped),

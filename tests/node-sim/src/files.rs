@@ -12,7 +12,7 @@ use std::{
 use tidemill_column::Values;
 use tidemill_disk::sim::{Prng, SimDisk};
 use tidemill_raft::Term;
-use tidemill_store::{Entry, FileRecord, Manifest, Partition, ReadCache};
+use tidemill_store::{Entry, FileRecord, Manifest, Partition, ReadCache, SimPool, Tier};
 use tidemill_tsm::{block, file::FileBytes};
 
 pub fn manifest_of(disk: &SimDisk, folder: &str, context: &str) -> Manifest {
@@ -21,16 +21,19 @@ pub fn manifest_of(disk: &SimDisk, folder: &str, context: &str) -> Manifest {
     Manifest::decode(&bytes, &path).unwrap_or_else(|error| panic!("{context}: {error}"))
 }
 
+/// What a node has of a file.
 fn path_of(folder: &str, record: &FileRecord) -> String {
-    format!("{folder}/g{}/{}", record.shard_group, record.name())
+    let name = if record.tier == Tier::Pool { record.tail_name() } else { record.name() };
+    format!("{folder}/g{}/{name}", record.shard_group)
 }
 
 /// Exactly the files of the manifest are there, each as it says (S5, S7), and the ordered ones of a shard group hold no
-/// time of a key twice (I4). Returns how many files were late and how many came from copies.
+/// time of a key twice (I4). Of files in the pool, everything behind the blocks is there, and nothing else (I8). Returns how
+/// many files were late, how many came from copies, and how many are in the pool.
 ///
 /// # Panics
 /// If that is not so.
-pub fn check(disk: &SimDisk, number: u32, context: &str) -> (u64, u64) {
+pub fn check(disk: &SimDisk, pool: &SimPool, number: u32, context: &str) -> (u64, u64, u64) {
     let folder = folder_of(number);
     let manifest = manifest_of(disk, &folder, context);
     let mut named: BTreeSet<String> = manifest.files.iter().map(|record| path_of(&folder, record)).collect();
@@ -42,10 +45,17 @@ pub fn check(disk: &SimDisk, number: u32, context: &str) -> (u64, u64) {
     assert_eq!(there, named, "{context}: the files of partition {number}, and those of its manifest");
     // A copy may join small blocks across a point of another file: it is times that are there once.
     let mut times: BTreeMap<(u64, Vec<u8>), BTreeSet<i64>> = BTreeMap::new();
-    let (mut late, mut copied) = (0, 0);
+    let (mut late, mut copied, mut pooled) = (0, 0, 0);
     for record in &manifest.files {
         let path = path_of(&folder, record);
-        let bytes = disk.content(&path).unwrap_or_default();
+        let mut bytes = disk.content(&path).unwrap_or_default();
+        if record.tier != Tier::Local {
+            pooled += 1;
+            let whole = pool.content(&record.hash).unwrap_or_else(|| panic!("{context}: {path} is not in the pool"));
+            let here = if record.tier == Tier::Pool { &whole[record.blocks_end as usize..] } else { &whole[..] };
+            assert!(bytes == here, "{context}: {path} is not what the pool has");
+            bytes = whole;
+        }
         let is_same = (bytes.len() as u64, *blake3::hash(&bytes).as_bytes()) == (record.size, record.hash);
         assert!(is_same, "{context}: {path} is not the file that the manifest names");
         late += u64::from(record.late);
@@ -66,20 +76,27 @@ pub fn check(disk: &SimDisk, number: u32, context: &str) -> (u64, u64) {
             }
         }
     }
-    (late, copied)
+    (late, copied, pooled)
 }
 
 /// Applies the same log on a node to which nothing else happens, and compares the files (S6). Returns how many there are.
 ///
 /// # Panics
 /// If a file differs or is missing on either side.
-pub async fn check_identity(disk: &SimDisk, number: u32, truth: &PartitionTruth, applied: u64, context: &str) -> u64 {
+pub async fn check_identity(
+    disk: &SimDisk,
+    pool: &Rc<SimPool>,
+    number: u32,
+    truth: &PartitionTruth,
+    applied: u64,
+    context: &str,
+) -> u64 {
     let other = SimDisk::new(number.into());
     other.set_yields(false);
     let mut prng = Prng::new(applied);
     let (cache, keys) = (Rc::new(ReadCache::new(64 << 10)), Rc::new(Cell::new(0)));
     let folder = folder_of(number);
-    let opened = Partition::open(other.clone(), folder.clone(), cache, keys).await;
+    let opened = Partition::open_with_pool(other.clone(), folder.clone(), cache, keys, pool.clone()).await;
     let partition = opened.unwrap_or_else(|error| panic!("{context}: {error}"));
     for Told { bytes, .. } in &truth.told()[..applied as usize] {
         let entry = (!bytes.is_empty()).then(|| Entry::parse(bytes).expect("an entry that was proposed"));
@@ -92,8 +109,8 @@ pub async fn check_identity(disk: &SimDisk, number: u32, truth: &PartitionTruth,
     work_off(&partition, context).await;
     let of = |disk: &SimDisk| {
         let manifest = manifest_of(disk, &folder, context);
-        let mut files: BTreeMap<String, [u8; 32]> = BTreeMap::new();
-        files.extend(manifest.files.iter().map(|record| (path_of(&folder, record), record.hash)));
+        let mut files: BTreeMap<String, ([u8; 32], Tier)> = BTreeMap::new();
+        files.extend(manifest.files.iter().map(|record| (path_of(&folder, record), (record.hash, record.tier))));
         (manifest.flushed_index, manifest.sessions, manifest.groups, manifest.policies, files, manifest.members)
     };
     let (here, there) = (of(disk), of(&other));

@@ -16,7 +16,7 @@ use std::{
     rc::Rc,
 };
 use tidemill_disk::sim::{Crash, Executor, Fault, Prng, SimDisk};
-use tidemill_store::Command;
+use tidemill_store::{Command, SimPool};
 
 const FAULTS: [Fault; 3] = [Fault::Eio, Fault::StorageFull, Fault::ShortWrite];
 /// Operations of a start that a fault may strike.
@@ -41,6 +41,7 @@ pub struct Shared {
     pub truth: Rc<RefCell<Truth>>,
     pub layout: RefCell<Layout>,
     pub counters: Rc<RefCell<Counters>>,
+    pub pool: Rc<SimPool>,
     numbers: Cell<u64>,
     /// A power loss that waits for a command: on this disk, within so many operations behind it.
     strike: RefCell<Option<(SimDisk, u64)>>,
@@ -48,8 +49,9 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(swarm: Swarm) -> Shared {
+    pub fn new(swarm: Swarm, seed: u64) -> Shared {
         Shared {
+            pool: Rc::new(SimPool::new(seed)),
             senders: (0..swarm.clients).map(|_| RefCell::default()).collect(),
             swarm,
             truth: Rc::default(),
@@ -86,12 +88,13 @@ struct Sender {
 pub fn run(seed: u64) -> Counters {
     let mut prng = Prng::new(seed);
     let swarm = Swarm::draw(&mut prng);
+    let shared = Rc::new(Shared::new(swarm.clone(), seed));
     let options = NodeOptions {
         cache_bytes: swarm.cache_bytes,
         l1_files_per_l2: swarm.l1_files_per_l2,
+        pool: shared.pool.clone(),
         ..NodeOptions::default()
     };
-    let shared = Rc::new(Shared::new(swarm.clone()));
     let disk = SimDisk::new(seed);
     let mut run = Run { seed, swarm, options, prng, disk, shared: shared.clone() };
     for life in 0..run.swarm.lives {
@@ -101,6 +104,8 @@ pub fn run(seed: u64) -> Counters {
     run.count_faults();
     let mut counters = *shared.counters.borrow();
     counters.entries = shared.truth.borrow().acknowledged_total();
+    let pool = shared.pool.figures();
+    (counters.pool_reads, counters.pool_failures) = (pool.reads, pool.failures);
     counters
 }
 
@@ -295,11 +300,14 @@ impl Run {
             let truth = truth.partition(*number);
             let applied = partition.applied().0;
             reading::check_index(partition, &truth.model(applied, context), context);
-            let (late, copied) = files::check(&self.disk, *number, context);
-            let identical = executor.block_on(files::check_identity(&self.disk, *number, truth, applied, context));
+            let pool = &self.options.pool;
+            let (late, copied, pooled) = files::check(&self.disk, pool, *number, context);
+            let identity = files::check_identity(&self.disk, pool, *number, truth, applied, context);
+            let identical = executor.block_on(identity);
             let mut counters = self.count();
             counters.files_late += late;
             counters.files_copied += copied;
+            counters.files_in_pool += pooled;
             counters.files_identical += identical;
         }
     }
@@ -339,11 +347,13 @@ pub fn run_clients(executor: &Executor, node: &Rc<Node>, shared: &Rc<Shared>, pr
         executor.spawn(client(node.clone(), number as usize, prng, shared.clone()))
     };
     let clients: Vec<_> = (0..shared.swarm.clients).map(spawn).collect();
+    shared.pool.fail_one_in(shared.swarm.pool_fails_one_in);
     executor.block_on(async {
         for client in clients {
             client.join().await;
         }
     });
+    shared.pool.fail_one_in(u64::MAX);
 }
 
 pub fn count_copies(node: &Node, counters: &mut Counters) {
@@ -391,10 +401,19 @@ async fn step(node: &Node, number: usize, prng: &mut Prng, shared: &Shared) -> R
         count().flushes += 1;
     }
     if prng.one_in(swarm.copy_one_in)
-        && let Some(order) = workload::copy(prng, &node.partitions[&partition].group_files())
+        && let Some(order) = workload::copy(prng, &node.partitions[&partition])
     {
         node.order_copy(partition, order).await?;
         count().copies_ordered += 1;
+    }
+    if prng.one_in(swarm.hand_over_one_in) {
+        let (replica, folder) = (&node.partitions[&partition], folder_of(partition));
+        if let Some((command, files)) = workload::hand_over(prng, &folder, replica, &node.disk, &shared.pool) {
+            shared.strike(prng);
+            node.command(partition, &command, Deed::Nothing).await?;
+            count().hand_overs += 1;
+            count().files_handed_over += files;
+        }
     }
     if prng.one_in(swarm.delete_one_in) {
         let (command, deed) = workload::delete(prng, request_number);

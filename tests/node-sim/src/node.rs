@@ -25,7 +25,7 @@ use tidemill_disk::{
 };
 use tidemill_log::{Durability, Log, LogOptions, Poisoned};
 use tidemill_raft::{GroupId, LogIndex};
-use tidemill_store::{Applied, Command, CopyFigures, CopyOrder, Floats, Partition, ReadCache};
+use tidemill_store::{Applied, Command, CopyFigures, CopyOrder, Floats, Partition, ReadCache, SimPool};
 
 /// Segments in use from which on partitions are flushed: far below what the log may have.
 pub const SEGMENTS_LIVE_MAX: u64 = 16;
@@ -40,6 +40,8 @@ pub struct NodeOptions {
     pub log: LogOptions,
     pub cache_bytes: usize,
     pub l1_files_per_l2: usize,
+    /// What is read from it outlives the node.
+    pub pool: Rc<SimPool>,
 }
 
 impl Default for NodeOptions {
@@ -57,7 +59,7 @@ impl Default for NodeOptions {
             commands_reserve_bytes: 16 << 10,
             new_log_id: 0x7469_6465,
         };
-        NodeOptions { log, cache_bytes: 256 << 10, l1_files_per_l2: 2 }
+        NodeOptions { log, cache_bytes: 256 << 10, l1_files_per_l2: 2, pool: Rc::new(SimPool::new(0)) }
     }
 }
 
@@ -84,7 +86,8 @@ pub async fn recover_from(disk: &SimDisk, options: &NodeOptions) -> Result<Recov
     let mut partitions = BTreeMap::new();
     let mut machines: BTreeMap<GroupId, Rc<dyn Machine>> = BTreeMap::new();
     for number in 0..PARTITIONS {
-        let opened = Partition::open(disk.clone(), folder_of(number), cache.clone(), file_keys.clone()).await;
+        let (folder, pool) = (folder_of(number), options.pool.clone());
+        let opened = Partition::open_with_pool(disk.clone(), folder, cache.clone(), file_keys.clone(), pool).await;
         let partition = Rc::new(opened.map_err(|error| error.to_string())?);
         let mut machine = PartitionMachine::new(partition.clone());
         let (work, counted) = (work.clone(), counted.clone());
@@ -95,6 +98,7 @@ pub async fn recover_from(disk: &SimDisk, options: &NodeOptions) -> Result<Recov
                 Applied::Copy => counters.copies_replayed += 1,
                 Applied::Deleted => counters.deletes_replayed += 1,
                 Applied::Dropped => counters.drops_replayed += 1,
+                Applied::HandedOver => counters.hand_overs_replayed += 1,
                 Applied::Written { rows: 0 } => counters.duplicates += 1,
                 _ => {}
             }
@@ -119,6 +123,7 @@ pub struct Node {
     pub replicas: Rc<Replicas<SimDisk>>,
     pub truth: Rc<RefCell<Truth>>,
     pub counters: Rc<RefCell<Counters>>,
+    pub disk: SimDisk,
     executor: Executor,
     shared: Rc<Background>,
     logging: Task<Result<(), Poisoned>>,
@@ -190,6 +195,7 @@ impl Node {
             replicas,
             truth: truth.clone(),
             counters: counters.clone(),
+            disk: disk.clone(),
             executor: executor.clone(),
             shared,
             logging,

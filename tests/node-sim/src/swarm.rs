@@ -14,6 +14,9 @@ pub struct Swarm {
     pub nameless_one_in: u64,
     pub flush_one_in: u64,
     pub copy_one_in: u64,
+    pub hand_over_one_in: u64,
+    /// Of the reads of blocks in the pool, while clients are at work.
+    pub pool_fails_one_in: u64,
     pub delete_one_in: u64,
     pub drop_field_one_in: u64,
     pub drop_group_one_in: u64,
@@ -70,6 +73,8 @@ impl Swarm {
             nameless_one_in: one_of(&[2, 10_000, 10_000]),
             flush_one_in: one_of(&[3, 6, 12]),
             copy_one_in: one_of(&[6, 20, 10_000]),
+            hand_over_one_in: one_of(&[1, 4, 10_000]),
+            pool_fails_one_in: one_of(&[2, 4, 12]),
             delete_one_in: one_of(&[4, 10, 30]),
             drop_field_one_in: one_of(&[12, 40, 10_000]),
             drop_group_one_in: one_of(&[12, 40, 10_000]),

@@ -8,11 +8,12 @@ use crate::{
         Series,
     },
 };
-use std::rc::Rc;
+use std::{collections::BTreeSet, rc::Rc};
 use tidemill_column::Value;
 use tidemill_disk::sim::Prng;
+use tidemill_disk::sim::SimDisk;
 use tidemill_line::{Batch, ParseOptions, PartitionMap, Precision, SplitPlan, Splitter};
-use tidemill_store::{Command, CopyOrder, Floats, GroupFiles, Measurements, TagCondition};
+use tidemill_store::{Command, CopyOrder, Floats, HandedFile, Measurements, Partition, SimPool, TagCondition, Tier};
 
 /// Requests that share the newest time.
 const REQUESTS_PER_TIME: u64 = 8;
@@ -181,7 +182,8 @@ pub fn drop_field(prng: &mut Prng) -> (Command, Deed) {
 }
 
 /// A copy of any kind of a shard group that has files, besides those that the server's policy decides.
-pub fn copy(prng: &mut Prng, groups: &[GroupFiles]) -> Option<CopyOrder> {
+pub fn copy(prng: &mut Prng, partition: &Partition<SimDisk>) -> Option<CopyOrder> {
+    let groups = partition.group_files();
     let files = groups.get(prng.below(groups.len() as u64) as usize)?;
     let newest = files.newest_change();
     let ordered_through = newest - if prng.one_in(2) { 0 } else { prng.below(newest.min(30)) };
@@ -191,15 +193,44 @@ pub fn copy(prng: &mut Prng, groups: &[GroupFiles]) -> Option<CopyOrder> {
         _ => ordered_through - prng.below(ordered_through.min(9)),
     };
     let sealed_one_in = [1, 2, 1000][prng.below(3) as usize];
+    // Those in the pool as well.
+    let sealed = partition.sealed_files().into_iter().filter(|file| file.shard_group == files.shard_group.0);
+    let sealed: BTreeSet<u64> = sealed.map(|file| file.generation).collect();
     Some(CopyOrder {
         shard_group: files.shard_group.0,
         ordered_through,
         late_through,
-        sealed: files.sealed.iter().map(|(generation, _)| *generation).filter(|_| prng.one_in(sealed_one_in)).collect(),
+        sealed: sealed.into_iter().filter(|_| prng.one_in(sealed_one_in)).collect(),
         with_deleted: prng.one_in(2),
         floats: floats(prng),
         file_bytes_max: [1, 5_000, 1 << 30][prng.below(3) as usize],
     })
+}
+
+/// A hand-over of some sealed files, which are in the pool then; how many. Now and then it names what is no such file.
+pub fn hand_over(
+    prng: &mut Prng,
+    folder: &str,
+    partition: &Partition<SimDisk>,
+    disk: &SimDisk,
+    pool: &SimPool,
+) -> Option<(Command, u64)> {
+    let sealed = partition.sealed_files();
+    let shard_group = sealed.get(prng.below(sealed.len() as u64) as usize)?.shard_group;
+    let mut files = Vec::new();
+    let (one_in, keeps_local) = (1 + prng.below(2), prng.one_in(4));
+    for record in sealed.iter().filter(|record| record.shard_group == shard_group && record.tier != Tier::Pool) {
+        // It may have been dropped or copied away meanwhile.
+        let content = disk.content(&format!("{folder}/g{shard_group}/{}", record.name()));
+        if let Some(content) = content.filter(|_| prng.one_in(one_in)) {
+            assert_eq!(pool.put(content), record.hash, "a file is what its record says");
+            files.push(record.handed());
+        }
+    }
+    let count = files.len() as u64;
+    let stranger = sealed.first().filter(|_| prng.one_in(5)).map(|file| file.handed());
+    files.extend(stranger.map(|file| HandedFile { hash: [9; 32], ..file }));
+    (!files.is_empty()).then_some((Command::HandOver { shard_group, files, keeps_local }, count))
 }
 
 pub fn floats(prng: &mut Prng) -> Floats {

@@ -15,8 +15,10 @@ fn random_lives_lose_and_invent_nothing() {
     }
     println!("{seeds:?}: {counters:?}");
     if seeds.end - seeds.start >= 100 {
-        // Writes that take effect out of order need two under way, which a hundred seeds may miss.
-        let zeros: Vec<_> = counters.zeros().into_iter().filter(|name| *name != "writes_reordered").collect();
+        // Writes that take effect out of order need two under way, and a copy must find the pool in trouble: a hundred
+        // seeds may miss that.
+        let seldom = ["writes_reordered", "pool_failures"];
+        let zeros: Vec<_> = counters.zeros().into_iter().filter(|name| !seldom.contains(name)).collect();
         assert_eq!(zeros, Vec::<&str>::new());
     }
 }

@@ -30,6 +30,8 @@ tidemill_campaign::counters! {
     flushes
     reliefs
     copies
+    files_shipped
+    files_in_pool
     deletes
     group_drops
     files_identical

@@ -52,7 +52,8 @@ impl Member {
         let mut partitions = BTreeMap::new();
         let mut machines: BTreeMap<GroupId, Rc<dyn Machine>> = BTreeMap::new();
         for number in 0..PARTITIONS {
-            let opened = Partition::open(disk.clone(), folder_of(number), cache.clone(), file_keys.clone()).await;
+            let (folder, pool) = (folder_of(number), options.pool.clone());
+            let opened = Partition::open_with_pool(disk.clone(), folder, cache.clone(), file_keys.clone(), pool).await;
             let partition = Rc::new(opened.map_err(|error| error.to_string())?);
             let mut machine = PartitionMachine::new(partition.clone());
             let applied = work.clone();

@@ -9,7 +9,7 @@ use crate::{
     },
     files,
     model::Deed,
-    node::{NodeOptions, SEGMENTS_LIVE_MAX},
+    node::{NodeOptions, SEGMENTS_LIVE_MAX, folder_of},
     reading,
     replica::{Lost, Payload, ProposeError},
     swarm,
@@ -23,7 +23,7 @@ use std::{
 };
 use tidemill_disk::sim::{Crash, Executor, Prng, SimDisk, Task};
 use tidemill_raft::{Body, GroupId, NodeId};
-use tidemill_store::Command;
+use tidemill_store::{Command, SimPool};
 
 /// Nodes that found the group.
 pub const NODES: u64 = 3;
@@ -48,6 +48,8 @@ pub(super) struct Settings {
     request_one_in: u64,
     flush_one_in: u64,
     copy_one_in: u64,
+    ship_one_in: u64,
+    pool_fails_one_in: u64,
     delete_one_in: u64,
     drop_group_one_in: u64,
     read_one_in: u64,
@@ -81,6 +83,8 @@ impl Settings {
             request_one_in: one_of(&[1, 3, 10]),
             flush_one_in: one_of(&[50, 200, 1_000]),
             copy_one_in: one_of(&[100, 400, 1_000_000]),
+            ship_one_in: one_of(&[50, 300, 1_000_000]),
+            pool_fails_one_in: one_of(&[3, 50, u64::MAX]),
             delete_one_in: one_of(&[100, 400, 1_000_000]),
             drop_group_one_in: one_of(&[400, 1_000_000]),
             read_one_in: one_of(&[5, 20]),
@@ -205,7 +209,9 @@ impl World {
         let mut prng = Prng::new(seed);
         let settings = Settings::draw(&mut prng);
         let swarm = swarm::Swarm::draw(&mut prng);
-        let options = NodeOptions { cache_bytes: swarm.cache_bytes, ..NodeOptions::default() };
+        let pool = Rc::new(SimPool::new(seed));
+        pool.fail_one_in(settings.pool_fails_one_in);
+        let options = NodeOptions { cache_bytes: swarm.cache_bytes, pool, ..NodeOptions::default() };
         let shared = Rc::new(Shared {
             now_us: Cell::new(1),
             network: RefCell::new(Network::new(Prng::new(prng.next_u64()), settings.weather)),
@@ -420,6 +426,9 @@ impl World {
         if self.prng.one_in(settings.copy_one_in) {
             self.copy(partition);
         }
+        if self.prng.one_in(settings.ship_one_in) {
+            self.ship(partition);
+        }
         if self.prng.one_in(settings.delete_one_in) {
             let (command, deed) = workload::delete(&mut self.prng, self.requests);
             self.command(partition, &command, &Rc::new(deed));
@@ -505,10 +514,21 @@ impl World {
 
     fn copy(&mut self, partition: u32) {
         let Some(member) = self.leader(partition) else { return };
-        let order = workload::copy(&mut self.prng, &member.partitions[&partition].group_files());
+        let order = workload::copy(&mut self.prng, &member.partitions[&partition]);
         if let Some(order) = order {
             self.command(partition, &Command::Copy(order), &Rc::new(Deed::Nothing));
             self.counters().copies += 1;
+        }
+    }
+
+    fn ship(&mut self, partition: u32) {
+        let Some(member) = self.leader(partition) else { return };
+        let Some(disk) = self.shared.disk_of(member.replicas.placement().node.0) else { return };
+        let (replica, folder, pool) = (&member.partitions[&partition], folder_of(partition), &self.options.pool);
+        let ordered = workload::hand_over(&mut self.prng, &folder, replica, &disk, pool);
+        if let Some((command, files)) = ordered {
+            self.command(partition, &command, &Rc::new(Deed::Nothing));
+            self.counters().files_shipped += files;
         }
     }
 
@@ -592,6 +612,7 @@ impl World {
     /// Nothing goes wrong any more: all nodes must come to the same end.
     fn settle(&mut self) {
         self.is_calm = true;
+        self.options.pool.fail_one_in(u64::MAX);
         {
             let mut network = self.shared.network.borrow_mut();
             network.cut.clear();
@@ -686,13 +707,16 @@ impl World {
                 let truth = chronicle.borrow().truth.clone();
                 let check = reading::check(*number, partition, &truth, &self.layout, &mut self.prng, &context);
                 let compared = executor.block_on(check);
-                files::check(&disk, *number, &context);
+                let pool = &self.options.pool;
+                let (_, _, pooled) = files::check(&disk, pool, *number, &context);
                 let applied = partition.applied().0;
                 let truth = truth.partition(*number);
-                let identical = executor.block_on(files::check_identity(&disk, *number, truth, applied, &context));
+                let identity = files::check_identity(&disk, pool, *number, truth, applied, &context);
+                let identical = executor.block_on(identity);
                 let mut counters = self.shared.counters.borrow_mut();
                 counters.cells_compared += compared;
                 counters.files_identical += identical;
+                counters.files_in_pool += pooled;
             }
         }
     }
