@@ -46,6 +46,15 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
     },
+    /// Files from disk to disk between two cores, beside the device alone, memory to memory and a plain path; further
+    /// options are those of `perf peer`.
+    #[command(disable_help_flag = true)]
+    Stream {
+        /// Both ends have their files below it
+        directory: std::ffi::OsString,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// Replicated commits beside etcd and the device alone: `perf raft --help` (runs `perf-raft`, from beside this binary).
     #[command(disable_help_flag = true)]
     Raft {

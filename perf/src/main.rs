@@ -21,6 +21,9 @@ fn main() -> ExitCode {
         Command::Replication(args) => commands::replicate(&args),
         Command::Proxy(args) => commands::through_proxy(&args),
         Command::Peer { arguments } => commands::beside("perf-peer", &arguments),
+        Command::Stream { directory, arguments } => {
+            commands::beside("perf-peer", &[vec!["--files".into(), directory], arguments].concat())
+        }
         Command::Raft { arguments } => commands::beside("perf-raft", &arguments),
     };
     match result {

@@ -155,6 +155,56 @@ pub fn bulk(mtu: u16, bytes: u64) -> Result<Bulk> {
     Ok(bulk)
 }
 
+/// A file by plain means: read into a buffer, written to the stream, read from it into a buffer, written to a file; all
+/// through the page cache, which is synced at the end.
+pub fn file(mtu: u16, source: &std::path::Path, target: &std::path::Path) -> Result<Bulk> {
+    use std::io::{Read, Write};
+    let tls = Arc::new(tls()?);
+    let socket = bind("127.0.0.1:0".parse()?, SOCKET_BUFFER_BYTES)?;
+    let address = socket.local_addr()?;
+    let (tls_of_receiver, target) = (tls.clone(), target.to_owned());
+    let receiver = on_core(1, move || async move {
+        let (endpoint, connection) = accept(socket, &tls_of_receiver, mtu).await?;
+        let mut stream = connection.accept_uni().await?;
+        let (mut file, mut block) = (std::fs::File::create(&target)?, vec![0; BLOCK_BYTES]);
+        while let Some(count) = stream.read(&mut block).await? {
+            file.write_all(&block[..count])?;
+        }
+        file.sync_all()?;
+        // The sender's clock stops when this is there.
+        connection.open_uni().await?.finish()?;
+        connection.closed().await;
+        endpoint.wait_idle().await;
+        Ok(())
+    });
+    let source = source.to_owned();
+    let sender = on_core(0, move || async move {
+        let (endpoint, connection) = connect(&tls, mtu, address).await?;
+        let (mut file, mut block) = (std::fs::File::open(&source)?, vec![0; BLOCK_BYTES]);
+        let meter = Meter::start();
+        let mut stream = connection.open_uni().await?;
+        let mut bytes = 0;
+        loop {
+            let count = file.read(&mut block)?;
+            if count == 0 {
+                break;
+            }
+            stream.write_all(&block[..count]).await?;
+            bytes += count as u64;
+        }
+        stream.finish()?;
+        connection.accept_uni().await?;
+        let (wall, cpu) = meter.seconds();
+        let note = format!("lost {} packets", connection.stats().path.lost_packets);
+        connection.close(VarInt::from_u32(0), b"");
+        endpoint.wait_idle().await;
+        Ok(Bulk { bytes, wall, cpu, note })
+    });
+    let bulk = joined(sender)?;
+    joined(receiver)?;
+    Ok(bulk)
+}
+
 pub fn small(window: usize, messages: u64) -> Result<Small> {
     let mtu = tidemill_peer::MTU_DEFAULT;
     let messages = messages + WARM_UP;

@@ -21,12 +21,13 @@ mod part;
 mod scrub;
 mod teller;
 
+pub use fetch::{FetchError, Way, fetch};
 pub use figures::SlaveFigures;
-pub use files::FILES_FOLDER;
+pub use files::{FILES_FOLDER, Files};
 
 use crate::{
     data::{DataCore, Founding, StartFailure, message::Message},
-    pool::slave::{epoch::Epoch, fetch::Way, figures::Counts, files::Files, teller::Teller},
+    pool::slave::{epoch::Epoch, figures::Counts, teller::Teller},
 };
 use futures_lite::future;
 use std::{
@@ -269,7 +270,7 @@ impl Slave {
             })
         };
         let way = Way { sources: links.sources(), own: links.roster().node, stall: wait(STALL), pause: wait(PAUSE) };
-        let fetched = fetch::fetch(&self.context.disk, (file, fetching.size), sources, &way, &fetching.arrived).await;
+        let fetched = fetch(&self.context.disk, (file, fetching.size), sources, &way, &fetching.arrived).await;
         fetched.map_err(|error| error.to_string())
     }
 
