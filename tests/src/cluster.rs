@@ -100,6 +100,12 @@ impl Cluster {
         self.nodes.insert(node, subject::start(self.setup(node)));
     }
 
+    /// Starts a node that was killed or stopped, at the HTTP address that it had.
+    pub fn start_node_at(&mut self, node: usize, address: &str) {
+        let port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("host:port");
+        self.nodes.insert(node, subject::start(Setup { port, ..self.setup(node) }));
+    }
+
     pub fn node(&self, node: usize) -> &Server {
         self.nodes.get(&node).expect("the node runs")
     }

@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
-use tidemill_perf::http::Client;
+use tidemill_perf::{http::Client, server::Server};
 use tidemill_tests::{
     cluster::{Cluster, Duty},
     proxy,
@@ -147,6 +147,24 @@ fn a_request_too_many_is_told_to_come_again() {
     while client.write("db=d", b"m v=1 1").unwrap().status != 204 {
         assert!(begin.elapsed() < PATIENCE);
     }
+    subject::stop(front);
+    subject::stop(server);
+}
+
+#[test]
+fn bodies_that_find_no_room_are_told_to_come_again() {
+    if skip_for_upstream("it has no proxy") {
+        return;
+    }
+    let home = Home::new();
+    let server = home.start();
+    let front = proxy::start(&home, "front", &[server.address()], "max-bodies-size = \"10k\"");
+    let mut client = subject::client(&front);
+    query(&mut client, "CREATE DATABASE d", "").unwrap();
+    let answer = client.write("db=d", "m v=1 1\n".repeat(10_000).as_bytes()).unwrap();
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{}", answer.text());
+    // What it took is given back.
+    (0..5).for_each(|_| write(&mut client, "db=d", &"m v=1 1\n".repeat(1000)).unwrap());
     subject::stop(front);
     subject::stop(server);
 }
@@ -364,23 +382,74 @@ fn clients_of_a_proxy_do_not_notice_that_nodes_are_lost() {
     let fronts = ["one", "two"].map(|name| proxy::start_known(&home, name, &nodes, ""));
     let mut client = subject::client(&fronts[0]);
     query(&mut client, "CREATE DATABASE d", "").unwrap();
-    let stop = AtomicBool::new(false);
-    let done: Vec<(u64, u64)> = std::thread::scope(|scope| {
-        let writers: Vec<_> = (0..4)
-            .map(|writer| {
-                let (address, stop) = (fronts[writer as usize % 2].address(), &stop);
-                scope.spawn(move || write_on(address, writer, stop))
-            })
-            .collect();
+    let done = write_through(&fronts, || {
         std::thread::sleep(Duration::from_secs(2));
         cluster.kill(leader_of_most(&cluster));
         std::thread::sleep(Duration::from_secs(6));
+    });
+    check_all(&fronts, &done);
+    fronts.into_iter().for_each(subject::stop);
+    cluster.stop_all();
+}
+
+#[test]
+fn clients_of_a_proxy_do_not_notice_nodes_that_freeze_and_come_back() {
+    if skip_for_upstream("it has no proxy") {
+        return;
+    }
+    let mut cluster = Cluster::start_of(&THREE_AND_ONE);
+    let home = Home::new();
+    let nodes = addresses(&cluster, 4);
+    let fronts = ["one", "two"].map(|name| proxy::start_known(&home, name, &nodes, ""));
+    query(&mut subject::client(&fronts[0]), "CREATE DATABASE d", "").unwrap();
+    let done = write_through(&fronts, || {
+        std::thread::sleep(Duration::from_secs(1));
+        let frozen = leader_of_most(&cluster);
+        signal(cluster.node(frozen).pid(), libc::SIGSTOP);
+        std::thread::sleep(Duration::from_secs(6));
+        signal(cluster.node(frozen).pid(), libc::SIGCONT);
+        std::thread::sleep(Duration::from_secs(3));
+        let follower = (1..=3).find(|node| *node != leader_of_most(&cluster)).unwrap();
+        cluster.kill(follower);
+        std::thread::sleep(Duration::from_secs(1));
+        cluster.start_node_at(follower, &nodes[follower - 1]);
+        std::thread::sleep(Duration::from_secs(2));
+        let stopped = (1..=3).find(|node| *node != follower).unwrap();
+        cluster.stop(stopped);
+        cluster.start_node_at(stopped, &nodes[stopped - 1]);
+        std::thread::sleep(Duration::from_secs(2));
+    });
+    check_all(&fronts, &done);
+    fronts.into_iter().for_each(subject::stop);
+    cluster.stop_all();
+}
+
+fn signal(pid: u32, signal: i32) {
+    // SAFETY: a plain system call, on a process that this test started and that runs.
+    assert_eq!(unsafe { libc::kill(pid as i32, signal) }, 0);
+}
+
+/// What four writers wrote while something went on.
+fn write_through(fronts: &[Server], meanwhile: impl FnOnce()) -> Vec<(u64, u64)> {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let (address, stop) = (fronts[writer as usize % fronts.len()].address(), &stop);
+                scope.spawn(move || write_on(address, writer, stop))
+            })
+            .collect();
+        meanwhile();
         stop.store(true, Ordering::Relaxed);
         writers.into_iter().map(|writer| writer.join().unwrap()).collect()
-    });
+    })
+}
+
+/// Every row is there, and no write came behind a later one.
+fn check_all(fronts: &[Server], done: &[(u64, u64)]) {
     let rows: u64 = done.iter().map(|(rows, _)| rows).sum();
     assert!(rows > 1000, "{rows}");
-    for front in &fronts {
+    for front in fronts {
         let mut client = subject::client(front);
         assert_eq!(count(&mut client, "m"), rows);
         for (writer, (_, last)) in done.iter().enumerate() {
@@ -391,8 +460,6 @@ fn clients_of_a_proxy_do_not_notice_that_nodes_are_lost() {
             assert!(values.iter().all(|row| row[1].as_u64() == Some(*last)), "{last}: {answer}");
         }
     }
-    fronts.into_iter().for_each(subject::stop);
-    cluster.stop_all();
 }
 
 /// The node of the first group that leads most partitions.
@@ -403,4 +470,43 @@ fn leader_of_most(cluster: &Cluster) -> usize {
         placement["leads"].as_array().map_or(0, Vec::len)
     };
     (1..=3).max_by_key(leads).unwrap()
+}
+
+#[test]
+fn small_writes_of_many_clients_go_together() {
+    if skip_for_upstream("it has no proxy") {
+        return;
+    }
+    let cluster = Cluster::start_of(&[Duty::Data(1), Duty::Data(2)]);
+    let home = Home::new();
+    let front = proxy::start_known(&home, "front", &addresses(&cluster, 2), "flush-size = \"64k\"");
+    let mut client = subject::client(&front);
+    query(&mut client, "CREATE DATABASE d", "").unwrap();
+    std::thread::scope(|scope| {
+        for writer in 0..8u64 {
+            let address = front.address();
+            scope.spawn(move || {
+                let mut client = Client::new(address).with_timeout(PATIENCE);
+                for row in 0..100 {
+                    // The one point that is written again and again must end with the last value.
+                    let body = format!("m,w=w{writer} v={row}i {row}\np,w=w{writer} v={row}i 1");
+                    let answer = client.write("db=d", body.as_bytes()).unwrap();
+                    assert_eq!(answer.status, 204, "{}", answer.text());
+                    if row % 10 == writer {
+                        let bad =
+                            client.write("db=d", format!("bad{writer}\nm,w=w{writer} v=1i 1000").as_bytes()).unwrap();
+                        let text = format!("partial write: unable to parse 'bad{writer}': missing fields dropped=0");
+                        assert_eq!((bad.status, bad.header("x-influxdb-error")), (400, Some(text.as_str())));
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(count(&mut client, "m"), 8 * 101);
+    let answer = query(&mut client, "SELECT sum(v), count(v) FROM p", "db=d&epoch=ns").unwrap();
+    assert!(answer.contains("[0,792,8]"), "{answer}");
+    let metrics = client.get("/metrics").unwrap().text();
+    assert!(!metrics.contains("tidemill_proxy_writes_joined_total 0\n"), "{metrics}");
+    subject::stop(front);
+    cluster.stop_all();
 }

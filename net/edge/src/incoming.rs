@@ -14,6 +14,9 @@ pub enum BodyFailure {
     TooLarge,
     #[error("the request body did not come in time")]
     Late,
+    /// The bodies that are worked on take all memory that they may.
+    #[error("the memory budget of request bodies is used up, retry later")]
+    NoRoom,
     /// The connection is of no more use.
     #[error("{0}")]
     Broken(String),
@@ -22,11 +25,15 @@ pub enum BodyFailure {
 /// A declared length is believed up to here.
 const DECLARED_BYTES_BELIEVED_MAX: u64 = 4 << 20;
 
-/// Reads a whole body as it was sent.
+/// Reads a whole body as it was sent. `charge` is told of bytes before they are kept, and may refuse them.
 ///
 /// # Errors
-/// It is larger than `options.body_bytes_max`, too slow, or broken.
-pub async fn read_body(mut incoming: Incoming, options: &Options) -> Result<Bytes, BodyFailure> {
+/// It is larger than `options.body_bytes_max`, too slow, or broken, or there is no room for it.
+pub async fn read_body(
+    mut incoming: Incoming,
+    options: &Options,
+    mut charge: impl FnMut(usize) -> bool,
+) -> Result<Bytes, BodyFailure> {
     let bytes_max = if options.body_bytes_max == 0 { usize::MAX } else { options.body_bytes_max };
     let declared = incoming.size_hint().exact().unwrap_or(0);
     if declared > bytes_max as u64 {
@@ -50,6 +57,9 @@ pub async fn read_body(mut incoming: Incoming, options: &Options) -> Result<Byte
         let Ok(data) = frame.into_data() else { continue };
         if body.len() + only.as_ref().map_or(0, Bytes::len) + data.len() > bytes_max {
             return Err(BodyFailure::TooLarge);
+        }
+        if !charge(data.len()) {
+            return Err(BodyFailure::NoRoom);
         }
         // Most bodies of queries come in one piece, which needs no copy.
         match only.take() {

@@ -3,7 +3,7 @@
 //! Invariants: a request that a node may have acted on goes to no other node unless it only reads; a client hears that
 //! nobody knows what became of its request, never that it succeeded; no more requests are in work than the options say.
 
-use super::{figures::Figures, nodes::Nodes, options::ProxyOptions};
+use super::{figures::Figures, gather::Gather, nodes::Nodes, options::ProxyOptions};
 use crate::data::Senders;
 use bytes::Bytes;
 use hyper::{
@@ -43,8 +43,9 @@ pub struct Edge {
     /// When its sessions began, ns since the epoch.
     pub session_ns: i64,
     pub router: RefCell<LineRouter>,
+    pub gather: Gather,
     /// Of all threads.
-    pub in_work: Arc<AtomicUsize>,
+    pub load: Arc<Load>,
 }
 
 /// Headers that are of one connection (RFC 9110, section 7.6.1).
@@ -101,20 +102,37 @@ impl Kind {
     }
 }
 
+/// What the requests of all threads take.
+#[derive(Default)]
+pub struct Load {
+    requests: AtomicUsize,
+    body_bytes: AtomicUsize,
+}
+
 /// Counts a request for as long as it is in work.
-struct InWork(Arc<AtomicUsize>);
+struct InWork {
+    load: Arc<Load>,
+    body_bytes: usize,
+}
 
 impl InWork {
     /// `None`: there are as many as there may be.
-    fn begin(count: &Arc<AtomicUsize>, max: usize) -> Option<InWork> {
-        let one = InWork(count.clone());
-        (count.fetch_add(1, Ordering::Relaxed) < max).then_some(one)
+    fn begin(load: &Arc<Load>, requests_max: usize) -> Option<InWork> {
+        let one = InWork { load: load.clone(), body_bytes: 0 };
+        (load.requests.fetch_add(1, Ordering::Relaxed) < requests_max).then_some(one)
+    }
+
+    /// Whether there is room for more of its body.
+    fn charge(&mut self, bytes: usize, bytes_max: usize) -> bool {
+        self.body_bytes += bytes;
+        self.load.body_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= bytes_max
     }
 }
 
 impl Drop for InWork {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.load.requests.fetch_sub(1, Ordering::Relaxed);
+        self.load.body_bytes.fetch_sub(self.body_bytes, Ordering::Relaxed);
     }
 }
 
@@ -150,18 +168,26 @@ impl Edge {
             (Kind::Metrics, &Method::GET) => return self.metrics(head),
             _ => {}
         }
-        let Some(in_work) = InWork::begin(&self.in_work, self.options.requests_max) else {
+        let Some(mut in_work) = InWork::begin(&self.load, self.options.requests_max) else {
             self.figures.refused.set(self.figures.refused.get() + 1);
             peer.linger();
             return self.overloaded(head, "too many requests wait at this proxy, retry later");
         };
-        let body = match read_body(incoming, &self.options.http).await {
+        let bytes_max = self.options.bodies_bytes_max;
+        let body = match read_body(incoming, &self.options.http, |bytes| in_work.charge(bytes, bytes_max)).await {
             Ok(body) => body,
+            Err(failure @ BodyFailure::NoRoom) => {
+                self.figures.refused.set(self.figures.refused.get() + 1);
+                peer.linger();
+                let mut response = self.overloaded(head, &failure.to_string());
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                return response;
+            }
             Err(failure) => {
                 let status = match failure {
                     BodyFailure::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
                     BodyFailure::Late => StatusCode::REQUEST_TIMEOUT,
-                    BodyFailure::Broken(_) => StatusCode::BAD_REQUEST,
+                    BodyFailure::Broken(_) | BodyFailure::NoRoom => StatusCode::BAD_REQUEST,
                 };
                 peer.linger();
                 let mut response = self.refused(head, status, &failure.to_string());
@@ -320,7 +346,7 @@ impl Edge {
     }
 
     fn metrics(&self, head: &request::Parts) -> Response<Answer> {
-        let text = self.figures.text(&self.nodes, self.in_work.load(Ordering::Relaxed));
+        let text = self.figures.text(&self.nodes, self.load.requests.load(Ordering::Relaxed));
         self.own(&head.headers, StatusCode::OK, Some("text/plain; version=0.0.4; charset=utf-8"), text)
     }
 

@@ -18,6 +18,8 @@ pub struct Figures {
     pub refused: Cell<u64>,
     /// Parts of writes that were sent again because nobody knew what became of them.
     pub resent: Cell<u64>,
+    /// Writes that went with others.
+    pub joined: Cell<u64>,
     pub connections: Cell<u64>,
     pub connections_accepted: Cell<u64>,
     pub connections_overdue: Cell<u64>,
@@ -31,6 +33,7 @@ struct Shown {
     http: HttpSnapshot,
     refused: u64,
     resent: u64,
+    joined: u64,
     /// By node: whether it is up, whether it has said where series go, connections, requests, failures, falls.
     nodes: BTreeMap<String, [u64; 6]>,
 }
@@ -45,6 +48,7 @@ impl Figures {
             http: HttpMetrics::default(),
             refused: Cell::new(0),
             resent: Cell::new(0),
+            joined: Cell::new(0),
             connections: Cell::new(0),
             connections_accepted: Cell::new(0),
             connections_overdue: Cell::new(0),
@@ -71,7 +75,13 @@ impl Figures {
             ];
             (node.name.clone(), values)
         });
-        let shown = Shown { http, refused: self.refused.get(), resent: self.resent.get(), nodes: by_node.collect() };
+        let shown = Shown {
+            http,
+            refused: self.refused.get(),
+            resent: self.resent.get(),
+            joined: self.joined.get(),
+            nodes: by_node.collect(),
+        };
         self.all.lock().unwrap_or_else(PoisonError::into_inner).insert(self.thread, shown);
     }
 
@@ -85,6 +95,7 @@ impl Figures {
             sum.http.merge(&other.http);
             sum.refused += other.refused;
             sum.resent += other.resent;
+            sum.joined += other.joined;
             for (name, values) in &other.nodes {
                 let own = sum.nodes.entry(name.clone()).or_default();
                 own.iter_mut().zip(values).take(2).for_each(|(own, value)| *own = *value.min(own));
@@ -99,6 +110,8 @@ impl Figures {
         writer.sample("tidemill_proxy_requests_refused_total", &[], sum.refused as f64);
         writer.family("tidemill_proxy_writes_resent_total", "counter", "Parts of writes that were sent again.");
         writer.sample("tidemill_proxy_writes_resent_total", &[], sum.resent as f64);
+        writer.family("tidemill_proxy_writes_joined_total", "counter", "Writes that went to the nodes with others.");
+        writer.sample("tidemill_proxy_writes_joined_total", &[], sum.joined as f64);
         let families = [
             ("tidemill_proxy_node_up", "gauge", "Whether a node answers."),
             ("tidemill_proxy_node_placed", "gauge", "Whether a node has said where series go, and knows the proxy."),

@@ -12,6 +12,7 @@
 
 mod edge;
 mod figures;
+mod gather;
 mod nodes;
 mod options;
 mod parts;
@@ -26,8 +27,9 @@ pub use verdict::{Claiming, Verdict, claiming, error_text, joined};
 
 use crate::data::Senders;
 use anyhow::Context;
-use edge::Edge;
+use edge::{Edge, Load};
 use figures::{Board, Figures};
+use gather::Gather;
 use nodes::Nodes;
 use signals::StopSignals;
 use std::{
@@ -36,7 +38,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -54,7 +56,7 @@ const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 struct Founding {
     options: Arc<ProxyOptions>,
     board: Board,
-    in_work: Arc<AtomicUsize>,
+    load: Arc<Load>,
     is_stopping: Arc<AtomicBool>,
     random: u64,
 }
@@ -70,7 +72,7 @@ pub fn run(options: ProxyOptions) -> anyhow::Result<()> {
     let founding = Founding {
         options: Arc::new(options),
         board: Board::default(),
-        in_work: Arc::default(),
+        load: Arc::default(),
         is_stopping: Arc::default(),
         random: Seed::from_system().context("drawing a seed")?.random_u64(),
     };
@@ -100,7 +102,7 @@ pub fn run(options: ProxyOptions) -> anyhow::Result<()> {
 
 /// One thread, until the proxy is told to stop.
 async fn serve(thread: usize, listener: TcpListener, founding: Founding) -> std::io::Result<()> {
-    let Founding { options, board, in_work, is_stopping, random } = founding;
+    let Founding { options, board, load, is_stopping, random } = founding;
     let random = random.wrapping_add(thread as u64);
     let edge = Rc::new(Edge {
         nodes: Nodes::new(&options),
@@ -109,9 +111,10 @@ async fn serve(thread: usize, listener: TcpListener, founding: Founding) -> std:
         sender: write::sender_number(random),
         session_ns: write::now_ns(),
         router: RefCell::default(),
+        gather: Gather::default(),
         headers: AnswerHeaders::new(&options.http, request_ids(random)),
         options: options.clone(),
-        in_work,
+        load,
     });
     for node in edge.nodes.all() {
         let (node, options) = (node.clone(), options.clone());

@@ -17,7 +17,7 @@ use std::{
     task::{Poll, Waker},
     time::Duration,
 };
-use tidemill_edge::{Answer, Outgoing, Pool, PoolOptions, SendFailure, within};
+use tidemill_edge::{Answer, Outgoing, Pool, PoolOptions, SendFailure, sleep, within};
 use tidemill_http::{X_TIDEMILL_CLAIM, X_TIDEMILL_PROOF};
 use tidemill_line::PartitionMap;
 
@@ -30,6 +30,8 @@ pub struct Node {
     /// Requests that wait for its answer, woken when it goes down.
     waiting: RefCell<Vec<Waker>>,
     has_complained: Cell<bool>,
+    /// Behind each other.
+    late_pings: Cell<u32>,
     /// Its last word, while it is up.
     placement: RefCell<Option<Placement>>,
     pub figures: NodeFigures,
@@ -54,6 +56,10 @@ pub struct Nodes {
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// How long a node may take to say that it is there.
 const PING_DEADLINE: Duration = Duration::from_secs(2);
+/// Times behind each other that it may be late: a machine that is busy for a moment is not gone.
+const LATE_PINGS_MAX: u32 = 1;
+/// How long a node that is gone is waited for where no other one answers.
+const COMEBACK_WAIT: Duration = Duration::from_secs(5);
 
 impl Node {
     fn new(name: String, address: SocketAddr, options: &ProxyOptions) -> Node {
@@ -71,6 +77,7 @@ impl Node {
             is_up: Cell::new(true),
             waiting: RefCell::default(),
             has_complained: Cell::new(false),
+            late_pings: Cell::new(0),
             placement: RefCell::default(),
             figures: NodeFigures::default(),
         }
@@ -149,7 +156,14 @@ impl Node {
         let request = Request::builder().uri("/ping").header(HOST, self.name.as_str()).body(Outgoing::default());
         let Ok(request) = request else { return };
         match within(PING_DEADLINE, self.pool.send(request)).await {
-            None => self.note(false, "no answer in time"),
+            None => {
+                let late = self.late_pings.get() + 1;
+                self.late_pings.set(late);
+                if late > LATE_PINGS_MAX {
+                    self.note(false, "no answer in time");
+                }
+                return;
+            }
             Some(Err(failure)) => self.note(false, &failure.to_string()),
             Some(Ok(response)) => {
                 let status = response.status();
@@ -158,6 +172,7 @@ impl Node {
                 self.note(!status.is_server_error(), status.as_str());
             }
         }
+        self.late_pings.set(0);
     }
 
     fn note(&self, is_up: bool, why: &str) {
@@ -174,11 +189,14 @@ impl Node {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Ends when a node that was up is found to be gone.
+    /// Ends when the node is found to be gone. One that is gone already, and was asked for want of others, has a while to
+    /// come back.
     async fn until_down(&self) {
-        let was_up = self.is_up();
+        if !self.is_up() {
+            sleep(COMEBACK_WAIT).await;
+        }
         poll_fn(|context| {
-            if was_up && !self.is_up() {
+            if !self.is_up() {
                 return Poll::Ready(());
             }
             let mut waiting = self.waiting.borrow_mut();

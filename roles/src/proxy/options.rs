@@ -21,12 +21,16 @@ pub struct ProxyOptions {
     pub cores: usize,
     /// By which nodes know this proxy; empty: they need not, and a write goes whole to one node.
     pub shared_secret: String,
+    /// Writes that are smaller go together while an earlier one is on its way, up to so many bytes; zero: never.
+    pub flush_bytes: usize,
     /// Databases that clients may name; none: all.
     pub databases: Vec<String>,
     /// Connections to each node, of each thread.
     pub connections_per_node: usize,
     /// Requests in work at a time, of all threads; further ones are answered with 503.
     pub requests_max: usize,
+    /// Bytes of the bodies of those; further ones are answered with 503.
+    pub bodies_bytes_max: usize,
     pub connect_deadline: Duration,
     /// How long a write may take until its client is answered.
     pub write_deadline: Duration,
@@ -58,8 +62,10 @@ struct ProxySection {
     cores: Option<usize>,
     shared_secret: Option<String>,
     databases: Vec<String>,
+    flush_size: Option<Size>,
     conn_pool_size: Option<usize>,
     max_body_size: Option<Size>,
+    max_bodies_size: Option<Size>,
     max_connection_limit: Option<usize>,
     max_requests_waiting: Option<usize>,
     connect_timeout: Option<String>,
@@ -75,6 +81,7 @@ const BIND_DEFAULT: &str = "127.0.0.1:8086";
 const CONNECTIONS_PER_NODE_DEFAULT: usize = 20;
 const REQUESTS_DEFAULT: usize = 1024;
 const CORES_MAX: usize = 64;
+const BODIES_BYTES_DEFAULT: usize = 256 << 20;
 
 impl ProxyOptions {
     /// # Errors
@@ -117,6 +124,13 @@ impl ProxyOptions {
             shutdown_deadline: time(&proxy.shutdown_timeout, "proxy.shutdown-timeout", of_surface.shutdown_deadline)?,
             ..of_surface
         };
+        let flush_bytes = match &proxy.flush_size {
+            Some(size) => usize::try_from(size.bytes("proxy.flush-size")?)?,
+            None => 0,
+        };
+        if flush_bytes > 0 && proxy.shared_secret.as_ref().is_none_or(String::is_empty) {
+            bail!("proxy.flush-size needs proxy.shared-secret: a write that nodes do not know goes as it is");
+        }
         let cores = positive(proxy.cores, "proxy.cores", 1)?;
         if cores > CORES_MAX {
             bail!("proxy.cores: at most {CORES_MAX}");
@@ -130,9 +144,14 @@ impl ProxyOptions {
             nodes,
             cores,
             shared_secret: proxy.shared_secret.unwrap_or_default(),
+            flush_bytes,
             databases: proxy.databases,
             connections_per_node: positive(proxy.conn_pool_size, "proxy.conn-pool-size", CONNECTIONS_PER_NODE_DEFAULT)?,
             requests_max: positive(proxy.max_requests_waiting, "proxy.max-requests-waiting", REQUESTS_DEFAULT)?,
+            bodies_bytes_max: match &proxy.max_bodies_size {
+                Some(size) => usize::try_from(size.bytes("proxy.max-bodies-size")?)?,
+                None => BODIES_BYTES_DEFAULT,
+            },
             connect_deadline: time(&proxy.connect_timeout, "proxy.connect-timeout", Duration::from_secs(1))?,
             write_deadline: time(&proxy.write_timeout, "proxy.write-timeout", Duration::from_secs(15))?,
             query_deadline: time(&proxy.query_timeout, "proxy.query-timeout", Duration::ZERO)?,
@@ -176,6 +195,7 @@ mod tests {
             ("[proxy]\nnodes = [\"127.0.0.1:1\"]\nconn-pool-size = 0", "proxy.conn-pool-size"),
             ("[proxy]\nnodes = [\"127.0.0.1:1\"]\nhealth-interval = \"soon\"", "proxy.health-interval"),
             ("[proxy]\nnodes = [\"127.0.0.1:1\"]\nhttps-enabled = true", "https-enabled"),
+            ("[proxy]\nnodes = [\"127.0.0.1:1\"]\nflush-size = \"64k\"", "proxy.shared-secret"),
             ("[data]\ndir = \"x\"", "data"),
         ] {
             let error = format!("{:#}", ProxyOptions::of_text(text).unwrap_err());

@@ -9,6 +9,7 @@
 
 use super::{
     edge::{Edge, end_to_end},
+    gather::{Joined, is_joinable},
     nodes::Node,
     parts::{Part, deal},
     verdict::{Claiming, Verdict, claiming, error_text, joined},
@@ -17,7 +18,9 @@ use crate::{access::proof, data::Outstanding};
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
-    header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, ORIGIN, RETRY_AFTER},
+    header::{
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, ORIGIN, RETRY_AFTER,
+    },
     http::request,
 };
 use std::{
@@ -27,7 +30,7 @@ use std::{
     task::Poll,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use tidemill_edge::{Answer, Outgoing, Peer, SendFailure, sleep, within};
+use tidemill_edge::{Answer, Outgoing, Peer, SendFailure, sleep, spawn, within};
 use tidemill_http::{Gunzip, Parameters, X_TIDEMILL_CLAIM, X_TIDEMILL_OUTCOME, X_TIDEMILL_PROOF, X_TIDEMILL_SESSION};
 use tidemill_line::{BatchClaim, ParseOptions, PartitionMap, Precision};
 use tidemill_raft::NodeId;
@@ -71,22 +74,12 @@ impl Edge {
         let (Some(map), Some(lines)) = (self.placed(head, url), self.lines(head, &body)) else {
             return whole(body).await;
         };
-        let parts = deal(&mut self.router.borrow_mut(), &lines, map);
-        if parts.is_empty() {
-            return whole(body).await;
-        }
-        let mut headers = end_to_end(&head.headers);
-        // Answers are for this proxy, which spells them for its client; the body is no longer packed.
-        for name in [ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, ORIGIN] {
-            headers.remove(name);
-        }
-        let now_ns = now_ns();
-        let secret = &self.options.shared_secret;
-        let deadline = Instant::now() + self.options.write_deadline;
-        let call = Call { head, headers, peer, secret, now_ns, deadline };
-        let verdicts = all(parts.iter().map(|part| self.settle(&call, part))).await;
-        let options = ParseOptions { precision: precision(head, url), now_ns, validate_keys: false };
-        match joined(verdicts, &lines, &options, url.is_true("unsigned")) {
+        let verdict = match self.target(head, &lines) {
+            Some(target) => self.store_together(target, head, url, lines, peer).await,
+            None => self.store(head, url, lines, peer, map).await,
+        };
+        let Some(verdict) = verdict else { return whole(body).await };
+        match verdict {
             Verdict::Stored { session } => {
                 let mut response = self.own(&head.headers, StatusCode::NO_CONTENT, None, Bytes::new());
                 if let Some(Ok(session)) = session.map(HeaderValue::try_from) {
@@ -103,6 +96,78 @@ impl Edge {
                 response
             }
         }
+    }
+
+    /// Of a write that may go with others: what they must have in common.
+    fn target(&self, head: &request::Parts, lines: &Bytes) -> Option<String> {
+        let is_small = lines.len() < self.options.flush_bytes && is_joinable(lines);
+        // A session's token is for its own write.
+        if !is_small || head.headers.contains_key(X_TIDEMILL_SESSION) {
+            return None;
+        }
+        let caller = head.headers.get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+        Some(format!("{}\n{}", head.uri, String::from_utf8_lossy(caller)))
+    }
+
+    /// Stores a write together with others of its target that come meanwhile.
+    async fn store_together(
+        self: &Rc<Self>,
+        target: String,
+        head: &request::Parts,
+        url: &Parameters,
+        lines: Bytes,
+        peer: &Peer,
+    ) -> Option<Verdict> {
+        let Joined { load, is_first } = self.gather.join(&target, lines.clone());
+        if is_first {
+            let (edge, load, head, url, peer) = (self.clone(), load.clone(), head.clone(), url.clone(), peer.clone());
+            // On its own, so that it does not end with its first client.
+            spawn(async move {
+                let under_way = edge.gather.depart(&target, &load, edge.options.flush_bytes).await;
+                let stored = match edge.nodes.map() {
+                    Some(map) => edge.store(&head, &url, under_way.body.clone(), &peer, map).await,
+                    None => None,
+                };
+                edge.figures.joined.set(edge.figures.joined.get() + load.count() as u64 - 1);
+                load.settle(stored);
+            });
+        }
+        let verdict = load.settled().await;
+        match &verdict {
+            // Whose lines are wrong, and how, each is told for itself; what was stored of them is stored once more, as it is.
+            Some(Verdict::Told { status: 400, .. }) | None if load.count() > 1 => {
+                let map = self.nodes.map()?;
+                self.store(head, url, lines, peer, map).await
+            }
+            _ => verdict,
+        }
+    }
+
+    /// Deals lines to data groups and gives each its part. `None`: there is no line.
+    async fn store(
+        &self,
+        head: &request::Parts,
+        url: &Parameters,
+        lines: Bytes,
+        peer: &Peer,
+        map: PartitionMap,
+    ) -> Option<Verdict> {
+        let parts = deal(&mut self.router.borrow_mut(), &lines, map);
+        if parts.is_empty() {
+            return None;
+        }
+        let mut headers = end_to_end(&head.headers);
+        // Answers are for this proxy, which spells them for its client; the body is no longer packed.
+        for name in [ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, ORIGIN] {
+            headers.remove(name);
+        }
+        let now_ns = now_ns();
+        let secret = &self.options.shared_secret;
+        let deadline = Instant::now() + self.options.write_deadline;
+        let call = Call { head, headers, peer, secret, now_ns, deadline };
+        let verdicts = all(parts.iter().map(|part| self.settle(&call, part))).await;
+        let options = ParseOptions { precision: precision(head, url), now_ns, validate_keys: false };
+        Some(joined(verdicts, &lines, &options, url.is_true("unsigned")))
     }
 
     /// Where series go, if a write to this path can be dealt.
