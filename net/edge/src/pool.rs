@@ -48,8 +48,8 @@ pub struct Lease {
     sender: SendRequest<Outgoing>,
 }
 
-/// One of the connections that may be open.
-struct Slot(Rc<Pool>);
+/// One of the connections that may be open. Nothing once it is that of an idle connection.
+struct Slot(Option<Rc<Pool>>);
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,7 +101,8 @@ impl Pool {
 
     /// Closes all idle connections: the node was away.
     pub fn close_idle(&self) {
-        self.idle.borrow_mut().clear();
+        let idle = std::mem::take(&mut *self.idle.borrow_mut());
+        self.open.set(self.open.get() - idle.len());
         self.wake();
     }
 
@@ -116,7 +117,7 @@ impl Pool {
             }
             if self.open.get() < self.options.connections_max.max(1) {
                 self.open.set(self.open.get() + 1);
-                let slot = Slot(self.clone());
+                let slot = Slot(Some(self.clone()));
                 return Ok((Lease { slot, sender: self.connect().await? }, false));
             }
             let mut has_waited = false;
@@ -135,7 +136,7 @@ impl Pool {
     fn take_idle(self: &Rc<Self>) -> Option<Lease> {
         loop {
             let Idle { sender, since } = self.idle.borrow_mut().pop()?;
-            let lease = Lease { slot: Slot(self.clone()), sender };
+            let lease = Lease { slot: Slot(Some(self.clone())), sender };
             if since.elapsed() < self.options.idle_max && !lease.sender.is_closed() {
                 return Some(lease);
             }
@@ -170,21 +171,22 @@ impl Pool {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.wake();
+        if let Some(pool) = self.0.take() {
+            pool.open.set(pool.open.get() - 1);
+            pool.wake();
+        }
     }
 }
 
 impl Lease {
     /// The answer was taken to its end: the connection can be used again.
     pub(crate) fn give_back(self) {
-        let Lease { slot, sender } = self;
-        let pool = slot.0.clone();
+        let Lease { mut slot, sender } = self;
         if sender.is_closed() {
             return;
         }
         // It stays open: its slot is that of the idle connection now.
-        std::mem::forget(slot);
+        let Some(pool) = slot.0.take() else { return };
         pool.idle.borrow_mut().push(Idle { sender, since: Instant::now() });
         pool.wake();
     }

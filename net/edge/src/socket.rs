@@ -178,3 +178,44 @@ impl hyper::rt::Write for Socket {
         Poll::Ready(SockRef::from(&self.descriptor()).shutdown(Shutdown::Write))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::time::Duration;
+
+    /// More than a loopback carries while a timer of some milliseconds runs.
+    const FLOOD_BYTES_MAX: u64 = 16 << 30;
+
+    #[test]
+    fn a_peer_that_always_sends_does_not_keep_the_ring_from_others() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let flood = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let block = vec![7; 1 << 20];
+            // Until the reader closes.
+            while stream.write_all(&block).is_ok() {}
+        });
+        let has_fired = crate::run(async move {
+            let mut socket = Socket::new(TcpStream::connect_addr(address).await.unwrap(), None);
+            let fired = Rc::new(Cell::new(false));
+            let firing = fired.clone();
+            crate::spawn(async move {
+                crate::sleep(Duration::from_millis(20)).await;
+                firing.set(true);
+            });
+            let mut read = 0;
+            while !fired.get() && read < FLOOD_BYTES_MAX {
+                // A small buffer: there is always more.
+                read += poll_fn(|context| socket.poll_discard(context)).await.unwrap() as u64;
+            }
+            fired.get()
+        });
+        assert!(has_fired.unwrap(), "nothing else ran");
+        flood.join().unwrap();
+    }
+}
