@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidemill_perf::devices::DeviceSpec;
 use tidemill_perf::emission::SendOrder;
+use tidemill_perf::scenario::Faults;
 use tidemill_perf::server::{Kind, Setup};
 
 #[derive(Parser)]
@@ -40,6 +41,8 @@ pub enum Command {
     Replication(ReplicationArgs),
     /// The same load straight at the nodes of a cluster and through a proxy before them.
     Proxy(ProxyArgs),
+    /// One of the five cluster scenarios of the reference: load through the cluster, kill nodes, compare every row.
+    Scenario(ScenarioArgs),
     /// The transport between nodes beside quinn on tokio: `perf peer --help` (runs `perf-peer`, from beside this binary).
     #[command(disable_help_flag = true)]
     Peer {
@@ -312,10 +315,12 @@ impl ServerArgs {
     }
 
     pub fn folder(&self) -> PathBuf {
-        self.folder
-            .clone()
-            .unwrap_or_else(|| std::env::temp_dir().join(format!("tidemill-perf-{}", std::process::id())))
+        self.folder.clone().unwrap_or_else(fresh_folder)
     }
+}
+
+pub fn fresh_folder() -> PathBuf {
+    std::env::temp_dir().join(format!("tidemill-perf-{}", std::process::id()))
 }
 
 #[derive(Args)]
@@ -482,6 +487,59 @@ pub struct ProxyArgs {
     /// Keep the servers' folders.
     #[arg(long)]
     pub keep: bool,
+}
+
+#[derive(Args)]
+pub struct ScenarioArgs {
+    /// Tidemill's binary.
+    #[arg(long, default_value = "./target/release/tidemill")]
+    pub tidemill: PathBuf,
+    /// Folder for the data of all nodes; a fresh one in the folder for temporary files unless given.
+    #[arg(long)]
+    pub folder: Option<PathBuf>,
+    /// 1 to 5.
+    pub number: u8,
+    /// Rows of each database; 50 M unless given, 10 M in scenario 4.
+    #[arg(long)]
+    pub rows: Option<u64>,
+    /// Whether nodes are killed where the reference kills them, or while rows are written.
+    #[arg(long, default_value = "after", value_parser = parse_faults)]
+    pub faults: Faults,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    #[arg(long, default_value_t = 8)]
+    pub clients: u64,
+    #[arg(long, default_value_t = 1000)]
+    pub rows_per_request: u64,
+    /// Rows a second over all clients; as fast as answers come unless given.
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Partitions of each data group.
+    #[arg(long, default_value_t = 4)]
+    pub partitions: u32,
+    /// Copies of each file in the pool.
+    #[arg(long, default_value_t = 2)]
+    pub copies: u32,
+    /// Memory of each data node.
+    #[arg(long, default_value = "1g")]
+    pub data_memory: String,
+    /// Memory of each other process.
+    #[arg(long, default_value = "256m")]
+    pub other_memory: String,
+    /// The figures; the page is beside it, with the ending html.
+    #[arg(long, default_value = "perf-out/scenario.json")]
+    pub out: PathBuf,
+    /// Keep the servers' folders.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+fn parse_faults(text: &str) -> Result<Faults, String> {
+    match text {
+        "after" => Ok(Faults::After),
+        "during" => Ok(Faults::During),
+        _ => Err("faults come `after` the load or `during` it".to_owned()),
+    }
 }
 
 #[derive(Args)]

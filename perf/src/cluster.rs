@@ -26,6 +26,8 @@ pub struct ClusterPlan {
     pub memory_limit: Option<String>,
     /// More of each node's configuration file, above its sections.
     pub configuration: String,
+    /// More of its section `[data]`.
+    pub data_section: String,
     /// Of each data group.
     pub partitions: u32,
     /// What the nodes are there for, from node 1 on.
@@ -102,9 +104,10 @@ impl ClusterPlan {
         let authority = authority.to_string_lossy();
         self.certify(&["node", "--node", &node.to_string(), "--authority", &authority], &certificates)?;
         let text = format!(
-            "{}[data]\npartitions = {}\nmax-series-per-database = 0\nmax-values-per-tag = 0\n[http]\nlog-enabled = false\nproxy-secret = \"{PROXY_SECRET}\"\n\
-             [cluster]\nid = \"{ID}\"\nnode = {node}\ncertificates = {certificates:?}\n{nodes}",
-            self.configuration, self.partitions
+            "{}[data]\npartitions = {}\nmax-series-per-database = 0\nmax-values-per-tag = 0\n{}[http]\nlog-enabled = \
+             false\nproxy-secret = \"{PROXY_SECRET}\"\n[cluster]\nid = \"{ID}\"\nnode = {node}\ncertificates = \
+             {certificates:?}\n{nodes}",
+            self.configuration, self.partitions, self.data_section
         );
         let configuration = self.configuration_of(node);
         std::fs::write(&configuration, text).with_context(|| format!("write {}", configuration.display()))?;

@@ -2,7 +2,7 @@
 
 use crate::arguments::{
     CompareArgs, ConnectionsArgs, CrashArgs, DataArgs, GenArgs, IndexArgs, MemoryArgs, ProxyArgs, QueryArgs,
-    ReplicationArgs, VerifyArgs, WriteArgs, parse_size,
+    ReplicationArgs, ScenarioArgs, VerifyArgs, WriteArgs, fresh_folder, parse_size,
 };
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -16,6 +16,7 @@ use tidemill_perf::cluster::{ClusterPlan, Duty, ONE_GROUP};
 use tidemill_perf::compare::{self, CompareOptions};
 use tidemill_perf::connections::{self, ConnectionsOptions};
 use tidemill_perf::crash::{self, CrashOptions};
+use tidemill_perf::devices::DeviceSpec;
 use tidemill_perf::http::Client;
 use tidemill_perf::load::{self, LoadControl, LoadOptions};
 use tidemill_perf::memory::{self, MemoryOptions};
@@ -25,6 +26,8 @@ use tidemill_perf::proxy::{self, ProxyOptions};
 use tidemill_perf::removal::{self, RemovalReport};
 use tidemill_perf::replication::{self, ReplicationOptions};
 use tidemill_perf::report::{self, LoadReport};
+use tidemill_perf::scenario::fleet::{Fleet, FleetOptions};
+use tidemill_perf::scenario::{self, Scenario, ScenarioOptions};
 use tidemill_perf::series_index::{self, IndexOptions};
 use tidemill_perf::server::Kind;
 use tidemill_perf::stall_report::{self, StallReport, Stretch};
@@ -467,6 +470,7 @@ pub fn replicate(args: &ReplicationArgs) -> Result<()> {
         },
         memory_limit: args.server.memory_limit.clone(),
         configuration: String::new(),
+        data_section: String::new(),
         partitions: 16,
     };
     let rows_per_request = args.rows_per_request.unwrap_or(workload.rows_per_request()).max(1);
@@ -494,6 +498,7 @@ pub fn through_proxy(args: &ProxyArgs) -> Result<()> {
         cores: args.server.cores.unwrap_or(1),
         memory_limit: args.server.memory_limit.clone(),
         configuration: String::new(),
+        data_section: String::new(),
         partitions: 16,
     };
     let rows_per_request = args.rows_per_request.unwrap_or(workload.rows_per_request()).max(1);
@@ -507,6 +512,45 @@ pub fn through_proxy(args: &ProxyArgs) -> Result<()> {
     };
     let report = proxy::run(&options).with_context(|| format!("the folder is kept: {}", folder.display()))?;
     report.print();
+    finish(&args.out, &report.to_json(), &folder, args.keep)
+}
+
+pub fn play_scenario(args: &ScenarioArgs) -> Result<()> {
+    let mut scenario = Scenario::numbered(args.number)?;
+    if let Some(rows) = args.rows {
+        scenario.rows = DeviceSpec::with_rows(rows, args.seed).rows();
+    }
+    let folder = args.folder.clone().unwrap_or_else(fresh_folder);
+    let fleet = FleetOptions {
+        binary: std::fs::canonicalize(&args.tidemill).with_context(|| format!("{}", args.tidemill.display()))?,
+        folder: folder.clone(),
+        partitions: args.partitions,
+        data_memory: args.data_memory.clone(),
+        other_memory: args.other_memory.clone(),
+        copies: args.copies,
+    };
+    let options = ScenarioOptions {
+        scenario,
+        faults: args.faults,
+        fleet,
+        clients: args.clients.max(1),
+        rows_per_request: args.rows_per_request.max(1),
+        rate: args.rate,
+        seed: args.seed,
+    };
+    let kept = || format!("the folder is kept; what the nodes said is in {}", Fleet::logs(&folder));
+    let report = scenario::run(&options).with_context(kept)?;
+    report.print();
+    let page = args.out.with_extension("html");
+    if let Some(folder) = page.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(&page, scenario::page::html(&report)).with_context(|| format!("write {}", page.display()))?;
+    println!("{}", page.display());
+    if !report.is_right() {
+        report::save(&args.out, &report.to_json())?;
+        bail!("the scenario failed; {}", kept());
+    }
     finish(&args.out, &report.to_json(), &folder, args.keep)
 }
 

@@ -33,6 +33,7 @@ pub mod random;
 pub mod removal;
 pub mod replication;
 pub mod report;
+pub mod scenario;
 pub mod series_index;
 pub mod server;
 pub mod stall_report;

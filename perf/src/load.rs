@@ -8,7 +8,7 @@ use crate::acknowledgement::{Entry, Outcome, Writer};
 use crate::http::{Client, encode};
 use crate::process;
 use crate::report::{LoadReport, new_histogram};
-use crate::workload::{Batch, ClientPlan};
+use crate::workload::{Batch, ClientPlan, Lines};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -105,19 +105,60 @@ pub fn create_database(address: &str, database: &str, replication: u32) -> Resul
     Ok(())
 }
 
+/// Where the requests of a client come from.
+enum Supply<'a> {
+    /// They were rendered before the clock started.
+    Ready(&'a ClientPlan),
+    /// Each is rendered when the one before is answered, into a plan of one.
+    Rendered { lines: Lines, rows_per_request: u64, next_row: u64, plan: ClientPlan },
+}
+
+impl Supply<'_> {
+    /// The request of this number; none at the end.
+    fn request(&mut self, number: usize) -> Result<Option<(&ClientPlan, Batch)>> {
+        match self {
+            Supply::Ready(plan) => Ok(plan.batches.get(number).map(|batch| (*plan, *batch))),
+            Supply::Rendered { lines, rows_per_request, next_row, plan } => {
+                *plan = ClientPlan::render(lines, *next_row, *rows_per_request, *rows_per_request, false)?;
+                let Some(batch) = plan.batches.first().copied() else { return Ok(None) };
+                *next_row = batch.last_row + 1;
+                Ok(Some((plan, batch)))
+            }
+        }
+    }
+}
+
 /// Sends all plans, one client each. Returns the figures and the outcome of every batch that was sent.
 pub fn run(plans: &[ClientPlan], options: &LoadOptions, control: &LoadControl<'_>) -> Result<(LoadReport, Vec<Entry>)> {
+    run_supplies(plans.iter().map(Supply::Ready).collect(), options, control)
+}
+
+/// As [`run`], of clients that render their requests as they go: for sets that do not fit into memory beside the servers.
+pub fn run_rendering(
+    lines: Vec<Lines>,
+    rows_per_request: u64,
+    options: &LoadOptions,
+    control: &LoadControl<'_>,
+) -> Result<(LoadReport, Vec<Entry>)> {
+    let supply = |lines| Supply::Rendered { lines, rows_per_request, next_row: 0, plan: ClientPlan::default() };
+    run_supplies(lines.into_iter().map(supply).collect(), options, control)
+}
+
+fn run_supplies(
+    supplies: Vec<Supply<'_>>,
+    options: &LoadOptions,
+    control: &LoadControl<'_>,
+) -> Result<(LoadReport, Vec<Entry>)> {
     assert!(!options.targets.is_empty(), "a load run needs a target");
     let server_before = options.server_pid.map(process::cpu_seconds).transpose()?;
     let client_before = process::own_cpu_seconds();
-    let begin = Instant::now();
+    let (begin, clients) = (Instant::now(), supplies.len() as u64);
     let results: Vec<Result<ClientResult>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = plans
-            .iter()
-            .enumerate()
-            .map(|(index, plan)| {
-                let sender = Sender { index: index as u64, clients: plans.len() as u64, plan, options, control, begin };
-                scope.spawn(move || sender.run())
+        let workers: Vec<_> = (0..)
+            .zip(supplies)
+            .map(|(index, supply)| {
+                let sender = Sender { index, clients, options, control, begin };
+                scope.spawn(move || sender.run(supply))
             })
             .collect();
         workers
@@ -179,14 +220,13 @@ pub fn run(plans: &[ClientPlan], options: &LoadOptions, control: &LoadControl<'_
 struct Sender<'a> {
     index: u64,
     clients: u64,
-    plan: &'a ClientPlan,
     options: &'a LoadOptions,
     control: &'a LoadControl<'a>,
     begin: Instant,
 }
 
 impl Sender<'_> {
-    fn run(&self) -> Result<ClientResult> {
+    fn run(&self, mut supply: Supply<'_>) -> Result<ClientResult> {
         let options = self.options;
         let mut connections: Vec<Client> = options.targets.iter().map(Client::new).collect();
         let target = format!(
@@ -197,13 +237,13 @@ impl Sender<'_> {
             encode(&options.retention_policy)
         );
         let mut headers = vec![("Content-Type", "text/plain")];
-        if self.plan.gzip {
+        if matches!(&supply, Supply::Ready(plan) if plan.gzip) {
             headers.push(("Content-Encoding", "gzip"));
         }
         let mut result = ClientResult {
             latency: new_histogram(),
             rows_per_second: Vec::with_capacity(600),
-            entries: Vec::with_capacity(self.plan.batches.len()),
+            entries: Vec::new(),
             failures: BTreeMap::new(),
             body_bytes: 0,
             retries: 0,
@@ -211,9 +251,9 @@ impl Sender<'_> {
             samples: Vec::new(),
             finished: Duration::ZERO,
         };
-        let mut rows_before = 0;
-        for (number, batch) in self.plan.batches.iter().enumerate() {
-            let intended = self.intended(rows_before);
+        let (mut rows_before, mut number) = (0, 0);
+        while let Some((plan, batch)) = supply.request(number)? {
+            let intended = self.intended(rows_before, batch.rows());
             rows_before += batch.rows();
             if let Some(wait) = intended.and_then(|at| at.checked_sub(self.begin.elapsed())) {
                 std::thread::sleep(wait);
@@ -221,10 +261,11 @@ impl Sender<'_> {
             if self.stopped() {
                 break;
             }
-            let connection = &mut connections[number % options.targets.len()];
+            let (sequence, connection) = (number as u64, &mut connections[number % options.targets.len()]);
+            number += 1;
             let head = connection.head("POST", &target, &headers, batch.end - batch.start);
             let sent = intended.unwrap_or_else(|| self.begin.elapsed());
-            let Some(outcome) = self.deliver(connection, &head, batch, &mut result) else {
+            let Some(outcome) = self.deliver(connection, &head, plan.body(&batch), &mut result) else {
                 result.rows_unsent += batch.rows();
                 continue;
             };
@@ -234,7 +275,7 @@ impl Sender<'_> {
             result.body_bytes += (batch.end - batch.start) as u64;
             let entry = Entry {
                 client: self.index,
-                sequence: self.control.first_sequence + number as u64,
+                sequence: self.control.first_sequence + sequence,
                 first_row: batch.first_row,
                 last_row: batch.last_row,
                 outcome,
@@ -265,29 +306,22 @@ impl Sender<'_> {
         self.control.stop.is_some_and(|stop| stop.load(Ordering::Acquire))
     }
 
-    /// In an open loop: when, from the start of the run, the batch behind `rows_before` rows should leave. Clients
-    /// start a fraction of their interval apart.
-    fn intended(&self, rows_before: u64) -> Option<Duration> {
+    /// In an open loop: when, from the start of the run, the batch of so many rows behind `rows_before` rows should leave.
+    /// Clients start a fraction of their interval apart.
+    fn intended(&self, rows_before: u64, rows: u64) -> Option<Duration> {
         let rate = self.options.rate? / self.clients as f64;
-        let first = self.plan.batches.first().map_or(0, Batch::rows) as f64;
-        let phase = first * self.index as f64 / self.clients as f64;
+        let phase = rows as f64 * self.index as f64 / self.clients as f64;
         Some(Duration::from_secs_f64((rows_before as f64 + phase) / rate))
     }
 
     /// Sends one batch until its fate is settled, or once when retries are off. None: it never left, since nobody
     /// listened.
-    fn deliver(
-        &self,
-        connection: &mut Client,
-        head: &[u8],
-        batch: &Batch,
-        result: &mut ClientResult,
-    ) -> Option<Outcome> {
+    fn deliver(&self, connection: &mut Client, head: &[u8], body: &[u8], result: &mut ClientResult) -> Option<Outcome> {
         let mut pause = Duration::from_millis(5);
         let mut silent_since: Option<Instant> = None;
         let mut sent = false;
         loop {
-            let (outcome, text) = match connection.send(head, self.plan.body(batch)) {
+            let (outcome, text) = match connection.send(head, body) {
                 Ok((204, _)) => return Some(Outcome::Acknowledged),
                 Ok((status, body)) => {
                     sent = true;

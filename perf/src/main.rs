@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Index(args) => commands::series_index(&args),
         Command::Replication(args) => commands::replicate(&args),
         Command::Proxy(args) => commands::through_proxy(&args),
+        Command::Scenario(args) => commands::play_scenario(&args),
         Command::Peer { arguments } => commands::beside("perf-peer", &arguments),
         Command::Stream { directory, arguments } => {
             commands::beside("perf-peer", &[vec!["--files".into(), directory], arguments].concat())

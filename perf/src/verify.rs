@@ -210,23 +210,52 @@ impl Obligation {
 
 /// Which rows a server has, and whether each is as it was sent.
 pub fn present_rows(client: &mut Client, database: &str, spec: DeviceSpec) -> Result<(RowSet, Verdict)> {
+    present_rows_of(client, database, spec, &["SELECT * FROM devices".to_owned()])
+}
+
+/// As [`present_rows`], by statements of which each row is in one answer.
+fn present_rows_of(
+    client: &mut Client,
+    database: &str,
+    spec: DeviceSpec,
+    statements: &[String],
+) -> Result<(RowSet, Verdict)> {
     let oracle = Oracle::empty(spec);
     let parameters = format!("db={}&epoch=ms&chunked=true&chunk_size=10000", encode(database));
-    let answer = client.open_query("SELECT * FROM devices", &parameters)?;
-    if answer.status != 200 {
-        let response = answer.into_response()?;
-        bail!("SELECT * FROM devices: {} {}", response.status, response.text());
-    }
     let mut sink = PresenceSink {
         oracle: &oracle,
         reader: RowReader::new(),
         present: RowSet::new(spec.rows()),
         verdict: Verdict::default(),
     };
-    let bytes = read_answer(answer, &mut sink)?;
+    let mut bytes = 0;
+    for statement in statements {
+        let answer = client.open_query(statement, &parameters)?;
+        if answer.status != 200 {
+            let response = answer.into_response()?;
+            bail!("{statement}: {} {}", response.status, response.text());
+        }
+        bytes += read_answer(answer, &mut sink)?;
+    }
     let mut verdict = sink.verdict;
     verdict.bytes = bytes;
     Ok((sink.present, verdict))
+}
+
+/// Asks for every row of a set that is to be there whole, a device group at a time: all at once would want the memory of
+/// a block of each series.
+pub fn every_row(client: &mut Client, database: &str, spec: DeviceSpec) -> Result<(RowSet, Verdict)> {
+    let statements: Vec<String> =
+        (0..crate::devices::GROUPS).map(|group| format!("SELECT * FROM devices WHERE devgroup = '{group}'")).collect();
+    let (present, mut verdict) = present_rows_of(client, database, spec, &statements)?;
+    (0..spec.rows())
+        .filter(|row| !present.contains(*row))
+        .for_each(|row| verdict.add(format!("lost: {}", name_of(&spec, row))));
+    Ok((present, verdict))
+}
+
+fn name_of(spec: &DeviceSpec, row: u64) -> String {
+    format!("device {} row {}", row / spec.rows_per_device + 1, row % spec.rows_per_device)
 }
 
 struct PresenceSink<'a> {
@@ -268,7 +297,7 @@ pub fn obligations(
     owed: &Obligation,
 ) -> Result<(RowSet, Verdict)> {
     let (present, mut verdict) = present_rows(client, database, spec)?;
-    let name = |row: u64| format!("device {} row {}", row / spec.rows_per_device + 1, row % spec.rows_per_device);
+    let name = |row: u64| name_of(&spec, row);
     for row in owed.must.difference(&present) {
         verdict.add(format!("acknowledged, but lost: {}", name(row)));
     }

@@ -68,6 +68,7 @@ impl Cluster {
             cores: of_subject.cores.unwrap_or(1),
             memory_limit: of_subject.memory_limit,
             configuration: configuration.to_owned(),
+            data_section: String::new(),
             partitions: 4,
             duties: duties.to_vec(),
         };
@@ -124,12 +125,24 @@ impl Cluster {
         subject::stop(self.nodes.remove(&node).expect("the node runs"));
     }
 
-    /// Tells the cluster, through a node of it, of a node that comes, and starts that node.
+    /// Tells the cluster, through a node of it, of a node of the first data group that comes, and starts that node.
     pub fn add_node(&mut self, through: usize, node: usize) {
-        let (setup, address) =
-            self.plan.prepare_joining(node, Duty::Data(1)).unwrap_or_else(|error| panic!("{error:#}"));
-        let cores = self.plan.cores.to_string();
-        self.ctl(through, &["add-data", &node.to_string(), &address, &cores]).unwrap();
+        self.add_node_for(through, node, Duty::Data(1));
+    }
+
+    /// As [`Cluster::add_node`], of a data node or a meta node.
+    pub fn add_node_for(&mut self, through: usize, node: usize, duty: Duty) {
+        let (setup, address) = self.plan.prepare_joining(node, duty).unwrap_or_else(|error| panic!("{error:#}"));
+        let (number, cores) = (node.to_string(), self.plan.cores.to_string());
+        match duty {
+            Duty::Data(group) => {
+                let group = group.to_string();
+                self.ctl(through, &["add-data", &number, &address, &cores, "--group", &group])
+            }
+            Duty::Meta => self.ctl(through, &["add-meta", &number, &address, &cores]),
+            Duty::PoolMaster | Duty::PoolSlave => panic!("nodes of the pool come by other commands"),
+        }
+        .unwrap();
         self.setups.insert(node, setup);
         self.start_node(node);
     }

@@ -7,7 +7,7 @@ use std::{
 };
 use tidemill_perf::{cluster::described_by, server::Server};
 use tidemill_tests::{
-    cluster::{Cluster, write_until_taken},
+    cluster::{Cluster, Duty, write_until_taken},
     subject::{count, query, skip_for_upstream, write},
 };
 
@@ -40,10 +40,16 @@ fn while_writing(cluster: &mut Cluster, through: usize, before: u64, deed: impl 
 }
 
 fn founded() -> Cluster {
-    let cluster = Cluster::start();
+    founded_as(Cluster::start(), 5)
+}
+
+/// A cluster of so many raft groups, the metadata's included, with a thousand rows.
+fn founded_as(cluster: Cluster, groups: usize) -> Cluster {
     query(&mut cluster.client(1), "CREATE DATABASE d", "").unwrap();
     write(&mut cluster.client(2), "db=d", &lines(0, 1000)).unwrap();
-    wait_until(&cluster, 1, "the cluster is founded", |described| described["holders"].as_array().unwrap().len() == 5);
+    wait_until(&cluster, 1, "the cluster is founded", |described| {
+        described["holders"].as_array().unwrap().len() == groups
+    });
     cluster
 }
 
@@ -145,6 +151,39 @@ fn a_drained_node_holds_nothing_and_can_go() {
     count_everywhere(&cluster, &[1, 3, 4], rows);
     write(&mut cluster.client(4), "db=d", &lines(rows, 500)).unwrap();
     count_everywhere(&cluster, &[1, 3, 4], rows + 500);
+    cluster.stop_all();
+}
+
+#[test]
+fn each_data_group_and_the_metadata_change_their_members_alone() {
+    if skip_for_upstream("it has no cluster") {
+        return;
+    }
+    let of_two = Cluster::start_of(&[Duty::Data(1), Duty::Data(2), Duty::Meta]);
+    let mut cluster = founded_as(of_two, 9);
+    cluster.add_node_for(1, 4, Duty::Data(2));
+    cluster.add_node_for(2, 5, Duty::Meta);
+    count_everywhere(&cluster, &[1, 2, 4], 1000);
+    let refused = cluster.ctl(1, &["replace", "1", "4"]).unwrap_err();
+    assert!(refused.contains("node 4 stores other series than node 1"), "{refused}");
+    let refused = cluster.ctl(1, &["move-replica", "0", "1", "4"]).unwrap_err();
+    assert!(refused.contains("node 4 stores other series than node 1"), "{refused}");
+    let rows = while_writing(&mut cluster, 1, 1000, |cluster| {
+        // One partition, the metadata from their only voter to another, then all that is left.
+        cluster.ctl(3, &["move-replica", "5", "2", "4", "--wait", "60"]).unwrap();
+        let refused = cluster.ctl(1, &["move-replica", "5", "2", "4"]).unwrap_err();
+        assert!(refused.contains("replicas of group 5 are at nodes [4]"), "{refused}");
+        cluster.ctl(3, &["move-replica", "meta", "3", "5", "--wait", "60"]).unwrap();
+        cluster.ctl(5, &["replace", "2", "4", "--wait", "60"]).unwrap();
+    });
+    count_everywhere(&cluster, &[1, 4], rows);
+    // Whoever holds nothing may go, and nobody misses it.
+    cluster.ctl(1, &["remove-meta", "3"]).unwrap();
+    cluster.kill(2);
+    cluster.kill(3);
+    query(&mut cluster.client(4), "CREATE DATABASE e", "").unwrap();
+    write_until_taken(&mut cluster.client(4), &lines(rows, 500));
+    count_everywhere(&cluster, &[1, 4], rows + 500);
     cluster.stop_all();
 }
 
