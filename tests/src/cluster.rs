@@ -59,7 +59,8 @@ impl Cluster {
         Cluster::prepare_of(&ONE_GROUP, configuration)
     }
 
-    fn prepare_of(duties: &[Duty], configuration: &str) -> Cluster {
+    /// As [`Cluster::prepare`], of nodes with these duties.
+    pub fn prepare_of(duties: &[Duty], configuration: &str) -> Cluster {
         let home = Home::new();
         let of_subject = home.setup();
         let plan = ClusterPlan {

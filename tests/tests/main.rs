@@ -28,3 +28,4 @@ mod services;
 mod shell;
 mod storms;
 mod surface;
+mod tiering;
