@@ -133,7 +133,7 @@ impl Cluster {
 
     /// As [`Cluster::add_node`], of a data node or a meta node.
     pub fn add_node_for(&mut self, through: usize, node: usize, duty: Duty) {
-        let (setup, address) = self.plan.prepare_joining(node, duty).unwrap_or_else(|error| panic!("{error:#}"));
+        let address = self.prepare_joining(node, duty);
         let (number, cores) = (node.to_string(), self.plan.cores.to_string());
         match duty {
             Duty::Data(group) => {
@@ -144,8 +144,15 @@ impl Cluster {
             Duty::PoolMaster | Duty::PoolSlave => panic!("nodes of the pool come by other commands"),
         }
         .unwrap();
-        self.setups.insert(node, setup);
         self.start_node(node);
+    }
+
+    /// Makes a node that the cluster is not told of yet; where it will listen for others.
+    pub fn prepare_joining(&mut self, node: usize, duty: Duty) -> String {
+        let joining = self.plan.prepare_joining(node, duty);
+        let (setup, address) = joining.unwrap_or_else(|error| panic!("{error:#}"));
+        self.setups.insert(node, setup);
+        address
     }
 
     /// Runs `tidemill ctl` against a node; what it prints.

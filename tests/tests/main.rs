@@ -21,6 +21,7 @@ mod lists;
 mod members;
 mod memory;
 mod monitor;
+mod pool;
 mod prometheus;
 mod proxy;
 mod secrets;

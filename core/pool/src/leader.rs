@@ -477,6 +477,7 @@ impl Leader {
                 *id,
                 Room {
                     domain: slave.domain.clone(),
+                    held_bytes: session.held_bytes().saturating_add(bytes),
                     free_bytes: session.free_bytes.saturating_sub(bytes),
                     arrivals: ARRIVALS_MAX.saturating_sub(all),
                     repairs: REPAIRS_MAX.saturating_sub(repairs),

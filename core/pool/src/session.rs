@@ -9,6 +9,7 @@ pub struct Session {
     incarnation: u64,
     sequence: u64,
     files: BTreeMap<FileId, u64>,
+    held_bytes: u64,
     told: FilesDigest,
     is_complete: bool,
     pub(crate) capacity_bytes: u64,
@@ -33,14 +34,17 @@ impl Session {
         }
         (self.incarnation, self.sequence) = (beat.incarnation, beat.sequence);
         for file in &beat.removed {
-            if self.files.remove(file).is_some() {
+            if let Some(size) = self.files.remove(file) {
                 self.told.remove(file);
+                self.held_bytes = self.held_bytes.saturating_sub(size);
             }
         }
         for (file, size) in &beat.added {
-            if self.files.insert(*file, *size).is_none() {
-                self.told.add(file);
+            match self.files.insert(*file, *size) {
+                None => self.told.add(file),
+                Some(before) => self.held_bytes = self.held_bytes.saturating_sub(before),
             }
+            self.held_bytes = self.held_bytes.saturating_add(*size);
         }
         self.is_complete = beat.is_complete;
         if self.told != beat.told {
@@ -57,12 +61,18 @@ impl Session {
     fn forget(&mut self) {
         (self.incarnation, self.sequence) = (0, 0);
         self.files.clear();
+        self.held_bytes = 0;
         self.told = FilesDigest::default();
         self.is_complete = false;
     }
 
     pub fn capacity_bytes(&self) -> u64 {
         self.capacity_bytes
+    }
+
+    /// Of the files that it has told.
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes
     }
 
     pub fn free_bytes(&self) -> u64 {

@@ -7,7 +7,7 @@ use crate::{
         scrub::ScrubFigures,
     },
     handoff::HandoffFigures,
-    pool::slave::SlaveFigures,
+    pool::{master::MasterFigures, slave::SlaveFigures},
     query::continuous::ContinuousFigures,
 };
 use hdrhistogram::Histogram;
@@ -86,6 +86,8 @@ pub struct CoreFigures {
     pub cluster: Option<ClusterFigures>,
     /// Of a pool slave.
     pub pool: Option<SlaveFigures>,
+    /// Of a pool master.
+    pub master: Option<MasterFigures>,
 }
 
 /// What the whole process takes.
@@ -131,6 +133,7 @@ impl CoreFigures {
             process: process_memory(core),
             cluster: ClusterFigures::of(core),
             pool: core.pool.slave.as_ref().map(|slave| slave.figures()),
+            master: core.pool.master.as_ref().map(|master| master.figures()),
         }
     }
 }
@@ -218,6 +221,7 @@ pub fn metrics_text(cores: &[CoreFigures]) -> String {
     write_memory(&mut writer, cores);
     cluster_figures::write(&mut writer, &cores.iter().map(|core| core.cluster.as_ref()).collect::<Vec<_>>());
     cores.iter().filter_map(|core| core.pool.as_ref()).for_each(|figures| figures.write(&mut writer));
+    cores.iter().filter_map(|core| core.master.as_ref()).for_each(|figures| figures.write(&mut writer));
     const STAGES: &str = "tidemill_write_stage_seconds";
     writer.family(STAGES, "summary", "Latency of a write request by stage.");
     for (stage, latency) in stages() {

@@ -70,7 +70,7 @@ pub(super) async fn forward(
 }
 
 /// What another node says to what only the leader of a group can do.
-pub(crate) async fn ask_leader(
+pub(super) async fn ask_leader(
     links: &Links,
     leader: NodeId,
     group: GroupId,

@@ -5,16 +5,19 @@ use crate::{
     data::{
         DataCore, META_CORE,
         message::{Call, CallError, Reply},
-        propose::{ask_leader, other_answer},
+        propose::other_answer,
     },
     links::{POOL_GROUP, RemoteCall, RemoteReply},
     replica::ProposeError,
 };
 use serde_json::json;
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 use tidemill_http::Refusal;
 use tidemill_pool::{Change, MasterCall, MasterReply};
 use tidemill_raft::NodeId;
+
+/// A master that says nothing for so long is passed over.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 impl DataCore {
     /// Whether the cluster has a pool.
@@ -68,11 +71,13 @@ impl DataCore {
             let reply = if leader == own {
                 answer_as_master(self, own, &bytes).await
             } else {
-                match ask_leader(&links, leader, POOL_GROUP, RemoteCall::Pool(bytes.clone())).await? {
-                    RemoteReply::Pool(reply) => {
+                match links.call(leader, POOL_GROUP, RemoteCall::Pool(bytes.clone()), ANSWER_MAX).await {
+                    Ok(RemoteReply::Pool(reply)) => {
                         MasterReply::decode(&reply).map_err(|error| CallError::Unknown(error.to_string()))?
                     }
-                    _ => return Err(other_answer(leader)),
+                    Ok(_) => return Err(other_answer(leader)),
+                    // Whatever is asked of masters may be asked twice.
+                    Err(_) => return Err(ProposeError::NotLeader(leader).into()),
                 }
             };
             match reply {

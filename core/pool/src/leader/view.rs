@@ -31,8 +31,8 @@ impl Leader {
         let active: Vec<u64> = pool.slaves().iter().filter(takes).map(|(id, _)| *id).collect();
         let count = active.len();
         if count < wanted {
-            let slaves = if count == 1 { "slave" } else { "slaves" };
-            return Some(format!("the pool has {count} {slaves} that take files, {wanted} copies were asked for"));
+            let slaves = if count == 1 { "slave that takes" } else { "slaves that take" };
+            return Some(format!("the pool has {count} {slaves} files, {wanted} copies were asked for"));
         }
         let with_room = active.iter().filter(|id| self.sessions[id].free_bytes > size).count();
         if with_room < wanted {

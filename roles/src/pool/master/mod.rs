@@ -5,8 +5,11 @@
 //! Invariants: nothing waits for a slave but the task that has asked it; what a leader does it does behind the first entry
 //! of its own term, so that it knows all that those before it have decided.
 
+mod figures;
 mod lead;
 mod status;
+
+pub use figures::MasterFigures;
 
 use crate::{
     data::{DataCore, Founding, StartFailure, message::CallError, message::Message},
