@@ -26,6 +26,8 @@ const REPAIRS_MAX: usize = 4;
 const DEPARTURES_MAX: usize = 6;
 /// Between two comparisons of what the log says with what the slaves say.
 const COMPARE_EVERY_NS: u64 = SECOND_NS;
+/// While nothing was heard and nothing is to be done.
+const COMPARE_IDLE_NS: u64 = 10 * SECOND_NS;
 /// A file that a slave was to have and does not name may be named by its next beats.
 const MISSING_NS: u64 = 5 * SECOND_NS;
 /// A slave where a file has failed so often is not the place for it now.
@@ -145,6 +147,8 @@ pub struct Leader {
     arrived: BTreeMap<u64, BTreeMap<FileId, u64>>,
     reported: BTreeMap<u32, Heard>,
     compared_ns: u64,
+    /// Something came or went since the last comparison.
+    has_news: bool,
     /// Bytes that repairs may read now; ns when that was counted.
     allowance: i128,
     allowance_ns: u64,
@@ -175,6 +179,7 @@ impl Leader {
             arrived: BTreeMap::new(),
             reported: BTreeMap::new(),
             compared_ns: now_ns,
+            has_news: true,
             allowance: 0,
             allowance_ns: now_ns,
             is_rebalancing: false,
@@ -186,6 +191,7 @@ impl Leader {
 
     /// A slave is there. `epoch` is this leader's term.
     pub fn heard(&mut self, beat: &Beat, epoch: u64, now_ns: u64) -> Beaten {
+        self.has_news |= beat.restarts || !beat.added.is_empty() || !beat.removed.is_empty();
         let wants_all = self.sessions.entry(beat.slave).or_default().hear(beat, now_ns);
         Beaten { wants_all, epoch }
     }
@@ -290,6 +296,7 @@ impl Leader {
     /// Copies are to move from full slaves to empty ones.
     pub fn rebalance(&mut self) {
         self.is_rebalancing = true;
+        self.has_news = true;
     }
 
     /// Slaves are to read their files again.
@@ -326,17 +333,25 @@ impl Leader {
                 steps.commands.push(Command::Hold { slave, files });
             }
         }
-        if now_ns - self.compared_ns >= COMPARE_EVERY_NS {
+        let is_open = !self.missing.is_empty() || !self.stray.is_empty() || !self.going.is_empty();
+        let has_open_ends = self.has_news || is_open;
+        let every_ns = if has_open_ends { COMPARE_EVERY_NS } else { COMPARE_IDLE_NS };
+        let compares = now_ns - self.compared_ns >= every_ns;
+        if compares {
             self.compared_ns = now_ns;
+            self.has_news = false;
             self.compare(pool, now_ns, &mut steps);
         }
         self.let_go(pool, now_ns, &mut steps);
         self.withdraw(pool, now_ns, &mut steps);
-        self.move_copies(pool, &mut steps);
+        if compares {
+            self.move_copies(pool, &mut steps);
+        }
         self.assign(pool, &mut steps);
         self.order_fetches(pool, &arrived, now_ns, &mut steps);
         self.order_deletes(pool, &mut steps);
         let scrubs = std::mem::take(&mut self.scrubs);
+        self.has_news |= !steps.commands.is_empty() || self.is_rebalancing;
         steps.scrubs.extend(scrubs.into_iter().filter(|slave| pool.is_present(*slave)));
         steps
     }
@@ -375,22 +390,27 @@ impl Leader {
     fn compare(&mut self, pool: &Pool, now_ns: u64, steps: &mut Steps) {
         let (missing_before, stray_before) = (std::mem::take(&mut self.missing), std::mem::take(&mut self.stray));
         let has_all_reports = self.reported.len() as u64 >= u64::from(self.options.partitions);
-        for (id, session) in self.sessions.iter().filter(|(id, session)| session.is_complete() && pool.is_present(**id))
-        {
-            let mut gone = Vec::new();
-            for (file, _) in
-                pool.files().iter().filter(|(file, known)| known.durable.contains(id) && !session.has(file))
-            {
+        let mut gone: BTreeMap<u64, Vec<FileId>> = BTreeMap::new();
+        for (file, known) in pool.files() {
+            for id in known.durable.iter().filter(|id| pool.is_present(**id)) {
+                if self.sessions.get(id).is_none_or(|session| !session.is_complete() || session.has(file)) {
+                    continue;
+                }
                 let since = missing_before.get(&(*id, *file)).copied().unwrap_or(now_ns);
                 if now_ns - since >= MISSING_NS {
-                    gone.push(*file);
+                    gone.entry(*id).or_default().push(*file);
                 } else {
                     self.missing.insert((*id, *file), since);
                 }
             }
-            for files in gone.chunks(FILES_IN_COMMAND_MAX) {
-                steps.commands.push(Command::Miss { slave: *id, files: files.to_vec() });
+        }
+        for (slave, files) in gone {
+            for files in files.chunks(FILES_IN_COMMAND_MAX) {
+                steps.commands.push(Command::Miss { slave, files: files.to_vec() });
             }
+        }
+        for (id, session) in self.sessions.iter().filter(|(id, session)| session.is_complete() && pool.is_present(**id))
+        {
             let mut found = Vec::new();
             for (file, size) in session.files().iter().filter(|(file, _)| !self.going.contains_key(&(*id, **file))) {
                 let known = pool.file(file);
