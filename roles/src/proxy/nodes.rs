@@ -32,7 +32,7 @@ pub struct Node {
     has_complained: Cell<bool>,
     /// Behind each other.
     late_pings: Cell<u32>,
-    /// Its last word, while it is up.
+    /// Its last word.
     placement: RefCell<Option<Placement>>,
     pub figures: NodeFigures,
 }
@@ -136,19 +136,20 @@ impl Node {
             .header(X_TIDEMILL_CLAIM, text);
         let Ok(request) = request.body(Outgoing::default()) else { return };
         let asked = async {
-            let (head, body) = self.pool.send(request).await.map_err(|failure| failure.to_string())?.into_parts();
-            let body = body.collect(PLACEMENT_BYTES_MAX).await?;
-            match head.status {
-                StatusCode::OK => Placement::parse(&body),
-                status => Err(format!("{status}: {}", error_text(&body))),
-            }
+            let (head, body) = self.pool.send(request).await.ok()?.into_parts();
+            Some((head.status, body.collect(PLACEMENT_BYTES_MAX).await.ok()?))
         };
-        let told = within(PING_DEADLINE, asked).await.unwrap_or_else(|| Err("no answer in time".to_owned()));
-        let told = told.inspect_err(|error| {
-            if self.placement.borrow().is_some() || !self.has_complained.replace(true) {
-                tracing::warn!(node = self.name, error, "the node does not say where series go");
-            }
-        });
+        // What was said holds until something else is said: a node that is busy has not moved its series.
+        let Some(Some((status, body))) = within(PING_DEADLINE, asked).await else { return };
+        let told = match status {
+            StatusCode::OK => Placement::parse(&body),
+            status => Err(format!("{status}: {}", error_text(&body))),
+        };
+        if let Err(error) = &told
+            && (self.placement.borrow().is_some() || !self.has_complained.replace(true))
+        {
+            tracing::warn!(node = self.name, error, "the node does not say where series go");
+        }
         *self.placement.borrow_mut() = told.ok();
     }
 

@@ -275,7 +275,11 @@ impl Edge {
                     why = format!("node {}: {text}", node.name);
                     continue;
                 }
-                return told(status, text);
+                return match doubt {
+                    // The words of a node that has stored what is to be stored, whoever did it first.
+                    Some(doubt) if status != 400 => unknown(&format!("{doubt}; node {}: {text}", node.name)),
+                    _ => told(status, text),
+                };
             }
             if call.deadline <= Instant::now() + ROUND_PAUSE {
                 return match doubt {
