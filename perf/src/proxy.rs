@@ -184,7 +184,8 @@ impl ProxyReport {
             print!("{name:<34}");
             for figures in &all {
                 let figure = figures[row].1;
-                print!(" {:>14.3} {:>7}", figure, format!("x{:.2}", figure / direct));
+                let ratio = if *direct > 0.0 { format!("x{:.2}", figure / direct) } else { String::new() };
+                print!(" {figure:>14.3} {ratio:>7}");
             }
             println!();
         }
