@@ -126,6 +126,9 @@ impl AsMut<[u8]> for DiskBuf {
         if shared && self.len > 0 {
             let mut copy = AlignedBuf::new(self.len.next_multiple_of(tidemill_disk::BLOCK_BYTES));
             copy.as_mut()[..self.len].copy_from_slice(self.as_ref());
+            if let Memory::Registered { pool, .. } = &self.memory {
+                pool.metrics.buffer_bytes_copied.add(self.len as u64);
+            }
             self.memory = Memory::Plain(copy);
         }
         let len = self.len;
@@ -203,13 +206,14 @@ mod tests {
 
     #[test]
     fn a_buffer_that_an_operation_still_holds_is_copied_before_it_is_written() {
-        on_executor(|pool, _| {
+        on_executor(|pool, metrics| {
             let mut buffer = pool.take(4_096);
             buffer.as_mut().fill(1);
             let in_flight = buffer.registered().unwrap();
             buffer.as_mut().fill(2);
             assert!(in_flight.as_bytes().iter().all(|byte| *byte == 1));
             assert!(buffer.as_ref().iter().all(|byte| *byte == 2));
+            assert_eq!(metrics.buffer_bytes_copied.value(), 4_096);
         });
     }
 }

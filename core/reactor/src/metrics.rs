@@ -79,6 +79,8 @@ core_metrics! {
     files_reopened,
     /// Buffers that came back out of the pool instead of being made.
     buffers_reused,
+    /// Bytes that were copied because an operation still held a buffer that was to be filled again.
+    buffer_bytes_copied,
     /// Polls of a task that held the core for longer than the limit.
     stalls,
     /// The longest of them in nanoseconds.

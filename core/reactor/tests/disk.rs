@@ -1,7 +1,7 @@
 //! The real disk, as storage code uses it.
 
-use std::io;
-use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose};
+use std::{io, rc::Rc};
+use tidemill_disk::{BLOCK_BYTES, Disk, DiskFile, Purpose, ReadAhead, WriteBehind};
 use tidemill_reactor::{CoreContext, CoreError, ReactorOptions, StartError, run};
 
 /// Runs one core on a fresh folder.
@@ -50,6 +50,44 @@ async fn write_and_read_back(context: &CoreContext<()>, name: &str, purpose: Pur
     copy.close().await?;
     file.close().await?;
     Ok(())
+}
+
+/// What files do between nodes: read ahead and written behind, by the executor's own buffers and without a copy but the
+/// caller's.
+async fn read_ahead_and_write_behind(context: &CoreContext<()>) -> Result<(), CoreError> {
+    const PIECE: usize = 64 << 10;
+    let length = 40 * PIECE + 77;
+    let file = Rc::new(context.disk.create("behind", Purpose::Data).await?);
+    let mut writing = WriteBehind::new(file.clone(), 0, PIECE, 3);
+    let mut left = length;
+    let mut byte = 0u8;
+    while left > 0 {
+        let room = writing.room();
+        let count = room.len().min(left);
+        byte = byte.wrapping_add(1);
+        room[..count].fill(byte);
+        writing.advance(count).await?;
+        left -= count;
+    }
+    writing.flush().await?;
+    drop(writing);
+    file.set_len(length as u64).await?;
+    file.sync_data().await?;
+    let mut reading = ReadAhead::new(file, 0..length as u64, PIECE, 4);
+    let (mut read, mut byte) = (0, 0u8);
+    while let Some((buffer, bytes)) = reading.next().await? {
+        byte = byte.wrapping_add(1);
+        assert!(buffer.as_ref()[bytes.clone()].iter().all(|found| *found == byte), "at {read}");
+        read += bytes.len();
+    }
+    assert_eq!(read, length);
+    assert_eq!(context.metrics.buffer_bytes_copied.value(), 0);
+    Ok(())
+}
+
+#[test]
+fn files_are_read_ahead_and_written_behind_without_a_copy() {
+    on_one_core(|_| (), |context| async move { read_ahead_and_write_behind(&context).await }).unwrap();
 }
 
 /// A commit writes the filled part of a buffer and gets the whole buffer back.

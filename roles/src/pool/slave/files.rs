@@ -215,6 +215,15 @@ impl<D: Disk> Files<D> {
         self.disk.sync_dir(FILES_FOLDER).await
     }
 
+    /// Bytes that are taken by what has arrived of a file that is not whole.
+    pub async fn part_bytes(&self, file: &FileId) -> io::Result<u64> {
+        match self.disk.open(&format!("{PARTS_FOLDER}/{file}"), Purpose::Data).await {
+            Ok(part) => part.len().await,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes what has begun to arrive and nobody asks for any more: all parts but those of `wanted`.
     pub async fn clear_parts(&self, wanted: impl Fn(&FileId) -> bool) -> io::Result<()> {
         for name in self.disk.list(PARTS_FOLDER).await? {

@@ -257,11 +257,7 @@ impl Slave {
         sources: &[Source],
     ) -> Result<(), String> {
         let links = core.links.as_ref().ok_or("this node has no links")?;
-        let room = |error: io::Error| error.to_string();
-        let (_, free) = self.context.disk.space().map_err(room)?;
-        if free < fetching.size.saturating_add(SPARE_BYTES) {
-            return Err(format!("no room: {free} bytes are free, and the file has {}", fetching.size));
-        }
+        self.find_room(&file, fetching.size).await?;
         let wait = |duration| -> Box<dyn Fn() -> crate::replica::LocalFuture<'static, ()>> {
             let context = self.context.clone();
             Box::new(move || {
@@ -272,6 +268,24 @@ impl Slave {
         let way = Way { sources: links.sources(), own: links.roster().node, stall: wait(STALL), pause: wait(PAUSE) };
         let fetched = fetch(&self.context.disk, (file, fetching.size), sources, &way, &fetching.arrived).await;
         fetched.map_err(|error| error.to_string())
+    }
+
+    /// Says so if there is no room, before the disk is filled with what will not be whole.
+    async fn find_room(&self, file: &FileId, bytes: u64) -> Result<(), String> {
+        let failed = |error: io::Error| error.to_string();
+        // What is here of it has its room already.
+        let wanted = bytes.saturating_sub(self.files.part_bytes(file).await.map_err(failed)?);
+        let wanted = wanted.saturating_add(SPARE_BYTES);
+        let (_, free) = self.context.disk.space().map_err(failed)?;
+        if free >= wanted {
+            return Ok(());
+        }
+        self.files.clear_parts(|file| self.fetches.borrow().contains_key(file)).await.map_err(failed)?;
+        let (_, free) = self.context.disk.space().map_err(failed)?;
+        if free >= wanted {
+            return Ok(());
+        }
+        Err(format!("no room: {free} bytes are free, the file has {bytes}, and {SPARE_BYTES} are to be left"))
     }
 
     fn begin_scrub(self: &Rc<Self>) -> Stored {
