@@ -10,6 +10,7 @@
 //! owner before every partition has reported to this leader.
 
 mod deletes;
+mod moves;
 mod view;
 
 use crate::{
@@ -41,10 +42,6 @@ const UNKNOWN_NS: u64 = 60 * SECOND_NS;
 const DELETES_MAX: usize = 1024;
 /// Whoever drives this has slept: that a slave said nothing meanwhile is no fault of the slave.
 const STALL_NS: u64 = 2 * SECOND_NS;
-/// Slaves that differ less than this in how full they are, in thousandths, are left as they are.
-const UNEVEN_MIN: u64 = 50;
-/// Copies that a rebalancing moves at once.
-const MOVES_MAX: usize = 8;
 
 /// What may be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -596,53 +593,6 @@ impl Leader {
                 copying.sources = holders;
                 steps.fetches.push(FetchOrder { slave, file: id, size: file.size, sources });
             }
-        }
-    }
-
-    /// One step of a rebalancing: copies more on the emptiest slave; the fullest then gives them up.
-    fn move_copies(&mut self, pool: &Pool, steps: &mut Steps) {
-        if !self.is_rebalancing || !pool.short().is_empty() {
-            return;
-        }
-        let free_moves = MOVES_MAX.saturating_sub(self.moving.len());
-        let mut bytes: BTreeMap<u64, u64> = BTreeMap::new();
-        for file in pool.files().values() {
-            file.durable.iter().chain(&file.targets).for_each(|slave| *bytes.entry(*slave).or_default() += file.size);
-        }
-        let takes =
-            |id: u64| pool.slaves().get(&id).is_some_and(|slave| slave.standing == Standing::Active && !slave.is_lost);
-        let held = |id: u64| bytes.get(&id).copied().unwrap_or(0);
-        let of_slaves: Vec<u64> = self.sessions.keys().copied().filter(|id| takes(*id)).collect();
-        let fullest = of_slaves.iter().copied().max_by_key(|id| (held(*id), *id));
-        let emptiest = of_slaves.iter().copied().min_by_key(|id| (held(*id), *id));
-        let (Some(fullest), Some(emptiest)) = (fullest, emptiest) else { return };
-        let gap = held(fullest) - held(emptiest);
-        let average = of_slaves.iter().map(|id| held(*id)).sum::<u64>() / of_slaves.len().max(1) as u64;
-        let is_even = gap <= average / (1000 / UNEVEN_MIN);
-        let domain = |id: u64| pool.slaves().get(&id).map(|slave| slave.domain.as_str());
-        let mut left = gap / 2;
-        let mut count = 0;
-        if !is_even {
-            for (id, file) in pool.files() {
-                let others = || file.durable.iter().filter(|slave| **slave != fullest);
-                let fits = file.durable.contains(&fullest)
-                    && !file.durable.contains(&emptiest)
-                    && file.targets.is_empty()
-                    && !file.owners.is_empty()
-                    && file.size <= left
-                    && others().all(|slave| domain(*slave) != domain(emptiest))
-                    && !self.going.contains_key(&(emptiest, *id))
-                    && !self.unneeded.contains(&(emptiest, *id));
-                if fits && count < free_moves {
-                    count += 1;
-                    left -= file.size;
-                    self.moving.insert(*id, fullest);
-                    steps.commands.push(Command::Assign { file: *id, slaves: vec![emptiest] });
-                }
-            }
-        }
-        if count == 0 && self.moving.is_empty() {
-            self.is_rebalancing = false;
         }
     }
 }

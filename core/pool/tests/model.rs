@@ -435,3 +435,87 @@ fn a_lost_slave_is_made_up_for_once_and_in_other_domains() {
     world.check_end();
     assert!(are_apart(&world));
 }
+
+#[test]
+fn a_rebalancing_parts_copies_that_share_a_domain_and_fills_slaves_alike() {
+    let mut world = World::new(9, 6);
+    // Both that are there are of one domain.
+    for slave in [1, 2, 4, 5] {
+        world.disks.get_mut(&slave).unwrap().is_up = false;
+    }
+    for number in 1..=60 {
+        world.owned.insert((0, file(number)), (2, false));
+        world.local.insert(file(number));
+    }
+    for _ in 0..200 {
+        world.step(true);
+    }
+    assert!(world.pool.files().values().all(|file| file.durable == [3, 6]));
+    for slave in [1, 2, 4, 5] {
+        world.start(slave);
+    }
+    for _ in 0..100 {
+        world.step(true);
+    }
+    assert!(world.pool.files().values().all(|file| file.durable == [3, 6]), "nothing moves unasked");
+    world.leader.rebalance();
+    for _ in 0..600 {
+        world.step(true);
+    }
+    assert!(!world.leader.is_rebalancing());
+    world.check_end();
+    let domain = |slave: &u64| world.pool.slaves()[slave].domain.clone();
+    assert!(world.pool.files().values().all(|file| domain(&file.durable[0]) != domain(&file.durable[1])));
+    let held: Vec<usize> = world.disks.values().map(|disk| disk.files.len()).collect();
+    assert!(held.iter().all(|count| (18..=22).contains(count)), "{held:?}");
+}
+
+#[test]
+fn repairs_keep_to_their_rate_and_new_files_do_not_wait_for_them() {
+    let options = LeaderOptions { copy_rate_max: 20, ..OPTIONS };
+    let mut world = World::new(11, 6);
+    world.leader = Leader::new(options, world.now_ns);
+    for number in 1..=60 {
+        world.owned.insert((0, file(number)), (2, false));
+        world.local.insert(file(number));
+    }
+    for _ in 0..100 {
+        world.step(true);
+    }
+    assert!(world.pool.short().is_empty(), "files of 10 bytes are placed at any rate");
+    let held = world.disks[&1].files.len() as u64;
+    world.disks.get_mut(&1).unwrap().is_up = false;
+    let begun_ns = world.now_ns;
+    while !world.pool.slaves()[&1].is_lost || !world.pool.short().is_empty() {
+        world.step(true);
+        let passed_s = (world.now_ns - begun_ns) / (1_000 * MS);
+        assert!(world.leader.counts().repaired_bytes <= 20 * (passed_s + 2), "after {passed_s} s");
+        assert!(passed_s < 600, "{} are short", world.pool.short().len());
+    }
+    assert_eq!(world.leader.counts().repaired_files, held);
+}
+
+/// A leader of a partition that was deposed places nothing and gives nothing up.
+#[test]
+fn an_older_term_of_a_partition_is_not_listened_to() {
+    let mut world = World::new(3, 3);
+    let newer = Place { term: 5, ..world.place(1, file(1), 2) };
+    world.apply(Command::Place(newer.clone()));
+    let before = world.pool.clone();
+    let older = Place { term: 4, ..world.place(1, file(2), 2) };
+    let fenced = tidemill_pool::Applied::Fenced { term: 5 };
+    assert_eq!(world.pool.apply(Command::Place(older)), fenced);
+    let give_up = |term, index| Command::Own { partition: 1, term, index, added: Vec::new(), given_up: vec![file(1)] };
+    assert_eq!(world.pool.apply(give_up(4, 9)), fenced);
+    let report = Report { partition: 1, term: 4, index: 9, files: Vec::new() };
+    assert_eq!(world.leader.report(&world.pool, &report), Err(5));
+    assert_eq!(world.pool.files(), before.files());
+    world.pool.apply(Command::Forget { files: vec![file(1)] });
+    assert_eq!(world.pool.files(), before.files(), "it has an owner");
+    assert_eq!(world.pool.apply(give_up(5, 9)), tidemill_pool::Applied::Done);
+    assert!(world.pool.garbage().contains(&file(1)));
+    // What was said of an older state of the partition comes too late.
+    let known_again = Command::Own { partition: 1, term: 5, index: 8, added: vec![(file(7), 1)], given_up: Vec::new() };
+    assert!(matches!(world.pool.apply(known_again), tidemill_pool::Applied::Refused(_)));
+    assert!(world.pool.file(&file(7)).is_none());
+}
