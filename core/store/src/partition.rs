@@ -201,18 +201,16 @@ impl<D: Disk> Partition<D> {
             copy_counts: CopyCounts::default(),
             settling: Settling::default(),
         };
-        partition.remove_strangers(&manifest).await?;
+        let doubled = partition.remove_strangers(&manifest).await?;
         let is_restored = partition.restore_indexes(manifest.index).await;
         partition.index_was_rebuilt.set(!is_restored && !manifest.files.is_empty());
         let mut deletions: BTreeMap<(DatabaseId, u64), Rc<Deletion>> = BTreeMap::new();
         for record in manifest.files {
             let (database, group) = (DatabaseId(record.database), ShardGroupId(record.shard_group));
-            let (policy, name) = (record.policy, record.name());
+            let policy = record.policy;
             let file = Rc::new(partition.open_file(record).await?);
-            if file.reads_pool() {
-                let folder = partition.group_folder(group);
-                let removed = partition.remove_matching(&folder, &name).await;
-                removed.map_err(|error| OpenError::Io { path: folder, error: std::io::Error::other(error) })?;
+            if file.reads_pool() && doubled.contains(file.path()) {
+                partition.disk.remove(file.path()).await.map_err(|error| partition.open_error(error))?;
             }
             if !is_restored {
                 partition.enter(database, &file).await?;
@@ -400,7 +398,9 @@ impl<D: Disk> Partition<D> {
         self.index_was_rebuilt.set(fresh.index_was_rebuilt());
     }
 
-    async fn remove_strangers(&self, manifest: &Manifest) -> Result<(), OpenError> {
+    /// Removes what the manifest does not name. Files whose blocks belong to the pool and that are here in full come back.
+    async fn remove_strangers(&self, manifest: &Manifest) -> Result<BTreeSet<String>, OpenError> {
+        let mut doubled = BTreeSet::new();
         let files = &manifest.files;
         let index = manifest.index.as_ref().map(|index| index_file::name_of(index.generation));
         for folder in self.disk.list(&self.folder).await.map_err(|error| self.open_error(error))? {
@@ -414,13 +414,17 @@ impl<D: Disk> Partition<D> {
             for name in self.disk.list(&path).await.map_err(|error| self.open_error(error))? {
                 let is_of =
                     |file: &FileRecord| file.name() == name || (file.tier == Tier::Pool && file.tail_name() == name);
-                if !files.iter().any(|file| file.shard_group == group && is_of(file)) {
+                let known = files.iter().find(|file| file.shard_group == group && is_of(file));
+                if known.is_some_and(|file| file.tier == Tier::Pool && file.name() == name) {
+                    doubled.insert(format!("{path}/{name}"));
+                }
+                if known.is_none() {
                     tracing::info!(path, name, "removing a file that no manifest names");
                     self.disk.remove(&format!("{path}/{name}")).await.map_err(|error| self.open_error(error))?;
                 }
             }
         }
-        Ok(())
+        Ok(doubled)
     }
 
     fn open_error(&self, error: std::io::Error) -> OpenError {

@@ -15,6 +15,7 @@ pub const PLANTING: Planting<'static> = Planting {
         "core/influxql",
         "core/meta",
         "core/index",
+        "core/pool",
         "core/disk",
         "core/log",
         "core/store",
