@@ -178,3 +178,45 @@ fn a_pool_without_slaves_enough_says_so_and_data_stay_where_they_are() {
     assert_eq!(slave(&whole, 4)["domain"], "rack 2");
     assert_eq!(count(&mut cluster.client(DATA), "m"), 500);
 }
+
+/// A file of a slave's folder, by its size: the larger of them has more that can rot.
+fn largest_file(cluster: &Cluster, node: usize) -> Option<std::path::PathBuf> {
+    let entries = std::fs::read_dir(cluster.setup(node).data.join("pool/files")).ok()?;
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.max_by_key(|path| std::fs::metadata(path).map_or(0, |found| found.len()))
+}
+
+#[test]
+fn a_rotten_file_is_found_kept_apart_and_copied_again() {
+    if skip_for_upstream("it has no storage pool") {
+        return;
+    }
+    let slaves = [3, 4];
+    let cluster = start_of(&[Duty::Data(1), Duty::PoolMaster, Duty::PoolSlave, Duty::PoolSlave]);
+    query(&mut cluster.client(DATA), "CREATE DATABASE d", "").unwrap();
+    write_sealed(&cluster, 0, 8_000);
+    let whole = wait_for(&cluster, "copies of all files", is_whole);
+    let total = whole["files"]["total"].as_u64().unwrap() as usize;
+    let rotten = largest_file(&cluster, slaves[0]).expect("each of two slaves has every file");
+    let mut bytes = std::fs::read(&rotten).unwrap();
+    let right = bytes.clone();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let file = std::fs::OpenOptions::new().write(true).open(&rotten).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+
+    cluster.ctl(DATA, &["pool", "scrub"]).unwrap();
+    let kept = cluster.setup(slaves[0]).data.join("pool/rotten");
+    let begin = Instant::now();
+    while files_below(&kept, "tsm") == 0 || !std::fs::read(&rotten).is_ok_and(|found| found == right) {
+        assert!(begin.elapsed() < PATIENCE, "{} rotten files: {:?}", files_below(&kept, "tsm"), pool(&cluster));
+        thread::sleep(Duration::from_millis(100));
+    }
+    wait_for(&cluster, "the copy again", is_whole);
+    for node in slaves {
+        assert_eq!(files_below(&cluster.setup(node).data.join("pool/files"), "tsm"), total, "node {node}");
+    }
+    assert_eq!(count(&mut cluster.client(DATA), "m"), 8_000);
+}
