@@ -135,15 +135,19 @@ impl Cluster {
     pub fn add_node_for(&mut self, through: usize, node: usize, duty: Duty) {
         let address = self.prepare_joining(node, duty);
         let (number, cores) = (node.to_string(), self.plan.cores.to_string());
-        match duty {
-            Duty::Data(group) => {
-                let group = group.to_string();
-                self.ctl(through, &["add-data", &number, &address, &cores, "--group", &group])
-            }
-            Duty::Meta => self.ctl(through, &["add-meta", &number, &address, &cores]),
+        let group = if let Duty::Data(group) = duty { group.to_string() } else { String::new() };
+        let command = match duty {
+            Duty::Data(_) => vec!["add-data", &number, &address, &cores, "--group", &group],
+            Duty::Meta => vec!["add-meta", &number, &address, &cores],
             Duty::PoolMaster | Duty::PoolSlave => panic!("nodes of the pool come by other commands"),
+        };
+        // Who led may have been killed a moment ago: then nobody knows, and the next try does.
+        while let Err(refused) = self.ctl(through, &command) {
+            if refused.contains("is there already") {
+                break;
+            }
+            assert!(refused.contains("is not known"), "{refused}");
         }
-        .unwrap();
         self.start_node(node);
     }
 

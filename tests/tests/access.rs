@@ -164,11 +164,13 @@ enum Deed {
     ChangeCluster,
     /// Where series go.
     Placement,
+    /// How the storage pool stands; this server has none.
+    Pool,
 }
 
 /// Every statement with everything that changes what it wants. Where it could change what others want, it fails behind
 /// the check: the users and shards that it names do not exist.
-const DEEDS: [Deed; 77] = [
+const DEEDS: [Deed; 78] = [
     Deed::Query("SHOW DATABASES", NOTHING),
     Deed::Query("SELECT v FROM m", READ),
     Deed::Query("SELECT v FROM d..m", READ),
@@ -246,6 +248,7 @@ const DEEDS: [Deed; 77] = [
     Deed::Cluster,
     Deed::ChangeCluster,
     Deed::Placement,
+    Deed::Pool,
     Deed::Open("/ping", 204),
     Deed::Open("/status", 204),
     Deed::Open("/health", 200),
@@ -331,6 +334,8 @@ const SAMPLES_OF_M: &[u8] = b"\x13\x48\x0a\x11\x10\x01\x1a\x0d\x12\x08__name__\x
 const CLUSTER: &str = "/cluster";
 /// Tells proxies and admins where series go.
 const PLACEMENT: &str = "/cluster/placement";
+/// Tells admins how the storage pool stands.
+const POOL: &str = "/cluster/pool";
 /// Has scenarios of its own in `backup`.
 const OF_BACKUPS: &str = "/snapshots";
 
@@ -341,7 +346,7 @@ impl Deed {
             Deed::Query(text, _) => !text.contains("DROP FIELD"),
             Deed::Write(_) => true,
             Deed::WriteV2(_) | Deed::PrometheusWrite | Deed::PrometheusRead | Deed::Open(..) => false,
-            Deed::Cluster | Deed::ChangeCluster | Deed::Placement => false,
+            Deed::Cluster | Deed::ChangeCluster | Deed::Placement | Deed::Pool => false,
         }
     }
 
@@ -368,6 +373,7 @@ impl Deed {
             Deed::Open(path, _) => client.request("GET", &format!("{path}?{url}"), &headers, b""),
             Deed::Cluster => client.request("GET", &format!("{CLUSTER}?{url}"), &headers, b""),
             Deed::Placement => client.request("GET", &format!("{PLACEMENT}?{url}"), &headers, b""),
+            Deed::Pool => client.request("GET", &format!("{POOL}?{url}"), &headers, b""),
             Deed::ChangeCluster => client.request("POST", &format!("{CLUSTER}?do=drain&node=1{url}"), &headers, b""),
         };
         let answer = answer.unwrap();
@@ -407,11 +413,13 @@ impl Deed {
             Deed::Write(database) | Deed::WriteV2(database) => {
                 (403, format!("\"{user}\" user is not authorized to write to database \"{database}\""))
             }
-            Deed::Cluster | Deed::ChangeCluster if user == "root" => {
+            Deed::Cluster | Deed::ChangeCluster | Deed::Pool if user == "root" => {
                 (404, "this server is not a node of a cluster".to_owned())
             }
             Deed::Placement if user == "root" => (200, String::new()),
-            Deed::Cluster | Deed::ChangeCluster | Deed::Placement => (403, "error authorizing admin access".to_owned()),
+            Deed::Cluster | Deed::ChangeCluster | Deed::Placement | Deed::Pool => {
+                (403, "error authorizing admin access".to_owned())
+            }
             Deed::Open(..) => unreachable!("answered above"),
         }
     }
@@ -496,6 +504,7 @@ fn every_proof_by_every_user_at_every_endpoint() {
             Deed::Open(path, _) => Some(*path),
             Deed::Cluster => Some(CLUSTER),
             Deed::Placement => Some(PLACEMENT),
+            Deed::Pool => Some(POOL),
             _ => None,
         }));
         for (path, status) in LONG_AND_OPEN {

@@ -173,7 +173,11 @@ impl Meta {
         let (old, new) = (node(old)?, node(new)?);
         // Anybody can vote on the metadata.
         if !old.duty.is_like(&new.duty) && group != Some(META_GROUP) {
-            return refused(format!("node {} is there for something else than node {}", new.id, old.id));
+            let what = match (&old.duty, &new.duty) {
+                (NodeDuty::Data { .. }, NodeDuty::Data { .. }) => "stores other series",
+                _ => "is there for something else",
+            };
+            return refused(format!("node {} {what} than node {}", new.id, old.id));
         }
         Ok(())
     }
@@ -365,7 +369,7 @@ mod tests {
         }
         let other = Node { duty: NodeDuty::Data { group: 1 }, ..node(4) };
         meta.apply(Command::AddNode(other)).unwrap();
-        assert!(text(meta.apply(Command::ReplaceNode { old: 1, new: 4 })).contains("is there for something else"));
+        assert!(text(meta.apply(Command::ReplaceNode { old: 1, new: 4 })).contains("stores other series"));
         assert!(text(meta.apply(Command::DrainNode { node: 1 })).contains("no other node can take"));
     }
 
